@@ -1,0 +1,1 @@
+//! Derivation of every key from the password, the master key and the unique ID.

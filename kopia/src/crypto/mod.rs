@@ -1,0 +1,9 @@
+//! Keyed hashing and authenticated encryption as the repository format uses them.
+
+pub mod encryption;
+pub mod hashing;
+pub mod keys;
+pub mod stream;
+
+pub use encryption::Cipher;
+pub use hashing::Hasher;

@@ -1,0 +1,1 @@
+//! Decryption of one large AEAD message in bounded memory.

@@ -1,0 +1,1 @@
+//! The plain JSON envelope of `kopia.repository`.

@@ -1,0 +1,8 @@
+//! Kopia's maintenance: parameters, schedule, history, ownership, margins, and the rules that decide.
+
+pub mod history;
+pub mod margins;
+pub mod owner;
+pub mod params;
+pub mod rules;
+pub mod schedule;

@@ -1,0 +1,1 @@
+//! Seek tables of indirect objects.

@@ -1,0 +1,5 @@
+//! Snapshots, policies, retention.
+
+pub mod manifest;
+pub mod policy;
+pub mod retention;

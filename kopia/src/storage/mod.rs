@@ -1,0 +1,238 @@
+//! Blob storage: one trait, one conformance suite (`conformance`), several stores.
+//!
+//! Calls block; parallelism comes from threads of the caller. A blob that is provably absent gives
+//! [`ErrorKind::NotFound`]; anything else that keeps a blob from being read is another kind, never "absent".
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Name of a blob in a store, as Kopia writes it (`p…`, `xn0_…`, `kopia.repository`).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlobId(Arc<str>);
+
+impl BlobId {
+    /// Takes a name as it is.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self(name.into())
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for BlobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for BlobId {
+    fn from(name: &str) -> Self {
+        Self::new(name)
+    }
+}
+
+impl serde::Serialize for BlobId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for BlobId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        Ok(Self::new(String::deserialize(deserializer)?))
+    }
+}
+
+/// What a listing or a HEAD says of a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobMetadata {
+    /// Name.
+    pub id: BlobId,
+    /// Length in bytes.
+    pub length: u64,
+    /// When it was last written, by the storage's clock.
+    pub timestamp: Timestamp,
+    /// Identity of this version, where the store has one. On file systems: made of inode, size and modification time.
+    pub etag: Option<ETag>,
+}
+
+/// Opaque identity of one version of a blob, for conditional writes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct ETag(pub String);
+
+/// Which bytes to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteRange {
+    /// The whole blob.
+    All,
+    /// `length` bytes from `offset`; a blob that ends earlier is an error (`Damaged`).
+    Span {
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+    },
+    /// The last `n` bytes, or the whole blob if it is shorter.
+    Last(u64),
+}
+
+/// When a write may happen.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Condition {
+    /// Always; replaces what is there.
+    #[default]
+    Always,
+    /// Only if no such blob exists.
+    IfAbsent,
+    /// Only if the blob is still this version.
+    IfMatch(ETag),
+}
+
+/// Object lock modes of Kopia's `kopia.blobcfg`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetentionMode {
+    /// Can be shortened by privileged users.
+    Governance,
+    /// Cannot be shortened by anyone.
+    Compliance,
+}
+
+/// An object lock to set with a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Mode.
+    pub mode: RetentionMode,
+    /// Locked until.
+    pub until: Timestamp,
+}
+
+/// How to write.
+#[derive(Debug, Clone, Default)]
+pub struct PutOptions {
+    /// When the write may happen; stores without conditional writes refuse other than `Always` as `Unsupported`.
+    pub condition: Condition,
+    /// Object lock to set; refused as `Unsupported` where the store has none.
+    pub retention: Option<Retention>,
+    /// The request must not take effect after this time of the clock since boot (see [`Clock::since_boot`](crate::clock::Clock::since_boot));
+    /// no retries once it is set. `None`: retries as the store likes.
+    pub not_after: Option<std::time::Duration>,
+}
+
+/// What a write answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutReceipt {
+    /// Identity of the version written, where known.
+    pub etag: Option<ETag>,
+    /// The storage's timestamp of the version written, where the answer tells (file systems do, S3 needs a HEAD).
+    pub timestamp: Option<Timestamp>,
+}
+
+/// What happened to each blob of a delete batch. A blob that was already absent counts as deleted.
+#[derive(Debug, Default)]
+pub struct DeleteReport {
+    /// Gone now.
+    pub deleted: Vec<BlobId>,
+    /// Still there, or not known.
+    pub failed: Vec<(BlobId, Error)>,
+}
+
+/// What a store can do, by its kind; what it really does is measured by `probe`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `IfAbsent` and `IfMatch` are atomic.
+    pub conditional_writes: bool,
+    /// Object locks can be set and extended.
+    pub retention: bool,
+    /// Most blobs one delete request takes (1: no batches).
+    pub delete_batch_max: usize,
+    /// A local file system, where `verger.lock` with `flock` is the whole truth (`docs/safety.md` R4).
+    pub local_disk: bool,
+}
+
+/// A place where blobs lie.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// The address for people and for the lease object, without secrets: `filesystem:///srv/x`, `s3://bucket/prefix`.
+    fn address(&self) -> String;
+
+    /// What this kind of store can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Reads a blob or a part of it.
+    ///
+    /// # Errors
+    /// `NotFound` if provably absent; `Damaged` if it ends before the span does; `Permission`; `StoreUnavailable`.
+    fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes>;
+
+    /// Length, timestamp and identity of one blob.
+    ///
+    /// # Errors
+    /// As [`Storage::get`].
+    fn head(&self, id: &BlobId) -> Result<BlobMetadata>;
+
+    /// Visits all blobs whose name starts with `prefix`, in no promised order, each once. An error of `visit` ends the listing.
+    ///
+    /// # Errors
+    /// `Permission`; `StoreUnavailable`; what `visit` returns. A listing that ends early is an error, never a short list.
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(BlobMetadata) -> Result<()>) -> Result<()>;
+
+    /// Writes a blob atomically: after a success everyone sees the whole of it.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`; `Permission`; `DiskFull`; `DeadlinePassed`; `Unsupported` for an option that the store lacks;
+    /// `StoreUnavailable` (then it may or may not have happened).
+    fn put(&self, id: &BlobId, data: Bytes, options: &PutOptions) -> Result<PutReceipt>;
+
+    /// Deletes blobs, in batches where the store has them. `not_after` as in [`PutOptions`]. Absent blobs count as deleted.
+    fn delete(&self, ids: &[BlobId], not_after: Option<std::time::Duration>) -> DeleteReport;
+
+    /// Extends the object lock of a blob.
+    ///
+    /// # Errors
+    /// `Unsupported` where the store has none; else as [`Storage::head`].
+    fn extend_retention(&self, id: &BlobId, retention: Retention) -> Result<()> {
+        let _ = retention;
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("extend the object lock of {id}: this store has no object locks"),
+        ))
+    }
+
+    /// The storage's clock, as near as one cheap request tells (S3: the `Date` header; file systems: the kernel's).
+    ///
+    /// # Errors
+    /// `StoreUnavailable`, `Permission`.
+    fn now(&self) -> Result<Timestamp>;
+
+    /// The directory behind it, for stores on a file system.
+    fn local_root(&self) -> Option<&std::path::Path> {
+        None
+    }
+}
+
+/// Collects a listing.
+///
+/// # Errors
+/// As [`Storage::list`].
+pub fn list_all(storage: &dyn Storage, prefix: &str) -> Result<Vec<BlobMetadata>> {
+    let mut blobs = Vec::new();
+    storage.list(prefix, &mut |blob| {
+        blobs.push(blob);
+        Ok(())
+    })?;
+    Ok(blobs)
+}
