@@ -19,27 +19,27 @@ stats!(
         /// Contents no snapshot needs, old enough; already marked ones included.
         unreferenced_content_count: u64,
         /// Bytes.
-        unreferenced_content_size: i64,
+        unreferenced_content_size: u64,
         /// As `unreferenced` (Kopia counts already marked ones here too).
         deleted_content_count: u64,
         /// Bytes.
-        deleted_content_size: i64,
+        deleted_content_size: u64,
         /// Contents no snapshot needs, too young.
         unreferenced_recent_content_count: u64,
         /// Bytes.
-        unreferenced_recent_content_size: i64,
+        unreferenced_recent_content_size: u64,
         /// Contents that snapshots need.
         in_use_content_count: u64,
         /// Bytes.
-        in_use_content_size: i64,
+        in_use_content_size: u64,
         /// `m` contents.
         in_use_system_content_count: u64,
         /// Bytes.
-        in_use_system_content_size: i64,
+        in_use_system_content_size: u64,
         /// Marks that were undone.
         recovered_content_count: u64,
         /// Bytes.
-        recovered_content_size: i64,
+        recovered_content_size: u64,
     }
 );
 stats!(
@@ -48,15 +48,15 @@ stats!(
         /// Selected.
         to_rewrite_content_count: u64,
         /// Bytes.
-        to_rewrite_content_size: i64,
+        to_rewrite_content_size: u64,
         /// Copied.
         rewritten_content_count: u64,
         /// Bytes.
-        rewritten_content_size: i64,
+        rewritten_content_size: u64,
         /// Left alone (too young).
         retained_content_count: u64,
         /// Bytes.
-        retained_content_size: i64,
+        retained_content_size: u64,
     }
 );
 stats!(
@@ -65,15 +65,15 @@ stats!(
         /// Packs without a visible entry.
         unreferenced_pack_count: u64,
         /// Bytes.
-        unreferenced_total_size: i64,
+        unreferenced_total_size: u64,
         /// Deleted.
         deleted_pack_count: u64,
         /// Bytes.
-        deleted_total_size: i64,
+        deleted_total_size: u64,
         /// Kept for their age or session.
         retained_pack_count: u64,
         /// Bytes.
-        retained_total_size: i64,
+        retained_total_size: u64,
     }
 );
 stats!(
@@ -82,14 +82,14 @@ stats!(
         /// Beyond the limits.
         to_delete_blob_count: u64,
         /// Bytes.
-        to_delete_blob_size: i64,
+        to_delete_blob_size: u64,
         /// Deleted.
         deleted_blob_count: u64,
         /// Bytes.
-        deleted_blob_size: i64,
+        deleted_blob_size: u64,
         /// Kept.
         retained_blob_count: u64,
         /// Bytes.
-        retained_blob_size: i64,
+        retained_blob_size: u64,
     }
 );
