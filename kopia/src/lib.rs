@@ -19,6 +19,7 @@ pub mod index;
 pub mod index_set;
 pub mod pack;
 pub mod session;
+pub mod splitter;
 
 pub mod directory;
 pub mod manifest;
