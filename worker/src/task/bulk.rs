@@ -4,9 +4,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use verger_kopia::compression::Decompressor;
-use verger_kopia::content::Entry;
-use verger_kopia::crypto::Cipher;
+use verger_kopia::content::read::ContentReader;
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::index::Table;
 use verger_kopia::storage::ByteRange;
@@ -35,28 +33,10 @@ struct Read {
     length: u64,
 }
 
-/// Opens contents one after another with buffers of its own.
-#[derive(Default)]
-pub struct Opener {
-    decompressor: Decompressor,
+/// What one thread opens contents with.
+struct Opener<'r> {
+    reader: ContentReader<'r>,
     plain: Vec<u8>,
-    out: Vec<u8>,
-}
-
-impl Opener {
-    /// Checks, decrypts and decompresses the stored bytes of `entry`.
-    ///
-    /// # Errors
-    /// `Damaged`.
-    pub fn open(&mut self, cipher: &Cipher, entry: &Entry, stored: &[u8]) -> Result<&[u8]> {
-        cipher.open_into(entry.id.hash().iv(), stored, &mut self.plain)?;
-        if entry.compression.0 == 0 {
-            return Ok(&self.plain);
-        }
-        let length = entry.original_length as usize;
-        self.decompressor.decompress(entry.compression, &self.plain, length, &mut self.out)?;
-        Ok(&self.out)
-    }
 }
 
 /// Puts `rows` in the order in which they lie in the packs.
@@ -85,7 +65,7 @@ pub fn read_contents<S: Send>(
     let states: Mutex<Vec<S>> = Mutex::new(Vec::new());
     let work = || {
         let mut state = state();
-        let mut opener = Opener::default();
+        let mut opener = Opener { reader: ContentReader::new(&workspace.repository), plain: Vec::new() };
         while !failed.load(Ordering::Relaxed) {
             let Some(read) = reads.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
             let done = workspace.stop.check().and_then(|()| {
@@ -152,7 +132,7 @@ fn read_one<S>(
     table: &Table,
     rows: &[u32],
     read: &Read,
-    opener: &mut Opener,
+    opener: &mut Opener<'_>,
     state: &mut S,
     visit: &(impl Fn(&mut S, u32, Result<&[u8]>) -> Result<()> + Sync),
 ) -> Result<()> {
@@ -178,16 +158,15 @@ fn read_one<S>(
         }
         Err(error) => return Err(error.at(format!("read {pack}"))),
     };
-    let cipher = workspace.repository.cipher();
     for &row in rows {
         let entry = table.entry(row);
         let from = usize::try_from(u64::from(entry.offset) - read.offset).unwrap_or(usize::MAX);
         let stored = bytes.get(from..).and_then(|rest| rest.get(..entry.packed_length as usize));
         let opened = match stored {
-            Some(stored) => opener.open(cipher, &entry, stored),
-            None => Err(Error::damaged("the pack ends early")),
+            Some(stored) => opener.reader.open(&entry, stored, &mut opener.plain).map(|()| &opener.plain[..]),
+            None => Err(Error::damaged(format!("open content {}: {pack} ends early", entry.id))),
         };
-        visit(state, row, opened.map_err(|error| error.at(format!("open content {} in {pack}", entry.id))))?;
+        visit(state, row, opened)?;
     }
     Ok(())
 }

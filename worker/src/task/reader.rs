@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use verger_kopia::compression::Decompressor;
+use verger_kopia::content::read::read_content;
 use verger_kopia::error::{Error, Result};
 use verger_kopia::index::Table;
-use verger_kopia::storage::ByteRange;
 
-use super::bulk::{self, Opener};
+use super::bulk;
 use super::holds::{self, Push};
 use super::summary::{Edge, Holds, Line, Role, Summaries, Target, resolve};
 use crate::workspace::Workspace;
@@ -109,13 +109,9 @@ impl<'a> ObjectReader<'a> {
         }
         self.workspace.stop.check()?;
         let entry = self.table.entry(row);
-        let at = |error: Error| error.at(format!("read content {} in {}", entry.id, entry.pack));
-        let range = ByteRange::Span { offset: entry.offset.into(), length: entry.packed_length.into() };
         let _grant = self.workspace.memory.grant(u64::from(entry.packed_length));
-        let stored = self.workspace.repository.storage().get(&entry.pack, range).map_err(at)?;
-        let mut opener = Opener::default();
-        let plain = opener.open(self.workspace.repository.cipher(), &entry, &stored).map_err(at)?;
-        sink(plain)
+        let plain = read_content(&self.workspace.repository, &entry)?;
+        sink(&plain)
     }
 
     /// Shows the bytes of an object to `sink`, chunk by chunk, in order.
