@@ -235,6 +235,3 @@ fn append_random(data: &mut Vec<u8>, length: usize) {
     data.resize(start + length, 0);
     rand::rng().fill_bytes(&mut data[start..]);
 }
-
-#[cfg(test)]
-mod tests;
