@@ -40,7 +40,7 @@ struct Taint {
 
 impl Taint {
     fn spread(walk: &Walk<'_>) -> Self {
-        let mut taint = Self { directories: Bitmap::new(walk.table.len()), tables: Bitmap::new(walk.table.len()) };
+        let mut taint = Self { directories: Bitmap::new(walk.table.len() as u32), tables: Bitmap::new(walk.table.len() as u32) };
         for (rows, holds) in [(walk.tabled(), Holds::Table), (walk.listed(), Holds::Directory)] {
             // A directory is tainted by one below it, so as many rounds as the tree is deep.
             while taint.round(walk, rows, holds) {}
