@@ -1,0 +1,193 @@
+//! The look before a batch (R1, R14, R22): who owns the repository, is it locked, what did clients write since the plan's view.
+//!
+//! The plan stays; what changed is left out of it. A content with any newer entry is not touched, a pack that a newer entry names
+//! is not deleted, and what a newer snapshot needs is kept or revived.
+
+use std::collections::BTreeSet;
+
+use verger_kopia::clock::Timestamp;
+use verger_kopia::content::{ContentId, Entry};
+use verger_kopia::index_set::IndexView;
+use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
+use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::job::ViewRef;
+
+use super::deed::view_ref;
+use super::newcomers;
+use super::record::ScheduleFile;
+use super::solve::Used;
+use crate::workspace::Workspace;
+
+/// What a look found.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// The store's time before looking.
+    pub store_now: Timestamp,
+    /// The view that batches may be approved with now.
+    pub view: ViewRef,
+}
+
+/// What is to be left alone, and why it grew since the plan was sealed.
+pub struct Guard {
+    repository: Repository,
+    /// `kopia.repository` as last seen; `None` before the first look.
+    format: Option<BlobMetadata>,
+    /// The view of the plan. Its blobs grow by what this cycle writes and by what was looked at.
+    view: IndexView,
+    used: Option<Used>,
+    manifests: BTreeSet<String>,
+    /// Newest entry of each content that has one newer than the view.
+    newer: std::collections::BTreeMap<ContentId, Entry>,
+    /// Contents that newer snapshots need.
+    needed: BTreeSet<ContentId>,
+    packs: BTreeSet<BlobId>,
+    watermark: Option<i64>,
+    digest: String,
+}
+
+impl Guard {
+    /// Guards the plan that was made from `view`. `used`: what its snapshots need (full cycles); `manifests`: IDs of all its manifests.
+    #[must_use]
+    pub fn new(repository: Repository, view: IndexView, used: Option<Used>, manifests: BTreeSet<String>) -> Self {
+        let digest = view.digest();
+        let watermark = view.watermark;
+        Self {
+            repository,
+            format: None,
+            view,
+            used,
+            manifests,
+            newer: std::collections::BTreeMap::new(),
+            needed: BTreeSet::new(),
+            packs: BTreeSet::new(),
+            watermark,
+            digest,
+        }
+    }
+
+    /// The view of the plan.
+    #[must_use]
+    pub fn view(&self) -> &IndexView {
+        &self.view
+    }
+
+    /// Digest of the plan's view.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The repository, its format read anew whenever `kopia.repository` changed.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Looks. Nothing is read where nothing changed: one listing of `kopia.` and one of the index blobs.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if somebody else wrote `kopia.maintenance` or compacted the view's index blobs; `UpgradeInProgress`
+    /// and others of the format; damage that newer entries or snapshots show; storage errors.
+    pub fn look(&mut self, workspace: &Workspace, schedule: &ScheduleFile) -> Result<Look> {
+        let store_now = self.repository.storage().now()?;
+        let blobs = list_all(&**self.repository.storage(), "kopia.")?;
+        let find = |name: &str| blobs.iter().find(|blob| blob.id.as_str() == name);
+        schedule.check(find("kopia.maintenance"))?;
+        let format = find("kopia.repository").cloned();
+        if self.format.is_some() && self.format != format {
+            self.repository = self.repository.refresh()?;
+        }
+        self.format = format;
+        self.take_in_newer(workspace)?;
+        Ok(Look { store_now, view: view_ref(&self.digest, store_now) })
+    }
+
+    fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
+        let Some(delta) = self.view.newer(&self.repository)? else { return Ok(()) };
+        if delta.vanished {
+            return Err(Error::new(ErrorKind::ForeignMaintenance, "index blobs of this cycle's view are gone: another maintainer compacted them")
+                .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
+        }
+        let mut manifests = Vec::new();
+        for entry in delta.entries {
+            self.packs.insert(entry.pack.clone());
+            if entry.id.prefix() == b'm' && !entry.deleted {
+                manifests.push(entry.clone());
+            }
+            match self.newer.entry(entry.id) {
+                std::collections::btree_map::Entry::Vacant(slot) => drop(slot.insert(entry)),
+                std::collections::btree_map::Entry::Occupied(mut slot) if entry.beats(slot.get()) => drop(slot.insert(entry)),
+                std::collections::btree_map::Entry::Occupied(_) => {}
+            }
+        }
+        self.view.blobs.extend(delta.blobs);
+        if !manifests.is_empty() && self.used.is_some() {
+            let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
+            self.manifests.extend(found.manifests);
+            self.needed.extend(found.contents);
+        }
+        Ok(())
+    }
+
+    /// The entry that readers see now, before any mark of this cycle: the newer one, or the view's.
+    #[must_use]
+    pub fn current(&self, id: &ContentId) -> Option<Entry> {
+        let row = self.view.table.find(id).map(|row| self.view.table.entry(row));
+        match (row, self.newer.get(id)) {
+            (Some(row), Some(newer)) => Some(if newer.beats(&row) { newer.clone() } else { row }),
+            (row, newer) => row.or_else(|| newer.cloned()),
+        }
+    }
+
+    /// Whether a row must be left alone: it has a newer entry, or a newer snapshot needs it.
+    #[must_use]
+    pub fn is_protected(&self, id: &ContentId) -> bool {
+        self.newer.contains_key(id) || self.needed.contains(id)
+    }
+
+    /// Contents that newer snapshots need.
+    #[must_use]
+    pub fn needed(&self) -> &BTreeSet<ContentId> {
+        &self.needed
+    }
+
+    /// IDs of the manifests that were seen.
+    #[must_use]
+    pub fn manifests(&self) -> &BTreeSet<String> {
+        &self.manifests
+    }
+
+    /// What the plan's snapshots need; `None` in quick cycles.
+    #[must_use]
+    pub fn used(&self) -> Option<&Used> {
+        self.used.as_ref()
+    }
+
+    /// Keeps a pack from being deleted in this cycle.
+    pub fn keep_pack(&mut self, pack: BlobId) {
+        self.packs.insert(pack);
+    }
+
+    /// Whether a blob must not be deleted in this cycle.
+    #[must_use]
+    pub fn is_kept(&self, blob: &BlobId) -> bool {
+        self.packs.contains(blob)
+    }
+
+    /// Takes in index blobs that this cycle wrote, so that they are not taken for somebody else's.
+    pub fn wrote(&mut self, blobs: impl IntoIterator<Item = BlobMetadata>) {
+        self.view.blobs.extend(blobs);
+    }
+
+    /// The watermark now.
+    #[must_use]
+    pub fn watermark(&self) -> Option<i64> {
+        self.watermark
+    }
+
+    /// Notes the watermark that this cycle wrote.
+    pub fn moved_watermark(&mut self, seconds: i64) {
+        self.watermark = Some(self.watermark.unwrap_or(i64::MIN).max(seconds));
+        self.view.watermark = self.watermark;
+    }
+}
