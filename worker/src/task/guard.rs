@@ -43,6 +43,10 @@ pub struct Guard {
     packs: BTreeSet<BlobId>,
     watermark: Option<i64>,
     digest: String,
+    /// Time of each mark that this cycle wrote, by row.
+    marks: std::collections::HashMap<u32, i64>,
+    /// Endangered contents that are live again.
+    revived: BTreeSet<ContentId>,
 }
 
 impl Guard {
@@ -62,6 +66,8 @@ impl Guard {
             packs: BTreeSet::new(),
             watermark,
             digest,
+            marks: std::collections::HashMap::new(),
+            revived: BTreeSet::new(),
         }
     }
 
@@ -145,10 +151,33 @@ impl Guard {
         self.newer.contains_key(id) || self.needed.contains(id)
     }
 
-    /// Contents that newer snapshots need.
+    /// Contents that newer snapshots need and that a mark, of this cycle or before it, would take away.
+    pub fn endangered(&self) -> impl Iterator<Item = ContentId> + '_ {
+        let table = &self.view.table;
+        self.needed.iter().copied().filter(move |id| {
+            let newest_is_live = self.newer.get(id).is_some_and(|newer| !newer.deleted);
+            let marked = |row| table.is_deleted(row) || self.marks.contains_key(&row);
+            !newest_is_live && !self.revived.contains(id) && table.find(id).is_some_and(marked)
+        })
+    }
+
+    /// Notes contents that are live again, in new packs.
+    pub fn revived(&mut self, ids: impl IntoIterator<Item = ContentId>) {
+        self.revived.extend(ids);
+    }
+
+    /// Notes a mark that this cycle wrote.
+    pub fn marked(&mut self, id: &ContentId, time: i64) {
+        if let Some(row) = self.view.table.find(id) {
+            self.marks.insert(row, time);
+        }
+    }
+
+    /// Time of a row's mark: this cycle's, or the view's; `None` if it is live.
     #[must_use]
-    pub fn needed(&self) -> &BTreeSet<ContentId> {
-        &self.needed
+    pub fn mark_time(&self, row: u32) -> Option<i64> {
+        let old = || self.view.table.is_deleted(row).then(|| self.view.table.timestamp(row));
+        self.marks.get(&row).copied().or_else(old)
     }
 
     /// IDs of the manifests that were seen.
@@ -177,6 +206,11 @@ impl Guard {
     /// Takes in index blobs that this cycle wrote, so that they are not taken for somebody else's.
     pub fn wrote(&mut self, blobs: impl IntoIterator<Item = BlobMetadata>) {
         self.view.blobs.extend(blobs);
+    }
+
+    /// The active index blobs are these now: a compaction of this cycle replaced the others.
+    pub fn replaced(&mut self, blobs: Vec<BlobMetadata>) {
+        self.view.blobs = blobs;
     }
 
     /// The watermark now.

@@ -1,0 +1,111 @@
+//! The only place where blobs are deleted, batch by batch, each looked at again right before (R14).
+
+use verger_kopia::maintenance::rules::plan::{DeleteRule, Deletion};
+use verger_kopia::storage::BlobId;
+use verger_kopia::{ErrorKind, Result};
+use verger_proto::Digest;
+use verger_proto::stage::Stage;
+
+use super::deed::{Approved, Deeds, Effect};
+use crate::evidence::Line;
+use crate::progress::{Meter, Unit};
+
+/// Blobs of one batch: what one S3 request takes.
+const BATCH: usize = 1000;
+
+/// What deleting did.
+#[derive(Debug, Default)]
+pub struct Deleted {
+    /// Blobs that are gone, and their bytes.
+    pub count: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Blobs that stay: a newer entry names them, or the store refused.
+    pub left: Vec<(BlobId, String)>,
+    /// Batches done.
+    pub batches: u32,
+}
+
+impl Deeds<'_> {
+    /// Deletes. What a newer index entry names is left out; what the store refuses (a lock, a right) is named and left.
+    ///
+    /// # Errors
+    /// What [`Deeds::batch`] says. `StoreUnavailable` if it stays unknown whether some are gone.
+    pub fn delete(&mut self, stage: Stage, number: u32, blobs: &[Deletion]) -> Result<Deleted> {
+        let meter = Meter::start(&*self.workspace.progress, stage.name(), Some(blobs.len() as u64), Unit::Blobs);
+        let mut deleted = Deleted::default();
+        for (index, batch) in blobs.chunks(BATCH).enumerate() {
+            let names: Vec<&str> = batch.iter().map(|deletion| deletion.blob.as_str()).collect();
+            let digest = Digest::of(names.join("\n").as_bytes());
+            let part = (stage, number + deleted.batches, (index * BATCH) as u64, batch.len() as u64);
+            let done = &mut deleted;
+            self.batch(part, digest, |deeds, approved| deeds.delete_batch(stage, approved, batch, done))?;
+            deleted.batches += 1;
+            meter.add(batch.len() as u64);
+        }
+        Ok(deleted)
+    }
+
+    fn delete_batch(
+        &mut self,
+        stage: Stage,
+        approved: &Approved,
+        batch: &[Deletion],
+        deleted: &mut Deleted,
+    ) -> Result<Effect> {
+        let mut effect = Effect::default();
+        let mut wanted = Vec::with_capacity(batch.len());
+        for deletion in batch {
+            if self.guard.is_kept(&deletion.blob) {
+                effect.left_out += 1;
+                deleted.left.push((deletion.blob.clone(), "an index entry names it again".to_owned()));
+                continue;
+            }
+            let (rule, subject) = (rule_name(deletion.rule), deletion.blob.as_str());
+            self.evidence.note(&Line { stage: stage.name(), rule, subject, bytes: deletion.length })?;
+            wanted.push(deletion.blob.clone());
+        }
+        let storage = self.guard.repository().storage().clone();
+        let mut report = storage.delete(&wanted, Some(approved.deadline.since_boot()));
+        let unknown: Vec<BlobId> =
+            report.failed.iter().filter(|(_, e)| e.is_retryable()).map(|(blob, _)| blob.clone()).collect();
+        if !unknown.is_empty() {
+            // An ambiguous answer is looked at again: deleting what is gone already does nothing.
+            approved.deadline.check(&**self.workspace.repository.clock(), stage.name())?;
+            let again = storage.delete(&unknown, Some(approved.deadline.since_boot()));
+            report.failed.retain(|(_, e)| !e.is_retryable());
+            report.deleted.extend(again.deleted);
+            report.failed.extend(again.failed);
+        }
+        let lengths: std::collections::HashMap<&BlobId, u64> = batch.iter().map(|d| (&d.blob, d.length)).collect();
+        for blob in &report.deleted {
+            effect.changed += 1;
+            effect.bytes += lengths.get(blob).copied().unwrap_or(0);
+        }
+        deleted.count += effect.changed;
+        deleted.bytes += effect.bytes;
+        for (blob, error) in report.failed {
+            match error.kind() {
+                ErrorKind::Permission | ErrorKind::Unsupported | ErrorKind::PreconditionFailed => {
+                    effect.left_out += 1;
+                    deleted.left.push((blob, error.chain()));
+                }
+                _ => return Err(error.at(format!("delete {blob}"))),
+            }
+        }
+        Ok(effect)
+    }
+}
+
+/// The rule's name in evidence and reports.
+#[must_use]
+pub fn rule_name(rule: DeleteRule) -> &'static str {
+    match rule {
+        DeleteRule::UnreferencedPack => "unreferenced-pack",
+        DeleteRule::ExpiredSession => "expired-session",
+        DeleteRule::RewrittenPack => "rewritten-pack",
+        DeleteRule::SupersededIndex => "superseded-index",
+        DeleteRule::OldMarker => "old-marker",
+        DeleteRule::Log => "log",
+    }
+}
