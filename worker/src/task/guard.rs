@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
-use verger_kopia::index_set::IndexView;
+use verger_kopia::index_set::{IndexView, list_active};
 use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::job::ViewRef;
@@ -109,10 +109,15 @@ impl Guard {
     }
 
     fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
-        let Some(delta) = self.view.newer(&self.repository)? else { return Ok(()) };
-        if delta.vanished {
-            return Err(Error::new(ErrorKind::ForeignMaintenance, "index blobs of this cycle's view are gone: another maintainer compacted them")
+        let Some(delta) = self.view.newer(&self.repository, workspace.threads)? else { return Ok(()) };
+        if let Some(gone) = delta.gone.first() {
+            let step = format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
+            return Err(Error::new(ErrorKind::ForeignMaintenance, step)
                 .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
+        }
+        if delta.watermark > self.view.watermark {
+            let step = format!("another maintainer moved the deletion watermark to {:?}", delta.watermark);
+            return Err(Error::new(ErrorKind::ForeignMaintenance, step));
         }
         let mut manifests = Vec::new();
         for entry in delta.entries {
@@ -126,7 +131,7 @@ impl Guard {
                 std::collections::btree_map::Entry::Occupied(_) => {}
             }
         }
-        self.view.blobs.extend(delta.blobs);
+        self.add_blobs(delta.blobs);
         if !manifests.is_empty() && self.used.is_some() {
             let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
             self.manifests.extend(found.manifests);
@@ -203,14 +208,41 @@ impl Guard {
         self.packs.contains(blob)
     }
 
-    /// Takes in index blobs that this cycle wrote, so that they are not taken for somebody else's.
-    pub fn wrote(&mut self, blobs: impl IntoIterator<Item = BlobMetadata>) {
-        self.view.blobs.extend(blobs);
+    /// Takes in index blobs that this cycle wrote, so that they are not taken for somebody else's. Only their names count.
+    pub fn wrote(&mut self, blobs: Vec<BlobId>) {
+        let timestamp = self.repository.clock().now();
+        self.add_blobs(blobs.into_iter().map(|id| BlobMetadata { id, length: 0, timestamp, etag: None }).collect());
     }
 
-    /// The active index blobs are these now: a compaction of this cycle replaced the others.
-    pub fn replaced(&mut self, blobs: Vec<BlobMetadata>) {
-        self.view.blobs = blobs;
+    fn add_blobs(&mut self, blobs: Vec<BlobMetadata>) {
+        self.view.blobs.extend(blobs);
+        self.view.blobs.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    /// The active index blobs, listed anew, right after a look found nothing gone: for a compaction that takes all of them.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if they are not those of the last look any more; storage errors.
+    pub fn all_active(&self) -> Result<Vec<BlobMetadata>> {
+        let active = list_active(&self.repository)?;
+        let same = active.blobs.len() == self.view.blobs.len()
+            && active.blobs.iter().zip(&self.view.blobs).all(|(now, seen)| now.id == seen.id);
+        if same {
+            return Ok(active.blobs);
+        }
+        Err(Error::new(ErrorKind::ForeignMaintenance, "the index changed right before its compaction")
+            .with_fix("Run again; nothing was changed"))
+    }
+
+    /// Takes the active index blobs as they are now: this cycle compacted the index itself.
+    ///
+    /// # Errors
+    /// Storage errors; damage of the listing.
+    pub fn compacted(&mut self) -> Result<()> {
+        let active = list_active(&self.repository)?;
+        self.view.blobs = active.blobs;
+        self.view.write_epoch = active.write_epoch;
+        Ok(())
     }
 
     /// The watermark now.

@@ -4,9 +4,8 @@
 //! changed is left out, and so is what a newer snapshot needs.
 
 use verger_kopia::content::Entry;
-use verger_kopia::index_set::{epoch, legacy};
+use verger_kopia::index_set::write::write_index_set;
 use verger_kopia::session::SessionId;
-use verger_kopia::storage::BlobMetadata;
 use verger_kopia::Result;
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
@@ -108,25 +107,11 @@ impl Deeds<'_> {
         }
         if !write.is_empty() {
             let not_after = Some(approved.deadline.since_boot());
-            let blobs = self.write_index(write, publication.session, not_after)?;
+            let session = publication.session.as_str();
+            let blobs = write_index_set(self.guard.repository(), write, session, not_after)?;
             self.guard.wrote(blobs);
         }
         Ok(effect)
-    }
-
-    /// Writes entries into the index that the repository uses.
-    pub(super) fn write_index(
-        &self,
-        entries: Vec<Entry>,
-        session: &SessionId,
-        not_after: Option<std::time::Duration>,
-    ) -> Result<Vec<BlobMetadata>> {
-        let repository = self.guard.repository();
-        if repository.config().epoch.enabled {
-            epoch::write_index_set(repository, entries, session, not_after)
-        } else {
-            legacy::write_index(repository, entries, session, not_after)
-        }
     }
 }
 

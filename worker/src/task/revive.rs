@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use verger_kopia::content::ContentId;
+use verger_kopia::index_set::write::write_index_set;
 use verger_kopia::maintenance::rules::plan::RewritePack;
 use verger_kopia::session::{self, SessionId};
 use verger_kopia::storage::{BlobId, PutOptions};
@@ -120,7 +121,8 @@ impl Deeds<'_> {
             .map_err(|e| Error::new(ErrorKind::PlanRefused, "revive what newer snapshots need").with_source(e))?;
         let clock = &**self.workspace.repository.clock();
         approved.deadline.check(clock, "revive what newer snapshots need")?;
-        let blobs = self.write_index(copied.entries, &session.id, Some(approved.deadline.since_boot()))?;
+        let not_after = Some(approved.deadline.since_boot());
+        let blobs = write_index_set(self.guard.repository(), copied.entries, session.id.as_str(), not_after)?;
         self.guard.wrote(blobs);
         self.guard.revived(ids);
         self.end_session(session)

@@ -1,7 +1,7 @@
 //! Forgets marks: the watermark moves on (epochs), or a compaction drops them (legacy index).
 
 use verger_kopia::clock::Timestamp;
-use verger_kopia::index_set::{legacy, watermark};
+use verger_kopia::index_set::{compact, watermark};
 use verger_kopia::maintenance::rules::plan::DropPlan;
 use verger_kopia::Result;
 use verger_proto::Digest;
@@ -49,18 +49,19 @@ impl Deeds<'_> {
         if self.guard.watermark().is_some_and(|now| now >= seconds) {
             return Ok(false);
         }
-        watermark::write(self.guard.repository(), seconds, Some(approved.deadline.since_boot()))?;
+        let moved = watermark::advance(self.guard.repository(), seconds, Some(approved.deadline.since_boot()))?;
         self.guard.moved_watermark(seconds);
-        Ok(true)
+        Ok(moved)
     }
 
     /// The legacy index drops marks *before* the cutoff; those of this very second count with safety none, as with epochs.
     fn drop_legacy(&mut self, cutoff: Timestamp, at_once: bool, approved: &Approved) -> Result<bool> {
         let before = if at_once { cutoff + std::time::Duration::from_secs(1) } else { cutoff };
-        let inputs = self.guard.view().blobs.clone();
-        let not_after = Some(approved.deadline.since_boot());
-        let outputs = legacy::compact(self.guard.repository(), &inputs, Some(before.as_second()), not_after)?;
-        self.guard.replaced(outputs);
+        let inputs = self.guard.all_active()?;
+        let repository = self.guard.repository().clone();
+        let merged = compact::merge_legacy(&repository, &inputs, Some(before.as_second()), self.workspace.threads)?;
+        merged.publish(&repository, Some(approved.deadline.since_boot()))?;
+        self.guard.compacted()?;
         Ok(true)
     }
 
