@@ -28,24 +28,24 @@ pub struct StepDone {
 }
 
 impl Deeds<'_> {
-    /// Carries out one step of the index lane; `number`: its number, for the batches.
+    /// Carries out one step of the index lane.
     ///
     /// # Errors
     /// What [`Deeds::batch`] says; `Damaged` if a compacted set does not read back whole (R16); storage errors.
-    pub fn index_step(&mut self, number: u32, step: &IndexStep, settle: Duration) -> Result<StepDone> {
+    pub fn index_step(&mut self, step: &IndexStep, settle: Duration) -> Result<StepDone> {
         let meter = Meter::start(&*self.workspace.progress, Stage::Index.name(), None, Unit::Blobs);
         let done = match step {
-            IndexStep::CompactEpoch { epoch, inputs } => self.compact_epochs(number, Epochs::Single(*epoch), inputs),
+            IndexStep::CompactEpoch { epoch, inputs } => self.compact_epochs(Epochs::Single(*epoch), inputs),
             IndexStep::CompactRange { first, last, inputs } => {
-                self.compact_epochs(number, Epochs::Range(*first, *last), inputs)
+                self.compact_epochs(Epochs::Range(*first, *last), inputs)
             }
-            IndexStep::AdvanceEpoch { epoch } => self.advance(number, *epoch),
-            IndexStep::CleanMarkers { blobs } => self.delete_index_blobs(number, blobs, DeleteRule::OldMarker),
-            IndexStep::DeleteSuperseded { blobs } => self.delete_index_blobs(number, blobs, DeleteRule::SupersededIndex),
+            IndexStep::AdvanceEpoch { epoch } => self.advance(*epoch),
+            IndexStep::CleanMarkers { blobs } => self.delete_index_blobs(blobs, DeleteRule::OldMarker),
+            IndexStep::DeleteSuperseded { blobs } => self.delete_index_blobs(blobs, DeleteRule::SupersededIndex),
             IndexStep::CompactLegacy { inputs, drop_before } => {
                 let before = drop_before.map(|before| before.as_second());
-                self.compact_legacy(number, inputs, before).and_then(|mut done| {
-                    done.deleted = self.settle_legacy(number + 1, settle)?;
+                self.compact_legacy(inputs, before).and_then(|mut done| {
+                    done.deleted = self.settle_legacy(settle)?;
                     Ok(done)
                 })
             }
@@ -54,17 +54,16 @@ impl Deeds<'_> {
         Ok(done)
     }
 
-    fn compact_epochs(&mut self, number: u32, epochs: Epochs, inputs: &[BlobId]) -> Result<StepDone> {
+    fn compact_epochs(&mut self, epochs: Epochs, inputs: &[BlobId]) -> Result<StepDone> {
         let active = list_active(self.guard.repository())?.blobs;
         let inputs = find(&active, inputs)?;
         let repository = self.guard.repository().clone();
         let threads = self.workspace.threads;
         let set = merge_epochs(&repository, &inputs, epochs, threads)?;
         let digest = digest(&set.blobs);
-        let part = (Stage::Index, number, u64::from(number), inputs.len() as u64);
-        self.batch(part, digest, |_, approved| {
+        self.batch(Stage::Index, 0, digest, |_, approved| {
             set.publish(&repository, Some(approved.deadline.since_boot()))?;
-            Ok(Effect { changed: inputs.len() as u64, ..Effect::default() })
+            Ok(Effect::default())
         })?;
         let found = count_entries(&repository, &set.blobs, threads)?;
         if found != set.entries {
@@ -76,27 +75,25 @@ impl Deeds<'_> {
         Ok(StepDone { inputs: inputs.len() as u64, input_bytes, ..StepDone::default() })
     }
 
-    fn advance(&mut self, number: u32, epoch: u64) -> Result<StepDone> {
-        let part = (Stage::Index, number, u64::from(number), 1);
-        self.batch(part, Digest::of(&epoch.to_be_bytes()), |deeds, approved| {
+    fn advance(&mut self, epoch: u64) -> Result<StepDone> {
+        self.batch(Stage::Index, 0, Digest::of(&epoch.to_be_bytes()), |deeds, approved| {
             epoch::write_marker(deeds.guard.repository(), epoch, Some(approved.deadline.since_boot()))?;
-            Ok(Effect { changed: 1, ..Effect::default() })
+            Ok(Effect::default())
         })?;
         self.guard.compacted()?;
         Ok(StepDone { inputs: 1, ..StepDone::default() })
     }
 
-    fn compact_legacy(&mut self, number: u32, inputs: &[BlobId], drop_before: Option<i64>) -> Result<StepDone> {
+    fn compact_legacy(&mut self, inputs: &[BlobId], drop_before: Option<i64>) -> Result<StepDone> {
         let active = list_active(self.guard.repository())?.blobs;
         let inputs = if drop_before.is_some() { active } else { find(&active, inputs)? };
         let repository = self.guard.repository().clone();
         let merged = merge_legacy(&repository, &inputs, drop_before, self.workspace.threads)?;
         let digest = digest(&merged.outputs);
-        let part = (Stage::Index, number, u64::from(number), inputs.len() as u64);
-        self.batch(part, digest, |deeds, approved| {
+        self.batch(Stage::Index, 0, digest, |deeds, approved| {
             merged.publish(&repository, Some(approved.deadline.since_boot()))?;
             deeds.guard.compacted()?;
-            Ok(Effect { changed: inputs.len() as u64, ..Effect::default() })
+            Ok(Effect::default())
         })?;
         let input_bytes = inputs.iter().map(|blob| blob.length).sum();
         Ok(StepDone { inputs: inputs.len() as u64, input_bytes, ..StepDone::default() })
@@ -107,48 +104,45 @@ impl Deeds<'_> {
     ///
     /// # Errors
     /// What [`Deeds::batch`] says; damage of the logs; storage errors.
-    pub fn settle_legacy(&mut self, number: u32, settle: Duration) -> Result<Deleted> {
+    pub fn settle_legacy(&mut self, settle: Duration) -> Result<Deleted> {
         let repository = self.guard.repository().clone();
         let state = LegacyState::load(&repository)?;
         let cleanups = legacy::load_cleanups(&repository)?;
         let mut deleted = Deleted::default();
         let Some(newest) = state.logs.iter().map(|(blob, _)| blob.timestamp).max() else { return Ok(deleted) };
         let steps = legacy::deferred(&state, &cleanups, newest, settle);
-        self.add_deletions(number, &steps.inputs, &mut deleted)?;
+        self.add_deletions(&steps.inputs, &mut deleted)?;
         if !steps.retire.is_empty() && deleted.left.is_empty() {
-            let part = (Stage::Index, number + deleted.batches, 0, steps.retire.len() as u64);
-            self.batch(part, digest(&steps.retire), |_, approved| {
+                self.batch(Stage::Index, 0, digest(&steps.retire), |_, approved| {
                 let not_after = Some(approved.deadline.since_boot());
                 legacy::write_cleanup(&repository, steps.retire.clone(), newest, not_after)?;
-                Ok(Effect { changed: 1, ..Effect::default() })
+                Ok(Effect::default())
             })?;
-            deleted.batches += 1;
         }
         let (logs, schedules) = legacy::expired(&legacy::load_cleanups(&repository)?, settle);
-        self.add_deletions(number + deleted.batches, &logs, &mut deleted)?;
+        self.add_deletions(&logs, &mut deleted)?;
         if deleted.left.is_empty() {
-            self.add_deletions(number + deleted.batches, &schedules, &mut deleted)?;
+            self.add_deletions(&schedules, &mut deleted)?;
         }
         Ok(deleted)
     }
 
-    fn add_deletions(&mut self, number: u32, blobs: &[BlobId], total: &mut Deleted) -> Result<()> {
-        let done = self.delete_index_blobs(number, blobs, DeleteRule::SupersededIndex)?.deleted;
+    fn add_deletions(&mut self, blobs: &[BlobId], total: &mut Deleted) -> Result<()> {
+        let done = self.delete_index_blobs(blobs, DeleteRule::SupersededIndex)?.deleted;
         total.count += done.count;
         total.bytes += done.bytes;
-        total.batches += done.batches;
         total.left.extend(done.left);
         Ok(())
     }
 
-    fn delete_index_blobs(&mut self, number: u32, blobs: &[BlobId], rule: DeleteRule) -> Result<StepDone> {
+    fn delete_index_blobs(&mut self, blobs: &[BlobId], rule: DeleteRule) -> Result<StepDone> {
         if blobs.is_empty() {
             return Ok(StepDone::default());
         }
         let listed = list_lengths(self, blobs)?;
         let deletions: Vec<Deletion> =
             listed.into_iter().map(|(blob, length)| Deletion { blob, length, rule }).collect();
-        let deleted = self.delete(Stage::Index, number, &deletions)?;
+        let deleted = self.delete(Stage::Index, &deletions)?;
         Ok(StepDone { deleted, ..StepDone::default() })
     }
 }

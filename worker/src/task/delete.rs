@@ -22,8 +22,6 @@ pub struct Deleted {
     pub bytes: u64,
     /// Blobs that stay: a newer entry names them, or the store refused.
     pub left: Vec<(BlobId, String)>,
-    /// Batches done.
-    pub batches: u32,
 }
 
 impl Deeds<'_> {
@@ -31,16 +29,21 @@ impl Deeds<'_> {
     ///
     /// # Errors
     /// What [`Deeds::batch`] says. `StoreUnavailable` if it stays unknown whether some are gone.
-    pub fn delete(&mut self, stage: Stage, number: u32, blobs: &[Deletion]) -> Result<Deleted> {
+    pub fn delete(&mut self, stage: Stage, blobs: &[Deletion]) -> Result<Deleted> {
         let meter = Meter::start(&*self.workspace.progress, stage.name(), Some(blobs.len() as u64), Unit::Blobs);
         let mut deleted = Deleted::default();
-        for (index, batch) in blobs.chunks(BATCH).enumerate() {
+        // The index lane's deletions are steps of their own, not items of the plan.
+        let counts = stage != Stage::Index;
+        for batch in blobs.chunks(BATCH) {
             let names: Vec<&str> = batch.iter().map(|deletion| deletion.blob.as_str()).collect();
             let digest = Digest::of(names.join("\n").as_bytes());
-            let part = (stage, number + deleted.batches, (index * BATCH) as u64, batch.len() as u64);
+            let items = if counts { batch.len() as u64 } else { 0 };
             let done = &mut deleted;
-            self.batch(part, digest, |deeds, approved| deeds.delete_batch(stage, approved, batch, done))?;
-            deleted.batches += 1;
+            self.batch(stage, items, digest, |deeds, approved| {
+                deeds.revive_newcomers(approved)?;
+                let effect = deeds.delete_batch(stage, approved, batch, done)?;
+                Ok(if counts { effect } else { Effect::default() })
+            })?;
             meter.add(batch.len() as u64);
         }
         Ok(deleted)

@@ -23,10 +23,10 @@ impl Deeds<'_> {
     pub fn extend_locks(&mut self, plan: &LocksPlan) -> Result<u64> {
         let meter = Meter::start(&*self.workspace.progress, Stage::Locks.name(), Some(plan.blobs.len() as u64), Unit::Blobs);
         let mut extended = 0;
-        for (number, blobs) in plan.blobs.chunks(BATCH).enumerate() {
-            let part = (Stage::Locks, u32::try_from(number).unwrap_or(u32::MAX), (number * BATCH) as u64, blobs.len() as u64);
+        for blobs in plan.blobs.chunks(BATCH) {
             let names: Vec<&str> = blobs.iter().map(verger_kopia::storage::BlobId::as_str).collect();
-            let effect = self.batch(part, Digest::of(names.join("\n").as_bytes()), |deeds, approved| {
+            let digest = Digest::of(names.join("\n").as_bytes());
+            let effect = self.batch(Stage::Locks, blobs.len() as u64, digest, |deeds, approved| {
                 let retention = Retention { mode: plan.mode, until: approved.store_now + plan.period };
                 let storage = deeds.guard.repository().storage();
                 let next = AtomicUsize::new(0);

@@ -25,10 +25,6 @@ pub struct Publication<'a> {
     pub rule: &'static str,
     /// Names the index blobs.
     pub session: &'a SessionId,
-    /// Batches of this stage that came before.
-    pub number: u32,
-    /// Items of this stage that earlier attempts finished.
-    pub first: u64,
     /// Marks get their time at the write: max(now, old + 1). Moved contents keep theirs.
     pub stamp: bool,
 }
@@ -38,8 +34,6 @@ pub struct Publication<'a> {
 pub struct Published {
     /// Totals of all batches.
     pub effect: Effect,
-    /// Batches done.
-    pub batches: u32,
     /// Entries that did not enter the index.
     pub left: Vec<Entry>,
 }
@@ -58,20 +52,16 @@ impl Deeds<'_> {
         let meter = Meter::start(&*self.workspace.progress, publication.stage.name(), Some(total), Unit::Contents);
         let mut entries = entries.peekable();
         let mut published = Published::default();
-        let mut first = publication.first;
         while entries.peek().is_some() {
             let batch: Vec<Entry> = entries.by_ref().take(BATCH).collect();
             let items = batch.len() as u64;
-            let part = (publication.stage, publication.number + published.batches, first, items);
             let digest = digest(&batch);
             let done = &mut published;
-            let effect =
-                self.batch(part, digest, |deeds, approved| deeds.write(publication, approved, batch, done))?;
+            let write = |deeds: &mut Self, approved: &Approved| deeds.write(publication, approved, batch, done);
+            let effect = self.batch(publication.stage, items, digest, write)?;
             published.effect.changed += effect.changed;
             published.effect.left_out += effect.left_out;
             published.effect.bytes += effect.bytes;
-            published.batches += 1;
-            first += items;
             meter.add(items);
         }
         Ok(published)

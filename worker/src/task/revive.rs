@@ -66,8 +66,6 @@ impl Deeds<'_> {
             stage: Stage::Revive,
             rule: "needed-by-snapshot",
             session: &session.id,
-            number: 0,
-            first: 0,
             stamp: false,
         };
         let total = copied.entries.len() as u64;

@@ -25,10 +25,9 @@ impl Deeds<'_> {
     /// # Errors
     /// What [`Deeds::batch`] says; storage errors.
     pub fn drop_marks(&mut self, plan: &DropPlan, at_once: bool) -> Result<Dropped> {
-        let part = (Stage::Watermark, 0, 0, plan.rows.len() as u64);
         let digest = Digest::of(plan.cutoff.to_string().as_bytes());
         let mut dropped = Dropped { cutoff: plan.cutoff, moved: false };
-        self.batch(part, digest, |deeds, approved| {
+        self.batch(Stage::Watermark, 1, digest, |deeds, approved| {
             deeds.revive_newcomers(approved)?;
             approved.deadline.check(&**deeds.workspace.repository.clock(), "forget marks")?;
             let cutoff = if at_once { approved.store_now } else { plan.cutoff.min(approved.store_now) };
@@ -38,7 +37,7 @@ impl Deeds<'_> {
                 deeds.drop_legacy(cutoff, at_once, approved)?
             };
             dropped = Dropped { cutoff, moved };
-            Ok(Effect { changed: u64::from(moved), left_out: 0, bytes: 0 })
+            Ok(Effect { changed: u64::from(moved), left_out: u64::from(!moved), bytes: 0 })
         })?;
         self.keep_what_is_not_hidden(plan, dropped.cutoff);
         Ok(dropped)
