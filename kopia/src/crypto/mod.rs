@@ -5,5 +5,7 @@ pub mod hashing;
 pub mod keys;
 pub mod stream;
 
+pub(crate) mod aead;
+
 pub use encryption::Cipher;
 pub use hashing::Hasher;

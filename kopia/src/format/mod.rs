@@ -6,5 +6,8 @@ pub mod envelope;
 pub mod features;
 pub mod upgrade_lock;
 
-pub use blobcfg::BlobConfig;
+mod json;
+
+pub use blobcfg::{BLOB_CONFIG_BLOB, BlobConfig};
 pub use config::{EpochParameters, RepositoryConfig};
+pub use envelope::{Envelope, FORMAT_BLOB};
