@@ -15,7 +15,7 @@ use crate::evidence::Line;
 use crate::progress::{Meter, Unit};
 
 /// Entries of one batch: about 10 MB of index, a few seconds on a slow link.
-const BATCH: usize = 250_000;
+pub const BATCH: usize = 250_000;
 
 /// What is published.
 pub struct Publication<'a> {
