@@ -188,7 +188,7 @@ fn index_steps<R: Rows>(facts: &Facts<'_, R>, drop: Option<&DropPlan>, skips: &m
     let mut steps = Vec::new();
     if !inputs.is_empty() {
         if settle.is_zero() {
-            gone.extend(inputs.iter().cloned());
+            gone.extend(inputs.iter().filter(|input| !index_lane::unmasks(all, logs, input)).cloned());
             gone.sort();
             gone.dedup();
         }
@@ -220,5 +220,7 @@ fn extend<R: Rows>(facts: &Facts<'_, R>, leaving: &HashSet<BlobId>, skips: &mut 
     skips.keep(Task::ExtendBlobRetentionTime, plan)
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;
