@@ -179,5 +179,7 @@ mod tests {
         let found: Vec<_> = upcoming(&facts, &plan).iter().map(|next| (next.at, next.rule, next.bytes)).collect();
         assert_eq!(found, expected);
         assert_eq!(next(&facts, &plan).unwrap().bytes, 4);
+        // While something is unreadable no margin ends by itself.
+        assert_eq!(next(&Facts { frozen: Frozen::MarksAndDrops, ..facts }, &plan), None);
     }
 }
