@@ -53,15 +53,15 @@ pub struct Unreadable {
 /// Every blob of the store, by kind.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// `p…` and `q…`, sorted by name. Without ETags: there may be millions.
+    /// `p…`, `q…` and session markers `s…`, sorted by name. Without ETags: there may be millions.
     pub packs: Vec<BlobMetadata>,
     /// `x…`, `n…`, `m…`, `l…`, sorted by name.
     pub indexes: Vec<BlobMetadata>,
-    /// `s…`, sorted by name.
-    pub sessions: Vec<BlobMetadata>,
     /// `_log_…`, sorted by name.
     pub logs: Vec<BlobMetadata>,
-    /// Anything else (`kopia.…`, `verger.…`, blobs of others), sorted by name.
+    /// `kopia.…`, sorted by name.
+    pub format: Vec<BlobMetadata>,
+    /// Anything else (`verger.…`, blobs of others), sorted by name.
     pub others: Vec<BlobMetadata>,
 }
 
@@ -163,22 +163,21 @@ fn list(workspace: &Workspace, repository: &Repository) -> Result<Listing> {
         }
         let name = blob.id.as_str();
         let list = match name.as_bytes() {
-            [b'p' | b'q', ..] => {
+            [b'p' | b'q' | b's', ..] => {
                 blob.etag = None;
                 &mut listing.packs
             }
-            // Before the letters of the legacy index: `l…` is not a log.
             [b'_', ..] if name.starts_with("_log_") => &mut listing.logs,
             [b'x' | b'n' | b'm' | b'l', ..] => &mut listing.indexes,
-            [b's', ..] => &mut listing.sessions,
+            [b'k', ..] if name.starts_with("kopia.") => &mut listing.format,
             _ => &mut listing.others,
         };
         list.push(blob);
         Ok(())
     })?;
     meter.add(count % LISTING_STEP);
-    let Listing { packs, indexes, sessions, logs, others } = &mut listing;
-    for list in [packs, indexes, sessions, logs, others] {
+    let Listing { packs, indexes, logs, format, others } = &mut listing;
+    for list in [packs, indexes, logs, format, others] {
         list.sort_unstable_by(|one, other| one.id.cmp(&other.id));
     }
     Ok(listing)

@@ -117,7 +117,7 @@ fn trace_root(
                 below.push((Edge { role, target: resolve(walk.table, object) }, path));
                 Ok(())
             });
-            let read = reader.read(edge.target, &mut |chunk| push.feed(chunk)).and_then(|()| push.finish());
+            let read = reader.read(object_name(walk.table, edge.target), &mut |chunk| push.feed(chunk)).and_then(|()| push.finish());
             match read {
                 Err(error) if !bulk::is_damage(&error) => return Err(error),
                 // What could be read of it still leads somewhere; that it cannot be read whole is a fault already.
