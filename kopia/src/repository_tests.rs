@@ -130,7 +130,7 @@ fn every_golden_repository_opens_and_its_blobs_are_what_their_names_say() {
     for file in std::fs::read_dir(folder).unwrap() {
         let file = file.unwrap().file_name().into_string().unwrap();
         let Some(name) = file.strip_suffix(".tar.gz") else { continue };
-        let shelf = Shelf::golden(name, &["kopia.", "n", "m", "l", "x", "s", "_log_"]);
+        let shelf = Shelf::golden(name, &["kopia.", "n", "m", "l", "xn", "xs", "xr", "s", "_log_"]);
         let repository = open(&shelf, "golden").unwrap_or_else(|error| panic!("{name}: {error:?}"));
         assert_eq!(repository.unique_id().len(), 32);
         assert_eq!(repository.blob_config(), BlobConfig::default());

@@ -103,7 +103,7 @@ fn intact(framed: &[u8]) -> Option<&[u8]> {
 }
 
 /// Appends the data shards of a block, padding included, and names those whose CRC does not hold.
-fn read_block(shape: &Shape, data: &[u8], block: usize, padded: &mut Vec<u8>) -> Vec<usize> {
+pub(super) fn read_block(shape: &Shape, data: &[u8], block: usize, padded: &mut Vec<u8>) -> Vec<usize> {
     let mut lost = Vec::new();
     for shard in 0..shape.code.data {
         let start = (block * shape.code.data + shard) * shape.framed();
@@ -123,7 +123,7 @@ fn read_block(shape: &Shape, data: &[u8], block: usize, padded: &mut Vec<u8>) ->
 }
 
 /// Computes lost data shards of a block from the others and as many intact parity shards.
-fn repair_block(shape: &Shape, parity: &[u8], block: usize, lost: &[usize], data: &mut [u8]) -> Result<()> {
+pub(super) fn repair_block(shape: &Shape, parity: &[u8], block: usize, lost: &[usize], data: &mut [u8]) -> Result<()> {
     let block_parity = parity.chunks_exact(shape.framed()).skip(block * shape.code.parity).take(shape.code.parity);
     let found: Vec<(usize, &[u8])> = block_parity
         .enumerate()

@@ -6,11 +6,14 @@
 mod codec;
 mod gf256;
 mod layout;
+mod reader;
 
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use layout::Layout;
+
+pub use reader::EccReader;
 
 const ALGORITHM: &str = "REED-SOLOMON-CRC32";
 
