@@ -6,12 +6,13 @@ use std::sync::{Mutex, PoisonError};
 
 use verger_kopia::content::ContentId;
 use verger_kopia::content::read::read_content;
+use verger_kopia::directory::{Parser, Reference};
 use verger_kopia::error::{Error, Result};
 use verger_kopia::index::Table;
 use verger_kopia::object::{ObjectId, SeekTable, read};
 
 use super::bulk;
-use super::holds::Push;
+use super::holds;
 use super::solve::object_name;
 use super::summary::{Edge, Holds, Line, Role, Summaries, Target, resolve};
 use crate::workspace::Workspace;
@@ -150,12 +151,10 @@ impl<'a> ObjectReader<'a> {
                 edges.extend(SeekTable::parse(&bytes)?.entries.iter().map(|entry| edge(Role::File, &entry.object)));
             }
             (Role::Directory, _) => {
-                let mut push = Push::new(|role, object: &ObjectId, _: &str| {
-                    edges.push(edge(role, object));
-                    Ok(())
-                });
-                self.read(object, &mut |chunk| push.feed(chunk))?;
-                push.finish()?;
+                let mut parser = Parser::new();
+                let mut visit = |entry: Reference| edges.push(edge(holds::role(entry.kind), &entry.object));
+                self.read(object, &mut |chunk| parser.push(chunk, &mut visit))?;
+                parser.finish(&mut visit)?;
             }
         }
         Ok(edges)
