@@ -139,7 +139,7 @@ impl<'a> ObjectReader<'a> {
     pub fn points(&self, target: Target, role: Role) -> Result<Vec<Edge>> {
         let object = object_name(self.table, target);
         let mut edges = Vec::new();
-        let edge = |role, object| Edge { role, target: resolve(self.table, object) };
+        let edge = |role, object: &ObjectId| Edge { role, target: resolve(self.table, object) };
         match (role, object.table()) {
             (Role::File, None) => {}
             (Role::File, Some(table)) => {

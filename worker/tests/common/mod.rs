@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use verger_kopia::Repository;
 use verger_kopia::clock::SystemClock;
-use verger_kopia::storage::fs::FsStorage;
+use verger_kopia::storage::{Access, fs::FsStorage};
 use verger_worker::workspace::Workspace;
 
 /// All of them.
@@ -65,6 +65,6 @@ impl Golden {
 
 /// Opens any repository on disk.
 pub fn open(path: &Path, password: &str) -> Workspace {
-    let storage = Arc::new(FsStorage::open(path).unwrap());
+    let storage = Arc::new(FsStorage::open(path, Access::ReadOnly).unwrap());
     Workspace::new(Repository::open(storage, password, Arc::new(SystemClock)).unwrap())
 }
