@@ -159,8 +159,8 @@ fn read_marker(repository: &Repository, id: &BlobId) -> Result<SessionInfo> {
         .map_err(|error| Error::damaged(format!("parse session marker {id}")).with_source(error))
 }
 
-/// Starts a session of `user@host`: writes its marker, before any of its packs. `None` in `options` means retries as the
-/// store likes; markers never get a retention lock, as they must be deletable.
+/// Starts a session of `user@host`: writes its marker, before any of its packs. A retention in `options` is ignored, as
+/// markers must be deletable.
 ///
 /// # Errors
 /// Storage errors.
@@ -177,7 +177,7 @@ pub fn start_session(
     Ok((info, marker))
 }
 
-/// Writes a marker of this session.
+/// Writes a marker of this session. `options` as in [`start_session`].
 ///
 /// # Errors
 /// Storage errors.

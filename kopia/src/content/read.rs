@@ -2,6 +2,7 @@
 
 use crate::compression::Decompressor;
 use crate::content::{CompressionId, Entry};
+use crate::crypto::encryption::Repaired;
 use crate::error::{Error, ErrorKind, Result};
 use crate::repository::Repository;
 use crate::storage::ByteRange;
@@ -67,15 +68,15 @@ impl<'r> ContentReader<'r> {
     pub fn read_into(&mut self, entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
         out.clear();
         let stored = fetch_stored(self.repository, entry)?;
-        self.open(entry, &stored, out)
+        self.open(entry, &stored, out).map(drop)
     }
 
-    /// As [`ContentReader::read_into`] for stored bytes already in memory.
+    /// As [`ContentReader::read_into`] for stored bytes already in memory. Tells whether ECC had to repair them.
     ///
     /// # Errors
     /// As [`open_content`]; `Damaged` if the hash is checked and is another.
-    pub fn open(&mut self, entry: &Entry, stored: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        open_content(self.repository, entry, stored, &mut self.decompressor, out)?;
+    pub fn open(&mut self, entry: &Entry, stored: &[u8], out: &mut Vec<u8>) -> Result<Repaired> {
+        let repaired = open_content(self.repository, entry, stored, &mut self.decompressor, out)?;
         if self.hash_check == HashCheck::Verify && self.repository.hasher().hash(out) != *entry.id.hash() {
             out.clear();
             return Err(Error::damaged(format!(
@@ -83,7 +84,7 @@ impl<'r> ContentReader<'r> {
                 entry.id, entry.pack
             )));
         }
-        Ok(())
+        Ok(repaired)
     }
 }
 
@@ -104,7 +105,8 @@ pub fn fetch_stored(repository: &Repository, entry: &Entry) -> Result<bytes::Byt
     })
 }
 
-/// Plaintext of the content whose stored bytes are in memory, into `out` (replaced; empty after an error).
+/// Plaintext of the content whose stored bytes are in memory, into `out` (replaced; empty after an error). Tells whether
+/// ECC had to repair them.
 ///
 /// # Errors
 /// `Damaged` if the tag does not hold, or decompression does not give the recorded length; `Unsupported` for an unknown
@@ -115,16 +117,20 @@ pub fn open_content(
     stored: &[u8],
     decompressor: &mut Decompressor,
     out: &mut Vec<u8>,
-) -> Result<()> {
+) -> Result<Repaired> {
     let cipher = repository.cipher();
     let iv = entry.id.hash().iv();
     let opened = if entry.compression == CompressionId(0) {
-        cipher.open_into(iv, stored, out).and_then(|_| plain_length_holds(repository, entry, out.len()))
+        cipher.open_into(iv, stored, out).and_then(|repaired| {
+            plain_length_holds(repository, entry, out.len())?;
+            Ok(repaired)
+        })
     } else {
         let mut packed = std::mem::take(&mut decompressor.scratch);
-        let opened = cipher.open_into(iv, stored, &mut packed).and_then(|_| {
+        let opened = cipher.open_into(iv, stored, &mut packed).and_then(|repaired| {
             let original_length = usize::try_from(entry.original_length).unwrap_or(usize::MAX);
-            decompressor.decompress(entry.compression, &packed, original_length, out)
+            decompressor.decompress(entry.compression, &packed, original_length, out)?;
+            Ok(repaired)
         });
         decompressor.scratch = packed;
         opened

@@ -11,6 +11,28 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 
+mod deadline;
+pub mod fs;
+mod local_disk;
+pub mod lock;
+pub mod memory;
+mod names;
+mod sharding;
+
+pub use fs::FsStorage;
+pub use lock::StoreLock;
+pub use memory::MemoryStorage;
+pub use names::{LOCK_NAME, OWN_PREFIX};
+
+/// What the caller is going to do with a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing is ever written: `put`, `delete` and `extend_retention` answer `Permission`.
+    ReadOnly,
+    /// Everything.
+    ReadWrite,
+}
+
 /// Name of a blob in a store, as Kopia writes it (`p…`, `xn0_…`, `kopia.repository`).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(Arc<str>);
@@ -89,6 +111,25 @@ pub enum ByteRange {
     },
     /// The last `n` bytes, or the whole blob if it is shorter.
     Last(u64),
+}
+
+impl ByteRange {
+    /// Offset and length of this range in a blob of `blob_length` bytes.
+    ///
+    /// # Errors
+    /// `Damaged` if the blob ends before the span does.
+    pub fn within(self, id: &BlobId, blob_length: u64) -> Result<(u64, u64)> {
+        match self {
+            Self::All => Ok((0, blob_length)),
+            Self::Last(n) => Ok((blob_length.saturating_sub(n), n.min(blob_length))),
+            Self::Span { offset, length } => match offset.checked_add(length) {
+                Some(end) if end <= blob_length => Ok((offset, length)),
+                _ => Err(Error::damaged(format!(
+                    "read blob {id}: {length} bytes are wanted from offset {offset}, it has {blob_length}"
+                ))),
+            },
+        }
+    }
 }
 
 /// When a write may happen.
