@@ -1,6 +1,7 @@
 //! The Kopia repository format: read it, check it, maintain it.
 
 // From the bottom of a repository to its top.
+pub mod bitmap;
 pub mod clock;
 pub mod error;
 
