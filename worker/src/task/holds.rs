@@ -13,7 +13,7 @@ const PACKED_BYTES_MAX: usize = 256 << 20;
 
 /// Unpacks legacy compressed directories, one after another.
 #[derive(Default)]
-pub struct Unpacker {
+pub(super) struct Unpacker {
     decompressor: Decompressor,
     plain: Vec<u8>,
 }
@@ -21,7 +21,7 @@ pub struct Unpacker {
 /// Writes what `plain` refers to, if it is a whole directory or a whole seek table; else forgets it.
 ///
 /// A fragment of a larger directory is neither, even if it begins like one (R8).
-pub fn classify(plain: &[u8], pen: &mut Pen<'_>, unpacker: &mut Unpacker) -> Option<Holds> {
+pub(super) fn classify(plain: &[u8], pen: &mut Pen<'_>, unpacker: &mut Unpacker) -> Option<Holds> {
     if plain.first().is_some_and(|byte| *byte == b'{' || byte.is_ascii_whitespace()) {
         if directory(plain, pen).is_ok() {
             return Some(Holds::Directory);
@@ -36,7 +36,7 @@ pub fn classify(plain: &[u8], pen: &mut Pen<'_>, unpacker: &mut Unpacker) -> Opt
 ///
 /// # Errors
 /// `Damaged` if it is not that.
-pub fn write_as(holds: Holds, id: ContentId, plain: &[u8], pen: &mut Pen<'_>) -> Result<u32> {
+pub(super) fn write_as(holds: Holds, id: ContentId, plain: &[u8], pen: &mut Pen<'_>) -> Result<u32> {
     let written = match holds {
         Holds::Directory => directory(plain, pen),
         Holds::Table => table(plain, pen),
@@ -67,6 +67,6 @@ fn table(plain: &[u8], pen: &mut Pen<'_>) -> Result<()> {
 
 /// As what an entry of this kind refers to its object: Kopia looks into directories alone.
 #[must_use]
-pub fn role(kind: EntryType) -> Role {
+pub(super) fn role(kind: EntryType) -> Role {
     if kind == EntryType::Directory { Role::Directory } else { Role::File }
 }

@@ -24,7 +24,7 @@ const AHEAD_NESTING_MAX: usize = 4;
 const AHEAD_SHARE: u64 = 2;
 
 /// Reads objects; contents that were wanted beforehand are read ahead, in pack order and in parallel.
-pub struct ObjectReader<'a> {
+pub(super) struct ObjectReader<'a> {
     workspace: &'a Workspace,
     table: &'a Table,
     summaries: &'a Summaries,
@@ -35,7 +35,7 @@ pub struct ObjectReader<'a> {
 
 impl<'a> ObjectReader<'a> {
     /// Knows the tables of the summaries and those in `tables`.
-    pub fn new(
+    pub(super) fn new(
         workspace: &'a Workspace,
         table: &'a Table,
         summaries: &'a Summaries,
@@ -46,7 +46,7 @@ impl<'a> ObjectReader<'a> {
     }
 
     /// Will read this object: notes its contents, as far as its table is known. False once the buffers are full.
-    pub fn want(&mut self, target: Target) -> bool {
+    pub(super) fn want(&mut self, target: Target) -> bool {
         let mut rows = Vec::new();
         self.contents(target, &mut rows, 0);
         for row in rows {
@@ -89,7 +89,7 @@ impl<'a> ObjectReader<'a> {
     ///
     /// # Errors
     /// `StoreUnavailable`, `Permission`, `Interrupted`.
-    pub fn prefetch(&mut self) -> Result<()> {
+    pub(super) fn prefetch(&mut self) -> Result<()> {
         let mut rows: Vec<u32> = self.ahead.drain().map(|(row, _)| row).collect();
         bulk::pack_order(self.table, &mut rows);
         let read = bulk::read_contents(self.workspace, self.table, &rows, None, Vec::new, |read, row, plain| {
@@ -104,7 +104,7 @@ impl<'a> ObjectReader<'a> {
 
     /// Contents that were read ahead.
     #[must_use]
-    pub fn fetched(&self) -> u64 {
+    pub(super) fn fetched(&self) -> u64 {
         self.ahead.len() as u64
     }
 
@@ -124,7 +124,7 @@ impl<'a> ObjectReader<'a> {
     ///
     /// # Errors
     /// `Damaged` and what the store says; what `sink` returns.
-    pub fn read(&self, object: ObjectId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn read(&self, object: ObjectId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let mut reader = read::ObjectReader::open(object, |content: &ContentId| self.fetch(content))?;
         while let Some(chunk) = reader.next_chunk()? {
             sink(chunk)?;
@@ -136,7 +136,7 @@ impl<'a> ObjectReader<'a> {
     ///
     /// # Errors
     /// As [`ObjectReader::read`].
-    pub fn points(&self, target: Target, role: Role) -> Result<Vec<Edge>> {
+    pub(super) fn points(&self, target: Target, role: Role) -> Result<Vec<Edge>> {
         let object = object_name(self.table, target);
         let mut edges = Vec::new();
         let edge = |role, object: &ObjectId| Edge { role, target: resolve(self.table, object) };
@@ -168,7 +168,11 @@ type Found = (Target, Role, Result<Vec<Edge>>);
 ///
 /// # Errors
 /// `StoreUnavailable`, `Permission`, `Interrupted`.
-pub fn read_all(workspace: &Workspace, reader: &ObjectReader<'_>, batch: &[(Target, Role)]) -> Result<Vec<Found>> {
+pub(super) fn read_all(
+    workspace: &Workspace,
+    reader: &ObjectReader<'_>,
+    batch: &[(Target, Role)],
+) -> Result<Vec<Found>> {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let work = || {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use verger_kopia::bitmap::Bitmap;
 use serde::Deserialize;
+use verger_kopia::bitmap::Bitmap;
 use verger_kopia::directory::EntryType;
 use verger_kopia::error::Result;
 use verger_kopia::object::ObjectId;
@@ -43,7 +43,8 @@ struct Taint {
 
 impl Taint {
     fn spread(walk: &Walk<'_>) -> Self {
-        let mut taint = Self { directories: Bitmap::new(walk.table.len() as u32), tables: Bitmap::new(walk.table.len() as u32) };
+        let mut taint =
+            Self { directories: Bitmap::new(walk.table.len() as u32), tables: Bitmap::new(walk.table.len() as u32) };
         for (rows, holds) in [(walk.tabled(), Holds::Table), (walk.listed(), Holds::Directory)] {
             // A directory is tainted by one below it, so as many rounds as the tree is deep.
             while taint.round(walk, rows, holds) {}
