@@ -64,8 +64,10 @@ impl Bitmap {
 
     /// Rows in the set, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.words.iter().zip((0u32..).step_by(64)).flat_map(|(word, base)| {
-            std::iter::successors(Some(*word), |left| Some(left & (left - 1)))
+        self.words.iter().enumerate().flat_map(|(place, word)| {
+            // The length is 32 bits wide, so there are at most 2^26 words.
+            let base = u32::try_from(place).unwrap_or(u32::MAX).saturating_mul(64);
+            std::iter::successors(Some(*word), |left| Some(left & left.wrapping_sub(1)))
                 .take_while(|left| *left != 0)
                 .map(move |left| base + left.trailing_zeros())
         })

@@ -3,7 +3,7 @@
 //! A store cannot refuse writes to other keys, so overlap is excluded by waiting: the holder writes until when it acts,
 //! and who comes next waits that out, unless the lease was released.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -164,21 +164,20 @@ impl Lease {
         self.approves_from.saturating_sub(self.clock.since_boot())
     }
 
-    /// Announces to act for `ahead` (at most [`ACTS_MAX`]) from the store's time; no request is made while the last announcement
-    /// still covers it. Returns until when the store was told.
+    /// Announces to act until [`ACTS_MAX`] after `store_now`, unless what was announced still covers half of that. Returns whether
+    /// it was written.
     ///
     /// # Errors
     /// `Locked` if the lease is not ours any more; storage errors (then nothing may be approved).
-    pub fn cover(&mut self, ahead: Duration) -> Result<Timestamp> {
-        let ahead = ahead.min(ACTS_MAX);
-        let now = self.storage.now()?;
-        if self.body.acts_until < now + ahead {
-            let mut body = self.body.clone();
-            body.acts_until = now + ACTS_MAX;
-            body.free = false;
-            self.write(body)?;
+    pub fn cover(&mut self, store_now: Timestamp) -> Result<bool> {
+        if self.body.acts_until >= store_now + ACTS_MAX / 2 {
+            return Ok(false);
         }
-        Ok(self.body.acts_until)
+        let mut body = self.body.clone();
+        body.acts_until = store_now + ACTS_MAX;
+        body.free = false;
+        self.write(body)?;
+        Ok(true)
     }
 
     /// Writes "free": no request is under way and none will come. The object stays, so that terms last.
@@ -205,6 +204,47 @@ impl Lease {
         self.etag = etag;
         self.body = body;
         Ok(())
+    }
+}
+
+/// Tells whoever leads that the store confirmed a renewal: (the store's time, acts until).
+pub type Confirm = Box<dyn Fn(Timestamp, Timestamp) -> Result<()> + Send + Sync>;
+
+/// A held lease, shared by the deeds of a process; approvals need the last confirmed renewal (R5).
+pub struct LeaseKeeper {
+    lease: Mutex<Lease>,
+    confirm: Confirm,
+}
+
+impl LeaseKeeper {
+    /// Keeps `lease` and tells of each renewal.
+    #[must_use]
+    pub fn new(lease: Lease, confirm: Confirm) -> Self {
+        Self { lease: Mutex::new(lease), confirm }
+    }
+
+    /// As [`Lease::cover`]; a renewal is confirmed to whoever leads before this returns.
+    ///
+    /// # Errors
+    /// As [`Lease::cover`]; what the confirmation says.
+    pub fn cover(&self, store_now: Timestamp) -> Result<()> {
+        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease.cover(store_now)? {
+            (self.confirm)(store_now, lease.body.acts_until)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Lease::approvals_wait`].
+    #[must_use]
+    pub fn approvals_wait(&self) -> Duration {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner).approvals_wait()
+    }
+
+    /// The lease itself, to release it.
+    #[must_use]
+    pub fn into_lease(self) -> Lease {
+        self.lease.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

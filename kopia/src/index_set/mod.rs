@@ -1,9 +1,18 @@
 //! Which index blobs are active: the legacy manager (`n m l`) and the epoch manager (`x…`).
 
+mod chain;
+pub mod compact;
 pub mod epoch;
+mod fetch;
 pub mod legacy;
 pub mod names;
+pub mod put;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod view;
 pub mod watermark;
+pub mod write;
 
-pub use view::{IndexView, load_view};
+pub use fetch::fetch_indexes;
+pub use put::put_index_blob;
+pub use view::{ActiveSet, Delta, IndexView, list_active, load_view};

@@ -37,7 +37,7 @@ pub struct Schedule {
     #[serde(rename = "nextQuickMaintenance", with = "optional_time", default)]
     pub next_quick: Option<Timestamp>,
     /// Records by Kopia's task name, newest first.
-    #[serde(default, deserialize_with = "runs")]
+    #[serde(default, deserialize_with = "runs", serialize_with = "runs_or_null")]
     pub runs: BTreeMap<String, Vec<RunRecord>>,
     /// Fields that this program does not know.
     #[serde(flatten)]
@@ -47,6 +47,14 @@ pub struct Schedule {
 fn runs<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Vec<RunRecord>>, D::Error> {
     let runs: BTreeMap<String, Option<Vec<RunRecord>>> = null_is_empty(deserializer)?;
     Ok(runs.into_iter().map(|(task, records)| (task, records.unwrap_or_default())).collect())
+}
+
+/// Kopia writes a history without tasks as `null`.
+fn runs_or_null<S: serde::Serializer>(
+    runs: &BTreeMap<String, Vec<RunRecord>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    if runs.is_empty() { serializer.serialize_none() } else { serializer.collect_map(runs) }
 }
 
 impl Schedule {

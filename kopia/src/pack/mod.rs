@@ -9,3 +9,6 @@ pub use local_index::{fetch_local_index, recover_local_index};
 pub use postamble::Postamble;
 pub use read::stored_bytes;
 pub use write::PackWriter;
+
+#[cfg(test)]
+mod tests;

@@ -68,7 +68,9 @@ impl PackWriter {
         let iv = entry.id.hash().iv();
         let mut scratch = std::mem::take(&mut self.scratch);
         let repaired = repository.cipher().open_into(iv, stored, &mut scratch).map_err(at)?;
-        let appended = if repaired.0 {
+        // Opening an intact item reads no parity, and a copy must not carry damaged parity on.
+        let intact = repository.cipher().ecc().is_none_or(|ecc| ecc.is_intact(stored));
+        let appended = if repaired.0 || !intact {
             let sealed = repository.cipher().seal(iv, &scratch).map_err(at)?;
             self.append(entry.clone(), &sealed, timestamp)
         } else {

@@ -2,7 +2,6 @@
 //!
 //! A deed is done only between `approve_batch` and its deadline; an ambiguous answer is looked at again, never planned again (R1).
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use verger_kopia::clock::Timestamp;
@@ -17,7 +16,7 @@ use verger_proto::Digest;
 
 use super::guard::Guard;
 use super::record::ScheduleFile;
-use crate::bucket_lease::Lease;
+use crate::bucket_lease::LeaseKeeper;
 use crate::deadline::Deadline;
 use crate::evidence::Evidence;
 use crate::workspace::Workspace;
@@ -37,9 +36,20 @@ pub struct Deeds<'a> {
     /// `kopia.maintenance`.
     pub schedule: &'a mut ScheduleFile,
     /// The lease in the store.
-    pub lease: &'a Mutex<Lease>,
+    pub lease: &'a LeaseKeeper,
     /// Names of what was done.
     pub evidence: &'a mut Evidence,
+    /// Where the job is: its next batch, and the first item of it.
+    pub position: Position,
+}
+
+/// The next batch of a job, and its first item.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Number of the next batch.
+    pub number: u32,
+    /// Items done.
+    pub first: u64,
 }
 
 /// What a deed did with its batch.
@@ -65,17 +75,18 @@ pub struct Approved {
 }
 
 impl Deeds<'_> {
-    /// Looks, asks, does, and tells: one batch.
+    /// Looks, asks, does, and tells: one batch of `items` items of the plan. 0 for what is no item of it: a record, the index lane.
     ///
     /// # Errors
     /// What looking, approval or the deed say. After `StoreUnavailable` in the deed the batch is ambiguous.
     pub fn batch(
         &mut self,
-        part: (Stage, u32, u64, u64),
+        stage: Stage,
+        items: u64,
         digest: Digest,
         deed: impl FnOnce(&mut Self, &Approved) -> Result<Effect>,
     ) -> Result<Effect> {
-        let (stage, number, first, items) = part;
+        let Position { number, first } = self.position;
         let batch = Batch { stage, number, first, items, digest };
         let approved = self.approve(batch)?;
         let done = approved.deadline.check(&**self.workspace.repository.clock(), stage.name());
@@ -91,6 +102,7 @@ impl Deeds<'_> {
         if told? == Directive::Stop {
             self.workspace.stop.ask();
         }
+        self.position = Position { number: number + 1, first: first + items };
         Ok(effect)
     }
 
@@ -99,7 +111,7 @@ impl Deeds<'_> {
         self.wait_for_takeover();
         let looked_at = self.workspace.repository.clock().since_boot();
         let look = self.guard.look(self.workspace, self.schedule)?;
-        self.lease.lock().unwrap_or_else(PoisonError::into_inner).cover(Duration::from_secs(120))?;
+        self.lease.cover(look.store_now)?;
         let request = BatchRequest {
             batch,
             plan: self.plan,
@@ -117,7 +129,7 @@ impl Deeds<'_> {
 
     /// After taking over from a holder that is proven dead, nothing is approved until its last requests have ended (R4).
     fn wait_for_takeover(&self) {
-        let wait = self.lease.lock().unwrap_or_else(PoisonError::into_inner).approvals_wait();
+        let wait = self.lease.approvals_wait();
         if !wait.is_zero() {
             self.workspace.repository.clock().sleep(wait);
         }

@@ -4,10 +4,12 @@
 //! is not deleted, and what a newer snapshot needs is kept or revived.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
-use verger_kopia::index_set::IndexView;
+use verger_kopia::index_set::view::Seen;
+use verger_kopia::index_set::{IndexView, list_active};
 use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::job::ViewRef;
@@ -32,36 +34,50 @@ pub struct Guard {
     repository: Repository,
     /// `kopia.repository` as last seen; `None` before the first look.
     format: Option<BlobMetadata>,
-    /// The view of the plan. Its blobs grow by what this cycle writes and by what was looked at.
-    view: IndexView,
-    used: Option<Used>,
+    /// The view of the plan.
+    view: Arc<IndexView>,
+    /// Active index blobs: the view's, and what was looked at or written since.
+    seen: Seen,
+    used: Option<Arc<Used>>,
     manifests: BTreeSet<String>,
     /// Newest entry of each content that has one newer than the view.
     newer: std::collections::BTreeMap<ContentId, Entry>,
     /// Contents that newer snapshots need.
     needed: BTreeSet<ContentId>,
     packs: BTreeSet<BlobId>,
-    watermark: Option<i64>,
     digest: String,
+    /// Time of each mark that this cycle wrote, by row.
+    marks: std::collections::HashMap<u32, i64>,
+    /// Endangered contents that are live again.
+    revived: BTreeSet<ContentId>,
+    write_epoch: Option<u64>,
 }
 
 impl Guard {
     /// Guards the plan that was made from `view`. `used`: what its snapshots need (full cycles); `manifests`: IDs of all its manifests.
     #[must_use]
-    pub fn new(repository: Repository, view: IndexView, used: Option<Used>, manifests: BTreeSet<String>) -> Self {
+    pub fn new(
+        repository: Repository,
+        view: Arc<IndexView>,
+        used: Option<Arc<Used>>,
+        manifests: BTreeSet<String>,
+    ) -> Self {
         let digest = view.digest();
-        let watermark = view.watermark;
+        let seen = view.seen();
         Self {
             repository,
             format: None,
             view,
+            seen,
             used,
             manifests,
             newer: std::collections::BTreeMap::new(),
             needed: BTreeSet::new(),
             packs: BTreeSet::new(),
-            watermark,
             digest,
+            marks: std::collections::HashMap::new(),
+            revived: BTreeSet::new(),
+            write_epoch: None,
         }
     }
 
@@ -103,10 +119,15 @@ impl Guard {
     }
 
     fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
-        let Some(delta) = self.view.newer(&self.repository)? else { return Ok(()) };
-        if delta.vanished {
-            return Err(Error::new(ErrorKind::ForeignMaintenance, "index blobs of this cycle's view are gone: another maintainer compacted them")
+        let Some(delta) = self.seen.newer(&self.repository, workspace.threads)? else { return Ok(()) };
+        if let Some(gone) = delta.gone.first() {
+            let step = format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
+            return Err(Error::new(ErrorKind::ForeignMaintenance, step)
                 .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
+        }
+        if delta.watermark > self.seen.watermark {
+            let step = format!("another maintainer moved the deletion watermark to {:?}", delta.watermark);
+            return Err(Error::new(ErrorKind::ForeignMaintenance, step));
         }
         let mut manifests = Vec::new();
         for entry in delta.entries {
@@ -120,7 +141,7 @@ impl Guard {
                 std::collections::btree_map::Entry::Occupied(_) => {}
             }
         }
-        self.view.blobs.extend(delta.blobs);
+        self.add_blobs(delta.blobs);
         if !manifests.is_empty() && self.used.is_some() {
             let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
             self.manifests.extend(found.manifests);
@@ -145,10 +166,33 @@ impl Guard {
         self.newer.contains_key(id) || self.needed.contains(id)
     }
 
-    /// Contents that newer snapshots need.
+    /// Contents that newer snapshots need and that a mark, of this cycle or before it, would take away.
+    pub fn endangered(&self) -> impl Iterator<Item = ContentId> + '_ {
+        let table = &self.view.table;
+        self.needed.iter().copied().filter(move |id| {
+            let newest_is_live = self.newer.get(id).is_some_and(|newer| !newer.deleted);
+            let marked = |row| table.is_deleted(row) || self.marks.contains_key(&row);
+            !newest_is_live && !self.revived.contains(id) && table.find(id).is_some_and(marked)
+        })
+    }
+
+    /// Notes contents that are live again, in new packs.
+    pub fn revived(&mut self, ids: impl IntoIterator<Item = ContentId>) {
+        self.revived.extend(ids);
+    }
+
+    /// Notes a mark that this cycle wrote.
+    pub fn marked(&mut self, id: &ContentId, time: i64) {
+        if let Some(row) = self.view.table.find(id) {
+            self.marks.insert(row, time);
+        }
+    }
+
+    /// Time of a row's mark: this cycle's, or the view's; `None` if it is live.
     #[must_use]
-    pub fn needed(&self) -> &BTreeSet<ContentId> {
-        &self.needed
+    pub fn mark_time(&self, row: u32) -> Option<i64> {
+        let old = || self.view.table.is_deleted(row).then(|| self.view.table.timestamp(row));
+        self.marks.get(&row).copied().or_else(old)
     }
 
     /// IDs of the manifests that were seen.
@@ -160,7 +204,7 @@ impl Guard {
     /// What the plan's snapshots need; `None` in quick cycles.
     #[must_use]
     pub fn used(&self) -> Option<&Used> {
-        self.used.as_ref()
+        self.used.as_deref()
     }
 
     /// Keeps a pack from being deleted in this cycle.
@@ -174,20 +218,57 @@ impl Guard {
         self.packs.contains(blob)
     }
 
-    /// Takes in index blobs that this cycle wrote, so that they are not taken for somebody else's.
-    pub fn wrote(&mut self, blobs: impl IntoIterator<Item = BlobMetadata>) {
-        self.view.blobs.extend(blobs);
+    /// Takes in index blobs that this cycle wrote, so that they are not taken for somebody else's. Only their names count.
+    pub fn wrote(&mut self, blobs: Vec<BlobId>) {
+        let timestamp = self.repository.clock().now();
+        self.add_blobs(blobs.into_iter().map(|id| BlobMetadata { id, length: 0, timestamp, etag: None }).collect());
+    }
+
+    fn add_blobs(&mut self, blobs: Vec<BlobMetadata>) {
+        self.seen.blobs.extend(blobs);
+        self.seen.blobs.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    /// The active index blobs, listed anew, right after a look found nothing gone: for a compaction that takes all of them.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if they are not those of the last look any more; storage errors.
+    pub fn all_active(&self) -> Result<Vec<BlobMetadata>> {
+        let active = list_active(&self.repository)?;
+        let same = active.blobs.len() == self.seen.blobs.len()
+            && active.blobs.iter().zip(&self.seen.blobs).all(|(now, seen)| now.id == seen.id);
+        if same {
+            return Ok(active.blobs);
+        }
+        Err(Error::new(ErrorKind::ForeignMaintenance, "the index changed right before its compaction")
+            .with_fix("Run again; nothing was changed"))
+    }
+
+    /// Takes the active index blobs as they are now: this cycle compacted the index itself.
+    ///
+    /// # Errors
+    /// Storage errors; damage of the listing.
+    pub fn compacted(&mut self) -> Result<()> {
+        let active = list_active(&self.repository)?;
+        self.write_epoch = active.write_epoch;
+        self.seen = Seen { blobs: active.blobs, watermark: active.watermark };
+        Ok(())
     }
 
     /// The watermark now.
     #[must_use]
     pub fn watermark(&self) -> Option<i64> {
-        self.watermark
+        self.seen.watermark
+    }
+
+    /// The write epoch, as last seen.
+    #[must_use]
+    pub fn write_epoch(&self) -> Option<u64> {
+        self.write_epoch.or(self.view.write_epoch)
     }
 
     /// Notes the watermark that this cycle wrote.
     pub fn moved_watermark(&mut self, seconds: i64) {
-        self.watermark = Some(self.watermark.unwrap_or(i64::MIN).max(seconds));
-        self.view.watermark = self.watermark;
+        self.seen.watermark = Some(self.seen.watermark.unwrap_or(i64::MIN).max(seconds));
     }
 }

@@ -1,6 +1,7 @@
 //! What there is: one view of the index, the manifests in it, the snapshots, and every blob. The facts all later stages share.
 
 use serde::Deserialize;
+use verger_kopia::Repository;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::index_set::{IndexView, load_view};
@@ -11,7 +12,6 @@ use verger_kopia::manifest::{Manifest, ManifestSet};
 use verger_kopia::object::ObjectId;
 use verger_kopia::session::{Sessions, active_sessions};
 use verger_kopia::storage::BlobMetadata;
-use verger_kopia::Repository;
 
 use super::summary::Role;
 use crate::limit::{Estimate, TABLE_BYTES_PER_CONTENT};
@@ -53,15 +53,15 @@ pub struct Unreadable {
 /// Every blob of the store, by kind.
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// `p…` and `q…`, sorted by name. Without ETags: there may be millions.
+    /// `p…`, `q…` and session markers `s…`, sorted by name. Without ETags: there may be millions.
     pub packs: Vec<BlobMetadata>,
     /// `x…`, `n…`, `m…`, `l…`, sorted by name.
     pub indexes: Vec<BlobMetadata>,
-    /// `s…`, sorted by name.
-    pub sessions: Vec<BlobMetadata>,
     /// `_log_…`, sorted by name.
     pub logs: Vec<BlobMetadata>,
-    /// Anything else (`kopia.…`, `verger.…`, blobs of others), sorted by name.
+    /// `kopia.…`, sorted by name.
+    pub format: Vec<BlobMetadata>,
+    /// Anything else (`verger.…`, blobs of others), sorted by name.
     pub others: Vec<BlobMetadata>,
 }
 
@@ -105,7 +105,10 @@ pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
         Start::DryRun => storage_now,
     };
     let listing = list(workspace, &repository)?;
-    let estimate = Estimate::new(total(&listing.indexes), total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q'))));
+    let estimate = Estimate::new(
+        total(&listing.indexes),
+        total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q'))),
+    );
     estimate.fit(&workspace.memory)?;
     workspace.memory.keep(estimate.table.saturating_add(estimate.index));
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
@@ -117,10 +120,12 @@ pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
     workspace.stop.check()?;
     let manifests = ManifestSet::load(&repository, &view)?;
     let (roots, mut unreadable) = roots(&manifests);
-    unreadable.extend(manifests.unreadable.iter().map(|(content, error)| Unreadable {
-        what: format!("manifest content {content}"),
-        error: error.chain(),
-    }));
+    unreadable.extend(
+        manifests
+            .unreadable
+            .iter()
+            .map(|(content, error)| Unreadable { what: format!("manifest content {content}"), error: error.chain() }),
+    );
     let params = Params::load(&manifests)?;
     let schedule = schedule::load(&repository)?;
     Ok(Survey {
@@ -163,22 +168,21 @@ fn list(workspace: &Workspace, repository: &Repository) -> Result<Listing> {
         }
         let name = blob.id.as_str();
         let list = match name.as_bytes() {
-            [b'p' | b'q', ..] => {
+            [b'p' | b'q' | b's', ..] => {
                 blob.etag = None;
                 &mut listing.packs
             }
-            // Before the letters of the legacy index: `l…` is not a log.
             [b'_', ..] if name.starts_with("_log_") => &mut listing.logs,
             [b'x' | b'n' | b'm' | b'l', ..] => &mut listing.indexes,
-            [b's', ..] => &mut listing.sessions,
+            [b'k', ..] if name.starts_with("kopia.") => &mut listing.format,
             _ => &mut listing.others,
         };
         list.push(blob);
         Ok(())
     })?;
     meter.add(count % LISTING_STEP);
-    let Listing { packs, indexes, sessions, logs, others } = &mut listing;
-    for list in [packs, indexes, sessions, logs, others] {
+    let Listing { packs, indexes, logs, format, others } = &mut listing;
+    for list in [packs, indexes, logs, format, others] {
         list.sort_unstable_by(|one, other| one.id.cmp(&other.id));
     }
     Ok(listing)
@@ -209,7 +213,9 @@ fn roots(manifests: &ManifestSet) -> (Vec<Root>, Vec<Unreadable>) {
     for manifest in manifests.of_type("snapshot") {
         match root(manifest) {
             Ok(root) => roots.push(root),
-            Err(error) => unreadable.push(Unreadable { what: format!("snapshot {}", manifest.id), error: error.chain() }),
+            Err(error) => {
+                unreadable.push(Unreadable { what: format!("snapshot {}", manifest.id), error: error.chain() })
+            }
         }
     }
     (roots, unreadable)
@@ -234,7 +240,7 @@ mod tests {
 
     #[test]
     fn clocks_may_differ_by_five_minutes_and_no_more() {
-        let at = |seconds| Timestamp::from_second(1_700_000_000 + seconds).unwrap();
+        let at = |seconds: i64| Timestamp::from_second(1_700_000_000 + seconds).unwrap();
         assert!(check_clock(at(0), at(300)).is_ok());
         assert!(check_clock(at(300), at(0)).is_ok());
         for (storage, local) in [(0, 301), (301, 0)] {
