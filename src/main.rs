@@ -2,9 +2,11 @@
 
 mod cli;
 mod config;
+mod embedded;
 mod exit;
 mod output;
 mod progress;
+mod signal;
 
 use std::process::ExitCode;
 

@@ -29,6 +29,34 @@ impl Output {
         result.and_then(|()| writeln!(out)).and_then(|()| out.flush()).map_err(closed)
     }
 
+    /// Prints a JSON array, an element a line, as they come: a big list is never held as text.
+    ///
+    /// # Errors
+    /// `Internal` if standard output is closed; what an element's making gives.
+    pub fn list<T: Serialize>(self, items: impl IntoIterator<Item = Result<T>>) -> Result<()> {
+        let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        let mut separator: &[u8] = b"[\n ";
+        for item in items {
+            out.write_all(separator).map_err(closed)?;
+            serde_json::to_writer(&mut out, &item?).map_err(std::io::Error::from).map_err(closed)?;
+            separator = b",\n ";
+        }
+        let end: &[u8] = if separator == b"[\n " { b"[]\n" } else { b"\n]\n" };
+        out.write_all(end).and_then(|()| out.flush()).map_err(closed)
+    }
+
+    /// Prints lines of a result for people, as they come.
+    ///
+    /// # Errors
+    /// `Internal` if standard output is closed.
+    pub fn lines(self, lines: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        for line in lines {
+            writeln!(out, "{line}").map_err(closed)?;
+        }
+        out.flush().map_err(closed)
+    }
+
     /// Prints a line of a result for people.
     ///
     /// # Errors
@@ -65,6 +93,21 @@ pub fn failure(error: &Error) {
         Some(fix) => eprintln!("verger: {}. {fix}", error.chain().trim_end_matches('.')),
         None => eprintln!("verger: {}", error.chain()),
     }
+}
+
+/// Asks something at the terminal; the answer is read elsewhere.
+pub fn ask(question: &str) {
+    eprint!("{question}");
+}
+
+/// Says that a signal was heard.
+pub fn interrupting() {
+    eprintln!("Stopping after the step at work; the next run continues. Once more stops at once.");
+}
+
+/// Says what is being waited for.
+pub fn wait(text: &str, left: std::time::Duration) {
+    eprintln!("{text} ({} s)", left.as_secs());
 }
 
 /// Whether standard error is a terminal.

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 use verger_kopia::{Error, ErrorKind, Result};
 
+use super::cycle::CycleArgs;
 use super::raw::{EngineArgs, RepositoryArgs};
 
 /// The whole file.
@@ -15,6 +16,8 @@ pub struct File {
     pub repository: RepositoryArgs,
     /// Limits and state.
     pub engine: EngineArgs,
+    /// What a cycle may do, and in whose name.
+    pub maintain: CycleArgs,
 }
 
 /// Reads the configuration file at `path`.
