@@ -17,7 +17,7 @@ use verger_worker::task::{check, plan, scan, solve, sweep};
 use verger_worker::workspace::Workspace;
 
 fn solved(workspace: &Workspace) -> (Survey, solve::Used) {
-    let survey = survey(workspace, Start::DryRun).unwrap();
+    let survey = survey(workspace, Start::DryRun, None).unwrap();
     let summaries = scan::scan(workspace, &survey).unwrap();
     let used = solve::solve(workspace, &survey, &summaries).unwrap();
     (survey, used)

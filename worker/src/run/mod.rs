@@ -18,6 +18,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::control::Control;
 use verger_proto::id::WorkerId;
 use verger_proto::job::{JobSpec, ViewRef};
+use verger_proto::plan::PlanHeader;
 use verger_proto::report::{Damage, Failure, FailureKind, JobReport, Outcome};
 use verger_proto::stage::Stage;
 
@@ -66,6 +67,7 @@ pub struct Work<'a> {
     summaries: Option<Summaries>,
     used: Option<Arc<Used>>,
     plan: Option<Arc<PlanBody>>,
+    header: Option<PlanHeader>,
     guard: Option<Guard>,
     copied: Option<(Copied, Option<OpenSession>)>,
     figures: Figures,
@@ -100,6 +102,7 @@ impl<'a> Work<'a> {
             summaries: None,
             used: None,
             plan: None,
+            header: None,
             guard: None,
             copied: None,
             figures: Figures::default(),
@@ -117,6 +120,12 @@ impl<'a> Work<'a> {
     #[must_use]
     pub fn plan(&self) -> Option<&Arc<PlanBody>> {
         self.plan.as_ref()
+    }
+
+    /// The plan's header, once there is one.
+    #[must_use]
+    pub fn header(&self) -> Option<&PlanHeader> {
+        self.header.as_ref()
     }
 
     /// The survey, once it was made.
@@ -144,7 +153,7 @@ impl<'a> Work<'a> {
             Stage::Solve => self.solve(),
             Stage::Sweep => Ok(JobReport::done(Vec::new())),
             Stage::Plan => self.make_plan(spec),
-            Stage::Check => self.check_plan(spec),
+            Stage::Check => self.check_plan(),
             stage => self.deed(spec, stage),
         };
         done.unwrap_or_else(|error| JobReport::new(Outcome::Failed(failure(&error, spec.stage))))
