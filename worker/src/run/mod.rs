@@ -27,8 +27,8 @@ use crate::evidence::Evidence;
 use crate::task::deed::{Deeds, Position};
 use crate::task::guard::Guard;
 use crate::task::record::ScheduleFile;
-use crate::task::rewrite::Copied;
 use crate::task::revive::OpenSession;
+use crate::task::rewrite::Copied;
 use crate::task::solve::Used;
 use crate::task::summary::Summaries;
 use crate::task::survey::Survey;
@@ -56,7 +56,6 @@ pub struct Work<'a> {
     worker: WorkerId,
     choice: Choice,
     lease: Option<&'a LeaseKeeper>,
-    evidence: Evidence,
     schedule: ScheduleFile,
     /// A view from before the start, used again if the index is still the same.
     earlier: Option<Arc<IndexView>>,
@@ -82,7 +81,6 @@ impl<'a> Work<'a> {
         worker: WorkerId,
         choice: Choice,
         lease: Option<&'a LeaseKeeper>,
-        evidence: Evidence,
         schedule: ScheduleFile,
         earlier: Option<Arc<IndexView>>,
     ) -> Self {
@@ -93,7 +91,6 @@ impl<'a> Work<'a> {
             worker,
             choice,
             lease,
-            evidence,
             schedule,
             earlier,
             gc_started,
@@ -177,7 +174,8 @@ impl<'a> Work<'a> {
             guard: self.guard.as_mut().ok_or_else(|| out_of_order("plan"))?,
             schedule: &mut self.schedule,
             lease,
-            evidence: &mut self.evidence,
+            evidence: Evidence::default(),
+            kept: None,
             position: Position::default(),
         })
     }
