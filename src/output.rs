@@ -67,6 +67,11 @@ pub fn failure(error: &Error) {
     }
 }
 
+/// Says what is being waited for.
+pub fn wait(text: &str, left: std::time::Duration) {
+    eprintln!("{text} ({} s)", left.as_secs());
+}
+
 /// Whether standard error is a terminal.
 #[must_use]
 pub fn is_terminal() -> bool {

@@ -18,4 +18,6 @@ pub mod kopia_lock;
 
 pub mod task;
 
+pub mod manifests;
+
 pub mod run;

@@ -135,6 +135,7 @@ impl Work<'_> {
         let order = Order { stage, table, packs, session: &session.id, now, revive: false };
         let copied = copy(&self.workspace, &order)?;
         let damages: Vec<Damage> = copied.left.iter().map(|(row, error)| left_damage(table, *row, error)).collect();
+        self.figures.written_bytes += copied.pack_bytes;
         self.copied = Some((copied, Some(session)));
         self.damages.extend(damages.iter().cloned());
         let outcome = if damages.is_empty() { Outcome::Done } else { Outcome::Degraded(damages) };

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
+use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, PlanBody};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::control::Control;
@@ -71,6 +72,8 @@ pub struct Work<'a> {
     copied: Option<(Copied, Option<OpenSession>)>,
     figures: Figures,
     damages: Vec<Damage>,
+    next: Option<Next>,
+    failure: Option<(FailureKind, String)>,
 }
 
 impl<'a> Work<'a> {
@@ -104,7 +107,33 @@ impl<'a> Work<'a> {
             copied: None,
             figures: Figures::default(),
             damages: Vec::new(),
+            next: None,
+            failure: None,
         }
+    }
+
+    /// When the cycle began, by this machine's clock.
+    #[must_use]
+    pub fn began(&self) -> Timestamp {
+        self.gc_started
+    }
+
+    /// When bytes can go next, by which rule.
+    #[must_use]
+    pub fn next(&self) -> Option<&Next> {
+        self.next.as_ref()
+    }
+
+    /// Bytes of blobs that this cycle wrote for contents it moved.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.figures.written_bytes
+    }
+
+    /// The last failure that no later attempt made good.
+    #[must_use]
+    pub fn failure(&self) -> Option<(FailureKind, String)> {
+        self.failure.clone()
     }
 
     /// Figures of Kopia's tasks that ran.
@@ -153,7 +182,17 @@ impl<'a> Work<'a> {
             Stage::Check => self.check_plan(),
             stage => self.deed(spec, stage),
         };
-        done.unwrap_or_else(|error| JobReport::new(Outcome::Failed(failure(&error, spec.stage))))
+        match done {
+            Ok(report) => {
+                self.failure = None;
+                report
+            }
+            Err(error) => {
+                let failure = failure(&error, spec.stage);
+                self.failure = Some((failure.kind, failure.text.clone()));
+                JobReport::new(Outcome::Failed(failure))
+            }
+        }
     }
 
     fn taken_stock(&self) -> Result<Arc<Survey>> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
+use verger_kopia::maintenance::rules::next::next;
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::digest::Digest;
@@ -76,11 +77,13 @@ impl Work<'_> {
         let request = self.request(&over);
         let gathered = Gathered::new(&survey, used.as_deref(), &request)?;
         let body = plan(&gathered)?;
+        let upcoming = next(&gathered.facts(), &body);
         let digest = hex_digest(&lines::digest(&body, &survey.view.table))?;
         let recorded_gc = gathered.frozen().0 == Frozen::Nothing;
         let epochs = survey.repository.config().epoch.enabled;
         let view = self.view.ok_or_else(|| out_of_order("survey"))?;
         let header = header(spec, &body, &survey.view.table, view, digest, recorded_gc, epochs)?;
+        self.next = upcoming;
         self.header = Some(header.clone());
         self.plan = Some(Arc::new(body));
         Ok(JobReport { plan: Some(header), ..JobReport::done(Vec::new()) })
