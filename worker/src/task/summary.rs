@@ -238,6 +238,12 @@ pub struct Summaries {
 }
 
 impl Summaries {
+    /// Covers nothing: a solve on these fetches everything by itself.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { first: 0, lines: Vec::new(), segments: Vec::new() }
+    }
+
     /// What is known of a row.
     #[must_use]
     pub fn line(&self, row: u32) -> Line<'_> {
