@@ -14,7 +14,7 @@ pub const NESTING_MAX: u32 = 32;
 pub const TABLE_BYTES_MAX: u64 = 512 << 20;
 
 /// Longest plaintext of a `Z` object whose length no seek table states; such an object is one chunk of a splitter.
-const COMPRESSED_BYTES_MAX: usize = 128 << 20;
+const COMPRESSED_BYTES_MAX: usize = 256 << 20;
 
 /// Reads the plaintext of one content.
 pub trait Fetch: FnMut(&ContentId) -> Result<Vec<u8>> {}

@@ -21,7 +21,7 @@ pub enum ContentRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ContentUse {
     /// The content.
-    pub content: ContentId,
+    pub id: ContentId,
     /// What it is there for.
     pub role: ContentRole,
 }
@@ -67,7 +67,7 @@ impl Walk<'_, '_> {
     fn object(&mut self, object: &ObjectId, role: ContentRole, depth: u32) -> Result<Option<u64>> {
         let Some(table) = object.table() else {
             self.parts.contents = self.parts.contents.saturating_add(1);
-            (self.visit)(ContentUse { content: object.content, role });
+            (self.visit)(ContentUse { id: object.content, role });
             return Ok(None);
         };
         if !self.seen.insert((*object, role)) {

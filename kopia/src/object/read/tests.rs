@@ -38,8 +38,8 @@ impl Contents {
     fn resolve(&self, object: &ObjectId) -> Result<(Vec<ContentId>, Vec<ContentId>, Option<u64>)> {
         let (mut data, mut tables) = (Vec::new(), Vec::new());
         let parts = resolve(object, &mut self.fetch(), &mut |used| match used.role {
-            ContentRole::Data => data.push(used.content),
-            ContentRole::Table => tables.push(used.content),
+            ContentRole::Data => data.push(used.id),
+            ContentRole::Table => tables.push(used.id),
         })?;
         assert_eq!(parts.contents, (data.len() + tables.len()) as u64);
         Ok((data, tables, parts.length))
