@@ -1,5 +1,7 @@
 //! The reading half of a cycle against the golden repositories, and against the slow way.
 
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
 mod common;
 #[path = "common/oracle.rs"]
 mod oracle;
@@ -213,4 +215,21 @@ fn a_wish_to_stop_and_a_memory_limit_end_it_before_it_begins() {
     let survey = survey(&workspace, Start::DryRun).unwrap();
     workspace.stop.ask();
     assert_eq!(scan::scan(&workspace, &survey).err().unwrap().kind(), ErrorKind::Interrupted);
+}
+
+#[test]
+fn looking_up_many_finds_what_looking_up_one_finds() {
+    let golden = Golden::unpack("epochs");
+    let survey = survey(&golden.workspace(), Start::DryRun).unwrap();
+    let table = &survey.view.table;
+    let mut ids: Vec<ContentId> = table.ids().collect();
+    ids.extend(
+        ["aabb", "k00112233445566778899aabbccddeeff", "z00112233445566778899aabbccddeeff"]
+            .map(|id| id.parse::<ContentId>().unwrap()),
+    );
+    let mut rows = vec![Some(7)];
+    table.find_many(ids.iter(), &mut rows);
+    let expected: Vec<_> = std::iter::once(Some(7)).chain(ids.iter().map(|id| table.find(id))).collect();
+    assert_eq!(rows, expected);
+    assert_eq!(rows[1..=table.len()].iter().flatten().count(), table.len());
 }

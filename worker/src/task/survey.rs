@@ -14,7 +14,7 @@ use verger_kopia::session::{Sessions, active_sessions};
 use verger_kopia::storage::BlobMetadata;
 
 use super::summary::Role;
-use crate::limit::{Estimate, TABLE_BYTES_PER_CONTENT};
+use crate::limit::{Estimate, table_bytes};
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
@@ -105,10 +105,8 @@ pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
         Start::DryRun => storage_now,
     };
     let listing = list(workspace, &repository)?;
-    let estimate = Estimate::new(
-        total(&listing.indexes),
-        total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q'))),
-    );
+    let metadata = total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q')));
+    let estimate = Estimate::new(total(&listing.indexes), metadata, repository.hasher().length());
     estimate.fit(&workspace.memory)?;
     workspace.memory.keep(estimate.table.saturating_add(estimate.index));
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
@@ -116,7 +114,7 @@ pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
     let sessions = active_sessions(&repository)?;
     workspace.stop.check()?;
     let view = load_view(&repository, workspace.threads)?;
-    workspace.memory.keep((view.table.len() as u64).saturating_mul(TABLE_BYTES_PER_CONTENT));
+    workspace.memory.keep(table_bytes(view.table.len() as u64, repository.hasher().length()));
     workspace.stop.check()?;
     let manifests = ManifestSet::load(&repository, &view)?;
     let (roots, mut unreadable) = roots(&manifests);
