@@ -8,7 +8,6 @@ mod ownership;
 mod report;
 mod state;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +18,8 @@ use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
-use verger_kopia::storage::{Access, Storage};
-use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_kopia::storage::Access;
+use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::control::Control;
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Queue;
@@ -114,16 +113,14 @@ pub(crate) fn cycle(
         return Err(Error::new(ErrorKind::Usage, "--safety none needs the word that no other client is at work")
             .with_fix("Say it with --i-am-alone if it is so; without it all margins hold"));
     }
-    let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
-    let storage = target.open(engine, access)?;
-    let session = open(target, engine, request, progress, stop, storage)?;
+    let session = open(target, engine, request, progress, stop)?;
     if request.dry_run {
         return dry_run(&session, request);
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(&engine.state_dir)?;
     let local_lock = lease::lock_local(&session)?;
-    let mlocks = target.maintenance_locks()?;
+    let mlocks = ownership::lock_kopia(target, request)?;
     let known = state::Known::open(&engine.state_dir, &session)?;
     let queue = Arc::new(LocalQueue::default());
     let drive = Arc::new(Drive::open(&engine.state_dir, &known.id, session.clock.clone(), queue.clone(), None)?);
@@ -150,11 +147,11 @@ fn open(
     request: &CycleRequest,
     progress: Arc<Progress>,
     stop: Stop,
-    storage: Arc<dyn Storage>,
 ) -> Result<Session> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let repository = Repository::open(storage, &target.password()?, clock.clone())?;
-    let identity = request.owner.identity(target.identity());
+    let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
+    let repository = target.clone().throttled(engine.throttle).open_repository(access)?;
+    let identity = request.owner.identity(&target.identity);
     let mut workspace = Workspace::new(repository);
     workspace.memory = MemoryLimit::new(engine.memory_limit);
     if let Some(parallel) = engine.parallel {
@@ -297,6 +294,3 @@ fn write_plan(request: &CycleRequest, work: &Work<'_>) -> Result<()> {
     let mut file = std::fs::File::create(path).map_err(failed)?;
     verger_worker::task::plan::lines::write_lines(plan, &survey.view.table, &mut file).map_err(failed)
 }
-
-/// Sessions that this process's ledger knows to be over; empty where it knows none.
-pub(crate) type DeadSessions = Arc<BTreeSet<String>>;

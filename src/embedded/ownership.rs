@@ -9,11 +9,13 @@ use verger_kopia::maintenance::{Params, Schedule};
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::new_id;
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::manifests::write_manifests;
 use verger_worker::task::record::ScheduleFile;
 
 use super::lease::Held;
 use super::{CycleRequest, Session};
+use crate::config::Target;
 
 /// In whose name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +48,15 @@ pub(super) fn check(request: &CycleRequest, identity: &str, params: &Params) -> 
         return Identity::parse(identity).map(drop);
     }
     Identity::parse(identity)?.require(&params.owner)
+}
+
+/// Kopia's own locks of this machine, if this client runs in its own name: then no Kopia with that identity is at it here.
+pub(super) fn lock_kopia(target: &Target, request: &CycleRequest) -> Result<KopiaLocks> {
+    if request.owner != Ownership::Own {
+        return KopiaLocks::take(&[]);
+    }
+    let paths: Vec<_> = target.connections.iter().map(crate::config::connection::Connection::maintenance_lock).collect();
+    KopiaLocks::take(&paths)
 }
 
 /// Writes the parameters with this identity as owner, in place of every earlier manifest of them.

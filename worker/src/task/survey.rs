@@ -16,7 +16,7 @@ use verger_kopia::session::{Sessions, active_sessions};
 use verger_kopia::storage::BlobMetadata;
 
 use super::summary::Role;
-use crate::limit::{Estimate, TABLE_BYTES_PER_CONTENT};
+use crate::limit::{Estimate, table_bytes};
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
@@ -146,10 +146,8 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
         Start::DryRun => storage_now,
     };
     let listing = list(workspace, &repository)?;
-    let estimate = Estimate::new(
-        total(&listing.indexes),
-        total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q'))),
-    );
+    let metadata = total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q')));
+    let estimate = Estimate::new(total(&listing.indexes), metadata, repository.hasher().length());
     estimate.fit(&workspace.memory)?;
     workspace.memory.keep(estimate.table.saturating_add(estimate.index));
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
@@ -157,7 +155,7 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
     let sessions = active_sessions(&repository)?;
     workspace.stop.check()?;
     let view = view(workspace, &repository, earlier)?;
-    workspace.memory.keep((view.table.len() as u64).saturating_mul(TABLE_BYTES_PER_CONTENT));
+    workspace.memory.keep(table_bytes(view.table.len() as u64, repository.hasher().length()));
     workspace.stop.check()?;
     let manifests = ManifestSet::load(&repository, &view)?;
     let (roots, mut unreadable) = roots(&manifests);
