@@ -23,7 +23,7 @@ pub struct Batch {
     pub number: u32,
     /// First item.
     pub first: u64,
-    /// How many. 0 only where the stage has none and writes its record alone.
+    /// How many. 0 for a batch that writes records or revivals alone.
     pub items: u64,
     /// Digest of what it does, so that a second look is at the same batch.
     pub digest: Digest,
@@ -92,4 +92,15 @@ pub struct BatchOutcome {
     pub bytes: u64,
     /// Names of what was done, kept beside the ledger.
     pub evidence: Option<OutputRef>,
+}
+
+/// Names of what a batch did, and by which rule: kept beside the ledger for years (S6).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The batch.
+    pub batch: Batch,
+    /// The rule that let it happen ("unreferenced-pack").
+    pub rule: String,
+    /// Blobs or contents. At most some 100,000 in one record.
+    pub names: Vec<String>,
 }

@@ -34,7 +34,7 @@ pub mod envelope;
 pub mod control;
 pub mod queue;
 
-pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult};
+pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
 pub use command::Command;
 pub use digest::Digest;
 pub use effect::Effect;

@@ -96,9 +96,6 @@ pub enum Refusal {
     /// The plan contradicts itself.
     #[error("the plan does not hold together: {0}")]
     Incoherent(String),
-    /// The plan does what the cycle's damage forbids (R11).
-    #[error("damage forbids {0}")]
-    ForbiddenByDamage(Stage),
     /// The plan leaves no live content (S5).
     #[error("the plan leaves no live content (--allow-removing 100)")]
     NothingLive,
@@ -128,9 +125,6 @@ pub enum Refusal {
         /// Items of the stage in the plan.
         items: u64,
     },
-    /// An empty batch where there are items.
-    #[error("the batch is empty")]
-    BatchEmpty,
     /// A batch is under way or unknown; it comes first.
     #[error("batch {0} is under way, or its end is unknown: look at it first")]
     BatchOutstanding(u32),
@@ -165,6 +159,9 @@ pub enum Refusal {
         /// Where.
         error: CoverageError,
     },
+    /// A name that another output of the cycle has.
+    #[error("the output {0:?} is there already")]
+    OutputTwice(String),
     /// Cuts of a stage that has no shards, or too many.
     #[error("{0} cannot be cut like this")]
     BadCut(Stage),

@@ -134,7 +134,11 @@ impl Lease {
                     if !request.wait {
                         return Err(Error::new(
                             ErrorKind::Locked,
-                            format!("{holder} holds the lease of {} for up to {} s more", storage.address(), left.as_secs()),
+                            format!(
+                                "{holder} holds the lease of {} for up to {} s more",
+                                storage.address(),
+                                left.as_secs()
+                            ),
                         )
                         .with_fix("Use --wait to wait for it"));
                     }

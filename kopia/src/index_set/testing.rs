@@ -13,9 +13,7 @@ use crate::content::Entry;
 use crate::error::Result;
 use crate::repository::Repository;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Storage,
-};
+use crate::storage::{BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Storage};
 
 /// A listing of these names, each a second younger than the one before.
 pub fn blobs(names: &[&str]) -> Vec<BlobMetadata> {

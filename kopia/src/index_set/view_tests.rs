@@ -32,7 +32,14 @@ fn seen_contents(view: &IndexView) -> Vec<String> {
     let text = |e: Entry| {
         format!(
             "{} {} {} {} {} {} {} {} v{}",
-            e.id, e.timestamp, e.deleted, e.pack, e.offset, e.packed_length, e.original_length, e.compression.0,
+            e.id,
+            e.timestamp,
+            e.deleted,
+            e.pack,
+            e.offset,
+            e.packed_length,
+            e.original_length,
+            e.compression.0,
             e.format_version
         )
     };

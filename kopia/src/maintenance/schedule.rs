@@ -21,7 +21,8 @@ pub const KEY_PURPOSE: &str = "maintenance schedule";
 /// Run records kept for each task.
 pub const RECORDS_MAX: usize = 50;
 
-/// R15: the newest GC that ended this long ago is kept beyond [`RECORDS_MAX`], or hourly cycles would never find a pair.
+/// R15: the newest GC that ended this long ago is kept beyond [`RECORDS_MAX`], or hourly cycles would never find a
+/// pair.
 const PAIRING_AGE: Duration = Duration::from_secs(5 * 3600);
 
 const NONCE_BYTES: usize = 12;
@@ -37,7 +38,7 @@ pub struct Schedule {
     #[serde(rename = "nextQuickMaintenance", with = "optional_time", default)]
     pub next_quick: Option<Timestamp>,
     /// Records by Kopia's task name, newest first.
-    #[serde(default, deserialize_with = "runs")]
+    #[serde(default, deserialize_with = "runs", serialize_with = "runs_or_null")]
     pub runs: BTreeMap<String, Vec<RunRecord>>,
     /// Fields that this program does not know.
     #[serde(flatten)]
@@ -47,6 +48,14 @@ pub struct Schedule {
 fn runs<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, Vec<RunRecord>>, D::Error> {
     let runs: BTreeMap<String, Option<Vec<RunRecord>>> = null_is_empty(deserializer)?;
     Ok(runs.into_iter().map(|(task, records)| (task, records.unwrap_or_default())).collect())
+}
+
+/// Kopia writes a history without tasks as `null`.
+fn runs_or_null<S: serde::Serializer>(
+    runs: &BTreeMap<String, Vec<RunRecord>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    if runs.is_empty() { serializer.serialize_none() } else { serializer.collect_map(runs) }
 }
 
 impl Schedule {
@@ -110,9 +119,9 @@ impl Schedule {
     }
 }
 
-/// Which GC record to let go. The oldest, unless it is the only success that ended before `limit`, or none has yet: when
-/// cycles follow each other quickly, fifty records span less than the five hours that a pair of GCs must. Then the one
-/// whose neighbours are closest together, so that the rest go on to cover the time.
+/// Which GC record to let go. The oldest, unless it is the only success that ended before `limit`, or none has yet:
+/// when cycles follow each other quickly, fifty records span less than the five hours that a pair of GCs must. Then the
+/// one whose neighbours are closest together, so that the rest go on to cover the time.
 fn surplus_gc(records: &[RunRecord], limit: Timestamp) -> usize {
     let last = records.len() - 1;
     if records[..last].iter().any(|run| run.success && run.end < limit) || !records[last].success {

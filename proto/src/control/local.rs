@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{Control, ControlError, Directive};
-use crate::batch::{Approval, BatchOutcome, BatchRequest};
+use crate::batch::{Approval, BatchOutcome, BatchRequest, Evidence};
+use crate::digest::Digest;
 use crate::job::{JobSpec, OutputRef, Ticket};
 use crate::refusal::Refusal;
 use crate::report::{JobReport, Progress};
@@ -17,6 +18,8 @@ pub enum Asked {
     Approve(BatchRequest),
     /// `batch_done`.
     Done(BatchOutcome),
+    /// `keep_evidence`.
+    Evidence(Evidence),
     /// `add_revivals`.
     Revivals(OutputRef, u64),
     /// `report`.
@@ -99,6 +102,13 @@ impl Control for ScriptedControl {
     fn batch_done(&self, _ticket: &Ticket, outcome: BatchOutcome) -> Result<Directive, ControlError> {
         lock(&self.asked).push(Asked::Done(outcome));
         Ok(self.directive())
+    }
+
+    fn keep_evidence(&self, _ticket: &Ticket, evidence: Evidence) -> Result<OutputRef, ControlError> {
+        let count = u64::try_from(evidence.names.len()).unwrap_or(u64::MAX);
+        let digest = Digest::of(evidence.names.join("\n").as_bytes());
+        lock(&self.asked).push(Asked::Evidence(evidence));
+        Ok(OutputRef { name: "evidence".to_owned(), digest, count, view: Digest::default() })
     }
 
     fn add_revivals(&self, _ticket: &Ticket, revived: OutputRef, bytes: u64) -> Result<(), ControlError> {

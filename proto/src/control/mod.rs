@@ -2,7 +2,7 @@
 
 pub mod local;
 
-use crate::batch::{Approval, BatchOutcome, BatchRequest};
+use crate::batch::{Approval, BatchOutcome, BatchRequest, Evidence};
 use crate::job::{JobSpec, OutputRef, Ticket};
 use crate::refusal::Refusal;
 use crate::report::{JobReport, Progress};
@@ -61,6 +61,12 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// Refused if no such batch was approved.
     fn batch_done(&self, ticket: &Ticket, outcome: BatchOutcome) -> Result<Directive, ControlError>;
+
+    /// Keeps the names of what a batch did beside the ledger; the answer goes into [`BatchOutcome::evidence`].
+    ///
+    /// # Errors
+    /// It could not be kept.
+    fn keep_evidence(&self, ticket: &Ticket, evidence: Evidence) -> Result<OutputRef, ControlError>;
 
     /// Says which contents were revived beyond the plan (R14).
     ///

@@ -4,8 +4,8 @@ pub mod local;
 
 use std::time::Duration;
 
-use crate::id::{CycleId, JobId, RepositoryId};
-use crate::job::JobSpec;
+use crate::id::{CycleId, JobId, RepositoryId, WorkerId};
+use crate::job::{JobSpec, Ticket};
 use crate::stage::Stage;
 use crate::term::Term;
 
@@ -24,6 +24,14 @@ pub struct Hint {
     pub term: Term,
     /// The stage, so that a worker without the right to change anything leaves deeds alone.
     pub stage: Stage,
+}
+
+impl Hint {
+    /// What `worker` shows to claim it.
+    #[must_use]
+    pub fn ticket(&self, worker: &WorkerId) -> Ticket {
+        Ticket { cycle: self.cycle, job: self.job, attempt: self.attempt, term: self.term, worker: worker.clone() }
+    }
 }
 
 impl From<&JobSpec> for Hint {

@@ -18,6 +18,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::control::Control;
 use verger_proto::id::WorkerId;
 use verger_proto::job::{JobSpec, ViewRef};
+use verger_proto::plan::PlanHeader;
 use verger_proto::report::{Damage, Failure, FailureKind, JobReport, Outcome};
 use verger_proto::stage::Stage;
 
@@ -26,8 +27,8 @@ use crate::evidence::Evidence;
 use crate::task::deed::{Deeds, Position};
 use crate::task::guard::Guard;
 use crate::task::record::ScheduleFile;
-use crate::task::rewrite::Copied;
 use crate::task::revive::OpenSession;
+use crate::task::rewrite::Copied;
 use crate::task::solve::Used;
 use crate::task::summary::Summaries;
 use crate::task::survey::Survey;
@@ -55,7 +56,6 @@ pub struct Work<'a> {
     worker: WorkerId,
     choice: Choice,
     lease: Option<&'a LeaseKeeper>,
-    evidence: Evidence,
     schedule: ScheduleFile,
     /// A view from before the start, used again if the index is still the same.
     earlier: Option<Arc<IndexView>>,
@@ -66,6 +66,7 @@ pub struct Work<'a> {
     summaries: Option<Summaries>,
     used: Option<Arc<Used>>,
     plan: Option<Arc<PlanBody>>,
+    header: Option<PlanHeader>,
     guard: Option<Guard>,
     copied: Option<(Copied, Option<OpenSession>)>,
     figures: Figures,
@@ -80,7 +81,6 @@ impl<'a> Work<'a> {
         worker: WorkerId,
         choice: Choice,
         lease: Option<&'a LeaseKeeper>,
-        evidence: Evidence,
         schedule: ScheduleFile,
         earlier: Option<Arc<IndexView>>,
     ) -> Self {
@@ -91,7 +91,6 @@ impl<'a> Work<'a> {
             worker,
             choice,
             lease,
-            evidence,
             schedule,
             earlier,
             gc_started,
@@ -100,6 +99,7 @@ impl<'a> Work<'a> {
             summaries: None,
             used: None,
             plan: None,
+            header: None,
             guard: None,
             copied: None,
             figures: Figures::default(),
@@ -117,6 +117,12 @@ impl<'a> Work<'a> {
     #[must_use]
     pub fn plan(&self) -> Option<&Arc<PlanBody>> {
         self.plan.as_ref()
+    }
+
+    /// The plan's header, once there is one.
+    #[must_use]
+    pub fn header(&self) -> Option<&PlanHeader> {
+        self.header.as_ref()
     }
 
     /// The survey, once it was made.
@@ -144,7 +150,7 @@ impl<'a> Work<'a> {
             Stage::Solve => self.solve(),
             Stage::Sweep => Ok(JobReport::done(Vec::new())),
             Stage::Plan => self.make_plan(spec),
-            Stage::Check => self.check_plan(spec),
+            Stage::Check => self.check_plan(),
             stage => self.deed(spec, stage),
         };
         done.unwrap_or_else(|error| JobReport::new(Outcome::Failed(failure(&error, spec.stage))))
@@ -168,7 +174,8 @@ impl<'a> Work<'a> {
             guard: self.guard.as_mut().ok_or_else(|| out_of_order("plan"))?,
             schedule: &mut self.schedule,
             lease,
-            evidence: &mut self.evidence,
+            evidence: Evidence::default(),
+            kept: None,
             position: Position::default(),
         })
     }

@@ -40,7 +40,7 @@ struct Opener<'r> {
 }
 
 /// Puts `rows` in the order in which they lie in the packs.
-pub fn pack_order(table: &Table, rows: &mut [u32]) {
+pub(super) fn pack_order(table: &Table, rows: &mut [u32]) {
     rows.sort_unstable_by_key(|&row| (table.pack(row), table.offset(row)));
 }
 
@@ -50,7 +50,7 @@ pub fn pack_order(table: &Table, rows: &mut [u32]) {
 ///
 /// # Errors
 /// `StoreUnavailable`, `Permission`, `Interrupted`, what `visit` returns.
-pub fn read_contents<S: Send>(
+pub(super) fn read_contents<S: Send>(
     workspace: &Workspace,
     table: &Table,
     rows: &[u32],
@@ -98,7 +98,7 @@ pub fn read_contents<S: Send>(
 
 /// Bytes that [`read_contents`] is going to ask for.
 #[must_use]
-pub fn read_bytes(workspace: &Workspace, table: &Table, rows: &[u32]) -> u64 {
+pub(super) fn read_bytes(workspace: &Workspace, table: &Table, rows: &[u32]) -> u64 {
     cut(table, rows, if workspace.is_local() { LOCAL } else { REMOTE }).iter().map(|read| read.length).sum()
 }
 
@@ -163,7 +163,7 @@ fn read_one<S>(
         let from = usize::try_from(u64::from(entry.offset) - read.offset).unwrap_or(usize::MAX);
         let stored = bytes.get(from..).and_then(|rest| rest.get(..entry.packed_length as usize));
         let opened = match stored {
-            Some(stored) => opener.reader.open(&entry, stored, &mut opener.plain).map(|()| &opener.plain[..]),
+            Some(stored) => opener.reader.open(&entry, stored, &mut opener.plain).map(|_| &opener.plain[..]),
             None => Err(Error::damaged(format!("open content {}: {pack} ends early", entry.id))),
         };
         visit(state, row, opened)?;

@@ -4,9 +4,11 @@
 //! is not deleted, and what a newer snapshot needs is kept or revived.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
+use verger_kopia::index_set::view::Seen;
 use verger_kopia::index_set::{IndexView, list_active};
 use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -32,42 +34,50 @@ pub struct Guard {
     repository: Repository,
     /// `kopia.repository` as last seen; `None` before the first look.
     format: Option<BlobMetadata>,
-    /// The view of the plan. Its blobs grow by what this cycle writes and by what was looked at.
-    view: IndexView,
-    used: Option<Used>,
+    /// The view of the plan.
+    view: Arc<IndexView>,
+    /// Active index blobs: the view's, and what was looked at or written since.
+    seen: Seen,
+    used: Option<Arc<Used>>,
     manifests: BTreeSet<String>,
     /// Newest entry of each content that has one newer than the view.
     newer: std::collections::BTreeMap<ContentId, Entry>,
     /// Contents that newer snapshots need.
     needed: BTreeSet<ContentId>,
     packs: BTreeSet<BlobId>,
-    watermark: Option<i64>,
     digest: String,
     /// Time of each mark that this cycle wrote, by row.
     marks: std::collections::HashMap<u32, i64>,
     /// Endangered contents that are live again.
     revived: BTreeSet<ContentId>,
+    write_epoch: Option<u64>,
 }
 
 impl Guard {
     /// Guards the plan that was made from `view`. `used`: what its snapshots need (full cycles); `manifests`: IDs of all its manifests.
     #[must_use]
-    pub fn new(repository: Repository, view: IndexView, used: Option<Used>, manifests: BTreeSet<String>) -> Self {
+    pub fn new(
+        repository: Repository,
+        view: Arc<IndexView>,
+        used: Option<Arc<Used>>,
+        manifests: BTreeSet<String>,
+    ) -> Self {
         let digest = view.digest();
-        let watermark = view.watermark;
+        let seen = view.seen();
         Self {
             repository,
             format: None,
             view,
+            seen,
             used,
             manifests,
             newer: std::collections::BTreeMap::new(),
             needed: BTreeSet::new(),
             packs: BTreeSet::new(),
-            watermark,
             digest,
             marks: std::collections::HashMap::new(),
             revived: BTreeSet::new(),
+            write_epoch: None,
         }
     }
 
@@ -109,13 +119,14 @@ impl Guard {
     }
 
     fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
-        let Some(delta) = self.view.newer(&self.repository, workspace.threads)? else { return Ok(()) };
+        let Some(delta) = self.seen.newer(&self.repository, workspace.threads)? else { return Ok(()) };
         if let Some(gone) = delta.gone.first() {
-            let step = format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
+            let step =
+                format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
             return Err(Error::new(ErrorKind::ForeignMaintenance, step)
                 .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
         }
-        if delta.watermark > self.view.watermark {
+        if delta.watermark > self.seen.watermark {
             let step = format!("another maintainer moved the deletion watermark to {:?}", delta.watermark);
             return Err(Error::new(ErrorKind::ForeignMaintenance, step));
         }
@@ -127,7 +138,9 @@ impl Guard {
             }
             match self.newer.entry(entry.id) {
                 std::collections::btree_map::Entry::Vacant(slot) => drop(slot.insert(entry)),
-                std::collections::btree_map::Entry::Occupied(mut slot) if entry.beats(slot.get()) => drop(slot.insert(entry)),
+                std::collections::btree_map::Entry::Occupied(mut slot) if entry.beats(slot.get()) => {
+                    drop(slot.insert(entry))
+                }
                 std::collections::btree_map::Entry::Occupied(_) => {}
             }
         }
@@ -194,7 +207,7 @@ impl Guard {
     /// What the plan's snapshots need; `None` in quick cycles.
     #[must_use]
     pub fn used(&self) -> Option<&Used> {
-        self.used.as_ref()
+        self.used.as_deref()
     }
 
     /// Keeps a pack from being deleted in this cycle.
@@ -215,8 +228,8 @@ impl Guard {
     }
 
     fn add_blobs(&mut self, blobs: Vec<BlobMetadata>) {
-        self.view.blobs.extend(blobs);
-        self.view.blobs.sort_by(|a, b| a.id.cmp(&b.id));
+        self.seen.blobs.extend(blobs);
+        self.seen.blobs.sort_by(|a, b| a.id.cmp(&b.id));
     }
 
     /// The active index blobs, listed anew, right after a look found nothing gone: for a compaction that takes all of them.
@@ -225,8 +238,8 @@ impl Guard {
     /// `ForeignMaintenance` if they are not those of the last look any more; storage errors.
     pub fn all_active(&self) -> Result<Vec<BlobMetadata>> {
         let active = list_active(&self.repository)?;
-        let same = active.blobs.len() == self.view.blobs.len()
-            && active.blobs.iter().zip(&self.view.blobs).all(|(now, seen)| now.id == seen.id);
+        let same = active.blobs.len() == self.seen.blobs.len()
+            && active.blobs.iter().zip(&self.seen.blobs).all(|(now, seen)| now.id == seen.id);
         if same {
             return Ok(active.blobs);
         }
@@ -240,20 +253,25 @@ impl Guard {
     /// Storage errors; damage of the listing.
     pub fn compacted(&mut self) -> Result<()> {
         let active = list_active(&self.repository)?;
-        self.view.blobs = active.blobs;
-        self.view.write_epoch = active.write_epoch;
+        self.write_epoch = active.write_epoch;
+        self.seen = Seen { blobs: active.blobs, watermark: active.watermark };
         Ok(())
     }
 
     /// The watermark now.
     #[must_use]
     pub fn watermark(&self) -> Option<i64> {
-        self.watermark
+        self.seen.watermark
+    }
+
+    /// The write epoch, as last seen.
+    #[must_use]
+    pub fn write_epoch(&self) -> Option<u64> {
+        self.write_epoch.or(self.view.write_epoch)
     }
 
     /// Notes the watermark that this cycle wrote.
     pub fn moved_watermark(&mut self, seconds: i64) {
-        self.watermark = Some(self.watermark.unwrap_or(i64::MIN).max(seconds));
-        self.view.watermark = self.watermark;
+        self.seen.watermark = Some(self.seen.watermark.unwrap_or(i64::MIN).max(seconds));
     }
 }

@@ -1,30 +1,30 @@
-//! Reads objects whole: the chunks of large directories in order, tables of tables, legacy compressed ones.
+//! Reads objects whole: large directories chunk by chunk, seek tables of seek tables, legacy compressed ones.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use verger_kopia::compression::Decompressor;
+use verger_kopia::content::ContentId;
 use verger_kopia::content::read::read_content;
+use verger_kopia::directory::{Parser, Reference};
 use verger_kopia::error::{Error, Result};
 use verger_kopia::index::Table;
+use verger_kopia::object::{ObjectId, SeekTable, read};
 
 use super::bulk;
-use super::holds::{self, Push};
+use super::holds;
+use super::solve::object_name;
 use super::summary::{Edge, Holds, Line, Role, Summaries, Target, resolve};
 use crate::workspace::Workspace;
 
-/// Tables inside tables beyond this are not Kopia's work.
-const NESTING_MAX: usize = 32;
-
-/// The most that one legacy compressed object may hold: its length is not recorded anywhere.
-const PACKED_OBJECT_BYTES_MAX: usize = 256 << 20;
+/// Tables inside tables whose chunks are read ahead; what is deeper is read when its turn comes.
+const AHEAD_NESTING_MAX: usize = 4;
 
 /// Part of the free buffers that chunks read ahead may take.
-const AHEAD: u64 = 2;
+const AHEAD_SHARE: u64 = 2;
 
-/// Reads objects; chunks that were wanted beforehand are read ahead, in pack order.
-pub struct ObjectReader<'a> {
+/// Reads objects; contents that were wanted beforehand are read ahead, in pack order and in parallel.
+pub(super) struct ObjectReader<'a> {
     workspace: &'a Workspace,
     table: &'a Table,
     summaries: &'a Summaries,
@@ -35,25 +35,25 @@ pub struct ObjectReader<'a> {
 
 impl<'a> ObjectReader<'a> {
     /// Knows the tables of the summaries and those in `tables`.
-    pub fn new(
+    pub(super) fn new(
         workspace: &'a Workspace,
         table: &'a Table,
         summaries: &'a Summaries,
         tables: &'a HashMap<u32, Vec<Edge>>,
     ) -> Self {
-        let room = workspace.memory.buffers() / AHEAD;
+        let room = workspace.memory.buffers() / AHEAD_SHARE;
         Self { workspace, table, summaries, tables, ahead: HashMap::new(), room }
     }
 
-    /// Will read this object: notes its chunks, as far as its table is known. False once the buffers are full.
-    pub fn want(&mut self, target: Target) -> bool {
+    /// Will read this object: notes its contents, as far as its table is known. False once the buffers are full.
+    pub(super) fn want(&mut self, target: Target) -> bool {
         let mut rows = Vec::new();
-        self.chunks(target, &mut rows, 0);
+        self.contents(target, &mut rows, 0);
         for row in rows {
-            let length = u64::from(self.table.original_length(row));
             if self.ahead.contains_key(&row) {
                 continue;
             }
+            let length = u64::from(self.table.original_length(row));
             if length > self.room {
                 self.room = 0;
                 return false;
@@ -64,20 +64,32 @@ impl<'a> ObjectReader<'a> {
         self.room > 0
     }
 
-    fn chunks(&self, target: Target, rows: &mut Vec<u32>, nesting: usize) {
+    fn contents(&self, target: Target, rows: &mut Vec<u32>, nesting: usize) {
         match target {
             Target::Row(row) | Target::Packed(row) => rows.push(row),
-            Target::Indirect { row, depth: 1 } if nesting < NESTING_MAX => {
-                for edge in self.known_table(row).unwrap_or_default() {
-                    self.chunks(edge.target, rows, nesting + 1);
+            Target::Indirect { row, .. } => {
+                rows.push(row);
+                let edges = self.known_table(row).filter(|_| nesting < AHEAD_NESTING_MAX);
+                for edge in edges.unwrap_or_default() {
+                    self.contents(edge.target, rows, nesting + 1);
                 }
             }
-            Target::Indirect { .. } | Target::Missing(_) => {}
+            Target::Missing(_) => {}
         }
     }
 
-    /// Reads what was wanted. What cannot be read is asked for again later, by itself, and fails there.
-    pub fn prefetch(&mut self) -> Result<()> {
+    fn known_table(&self, row: u32) -> Option<Vec<Edge>> {
+        match self.summaries.line(row) {
+            Line::Points(Holds::Table, edges) => Some(edges.iter().collect()),
+            _ => self.tables.get(&row).cloned(),
+        }
+    }
+
+    /// Reads what was wanted. What cannot be read is asked for again when its turn comes, and fails there.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`, `Permission`, `Interrupted`.
+    pub(super) fn prefetch(&mut self) -> Result<()> {
         let mut rows: Vec<u32> = self.ahead.drain().map(|(row, _)| row).collect();
         bulk::pack_order(self.table, &mut rows);
         let read = bulk::read_contents(self.workspace, self.table, &rows, None, Vec::new, |read, row, plain| {
@@ -92,117 +104,75 @@ impl<'a> ObjectReader<'a> {
 
     /// Contents that were read ahead.
     #[must_use]
-    pub fn fetched(&self) -> u64 {
+    pub(super) fn fetched(&self) -> u64 {
         self.ahead.len() as u64
     }
 
-    fn known_table(&self, row: u32) -> Option<Vec<Edge>> {
-        match self.summaries.line(row) {
-            Line::Points(Holds::Table, edges) => Some(edges.iter().collect()),
-            _ => self.tables.get(&row).cloned(),
-        }
-    }
-
-    fn content(&self, row: u32, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    fn fetch(&self, content: &ContentId) -> Result<Vec<u8>> {
+        let row = self.table.find(content);
+        let row = row.ok_or_else(|| Error::damaged(format!("read content {content}: no index entry names it")))?;
         if let Some(plain) = self.ahead.get(&row) {
-            return sink(plain);
+            return Ok(plain.clone());
         }
         self.workspace.stop.check()?;
         let entry = self.table.entry(row);
         let _grant = self.workspace.memory.grant(u64::from(entry.packed_length));
-        let plain = read_content(&self.workspace.repository, &entry)?;
-        sink(&plain)
+        read_content(&self.workspace.repository, &entry)
     }
 
     /// Shows the bytes of an object to `sink`, chunk by chunk, in order.
     ///
     /// # Errors
     /// `Damaged` and what the store says; what `sink` returns.
-    pub fn read(&self, target: Target, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        self.read_nested(target, sink, 0)
-    }
-
-    fn read_nested(&self, target: Target, sink: &mut dyn FnMut(&[u8]) -> Result<()>, nesting: usize) -> Result<()> {
-        match target {
-            Target::Row(row) => self.content(row, sink),
-            Target::Packed(row) => self.content(row, &mut |stored| {
-                let mut plain = Vec::new();
-                Decompressor::new().decompress_headed(stored, PACKED_OBJECT_BYTES_MAX, &mut plain)?;
-                sink(&plain)
-            }),
-            Target::Indirect { row, depth } => {
-                for edge in self.table_of(row, depth, nesting)? {
-                    self.read_nested(edge.target, sink, nesting + 1)?;
-                }
-                Ok(())
-            }
-            Target::Missing(object) => {
-                Err(Error::damaged(format!("object {object}: no index entry names its content")))
-            }
+    pub(super) fn read(&self, object: ObjectId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let mut reader = read::ObjectReader::open(object, |content: &ContentId| self.fetch(content))?;
+        while let Some(chunk) = reader.next_chunk()? {
+            sink(chunk)?;
         }
+        Ok(())
     }
 
-    /// Chunks of an indirect object, in order.
+    /// What a large object points to: as a file its chunks, as a directory its entries.
     ///
     /// # Errors
     /// As [`ObjectReader::read`].
-    pub fn table_of(&self, row: u32, depth: u8, nesting: usize) -> Result<Vec<Edge>> {
-        if nesting >= NESTING_MAX {
-            return Err(Error::damaged(format!("seek tables nested more than {NESTING_MAX} deep")));
-        }
-        let inner = match depth.checked_sub(1) {
-            None | Some(0) => {
-                if let Some(edges) = self.known_table(row) {
-                    return Ok(edges);
-                }
-                Target::Row(row)
-            }
-            Some(depth) => Target::Indirect { row, depth },
-        };
-        let mut bytes = Vec::new();
-        let append = &mut |chunk: &[u8]| {
-            bytes.extend_from_slice(chunk);
-            Ok(())
-        };
-        self.read_nested(inner, append, nesting + 1)?;
+    pub(super) fn points(&self, target: Target, role: Role) -> Result<Vec<Edge>> {
+        let object = object_name(self.table, target);
         let mut edges = Vec::new();
-        holds::parse_table(&bytes, &mut |object| {
-            edges.push(Edge { role: Role::File, target: resolve(self.table, object) });
-            Ok(())
-        })?;
-        Ok(edges)
-    }
-
-    /// What a large object points to: its chunks, or as a directory its entries.
-    ///
-    /// # Errors
-    /// As [`ObjectReader::read`].
-    pub fn points(&self, target: Target, role: Role) -> Result<Vec<Edge>> {
-        match (role, target) {
-            (Role::File, Target::Indirect { row, depth }) => self.table_of(row, depth, 0),
-            (Role::File, _) => Ok(Vec::new()),
-            (Role::Directory, _) => {
-                let mut edges = Vec::new();
-                let mut push = Push::new(|role, object: &_, _: &_| {
-                    edges.push(Edge { role, target: resolve(self.table, object) });
+        let edge = |role, object: &ObjectId| Edge { role, target: resolve(self.table, object) };
+        match (role, object.table()) {
+            (Role::File, None) => {}
+            (Role::File, Some(table)) => {
+                let mut bytes = Vec::new();
+                self.read(table, &mut |chunk| {
+                    bytes.extend_from_slice(chunk);
                     Ok(())
-                });
-                self.read(target, &mut |chunk| push.feed(chunk))?;
-                push.finish()?;
-                Ok(edges)
+                })?;
+                edges.extend(SeekTable::parse(&bytes)?.entries.iter().map(|entry| edge(Role::File, &entry.object)));
+            }
+            (Role::Directory, _) => {
+                let mut parser = Parser::new();
+                let mut visit = |entry: Reference| edges.push(edge(holds::role(entry.kind), &entry.object));
+                self.read(object, &mut |chunk| parser.push(chunk, &mut visit))?;
+                parser.finish(&mut visit)?;
             }
         }
+        Ok(edges)
     }
 }
 
 /// What came of each object: what it points to, or why it cannot be read.
 type Found = (Target, Role, Result<Vec<Edge>>);
 
-/// Reads each of `batch` in as many threads as there are. Damage is in the answers; the first other failure ends it.
+/// Reads each of `batch` in as many threads as there are. Damage is in the answers; any other failure ends it.
 ///
 /// # Errors
 /// `StoreUnavailable`, `Permission`, `Interrupted`.
-pub fn read_all(workspace: &Workspace, reader: &ObjectReader<'_>, batch: &[(Target, Role)]) -> Result<Vec<Found>> {
+pub(super) fn read_all(
+    workspace: &Workspace,
+    reader: &ObjectReader<'_>,
+    batch: &[(Target, Role)],
+) -> Result<Vec<Found>> {
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let work = || {
@@ -217,10 +187,10 @@ pub fn read_all(workspace: &Workspace, reader: &ObjectReader<'_>, batch: &[(Targ
         }
     });
     let found: Vec<Found> = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let (damaged, mut fatal): (Vec<Found>, Vec<Found>) =
+    let (found, mut fatal): (Vec<Found>, Vec<Found>) =
         found.into_iter().partition(|(_, _, edges)| edges.as_ref().err().is_none_or(bulk::is_damage));
     match fatal.pop() {
         Some((_, _, Err(error))) => Err(error),
-        _ => Ok(damaged),
+        _ => Ok(found),
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use serde::Deserialize;
 use verger_kopia::bitmap::Bitmap;
+use verger_kopia::directory::EntryType;
 use verger_kopia::error::Result;
+use verger_kopia::object::ObjectId;
 
 use super::bulk;
-use super::holds::Push;
+use super::holds;
 use super::solve::{Damage, Touch, Walk, by_object, object_name};
 use super::summary::{Edge, Holds, Role, Target, resolve};
 use super::survey::{Root, Survey};
@@ -40,7 +43,8 @@ struct Taint {
 
 impl Taint {
     fn spread(walk: &Walk<'_>) -> Self {
-        let mut taint = Self { directories: Bitmap::new(walk.table.len() as u32), tables: Bitmap::new(walk.table.len() as u32) };
+        let mut taint =
+            Self { directories: Bitmap::new(walk.table.len() as u32), tables: Bitmap::new(walk.table.len() as u32) };
         for (rows, holds) in [(walk.tabled(), Holds::Table), (walk.listed(), Holds::Directory)] {
             // A directory is tainted by one below it, so as many rounds as the tree is deep.
             while taint.round(walk, rows, holds) {}
@@ -111,21 +115,45 @@ fn trace_root(
             }
         }
         if edge.role == Role::Directory && first {
-            let mut below = Vec::new();
-            let mut push = Push::new(|role, object: &_, name: &str| {
-                let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
-                below.push((Edge { role, target: resolve(walk.table, object) }, path));
+            let mut bytes = Vec::new();
+            let read = reader.read(object_name(walk.table, edge.target), &mut |chunk| {
+                bytes.extend_from_slice(chunk);
                 Ok(())
             });
-            let read = reader.read(edge.target, &mut |chunk| push.feed(chunk)).and_then(|()| push.finish());
             match read {
                 Err(error) if !bulk::is_damage(&error) => return Err(error),
-                // What could be read of it still leads somewhere; that it cannot be read whole is a fault already.
-                _ => todo.append(&mut below),
+                // That it cannot be read whole is a fault already.
+                Err(_) => {}
+                Ok(()) => todo.extend(below(walk, &bytes, &path)),
             }
         }
     }
     Ok(())
+}
+
+/// An entry, with its name.
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    name: String,
+    #[serde(rename = "type", default)]
+    kind: String,
+    obj: ObjectId,
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    entries: Option<Vec<Entry>>,
+}
+
+fn below(walk: &Walk<'_>, directory: &[u8], path: &str) -> Vec<(Edge, String)> {
+    let listing: Listing = serde_json::from_slice(directory).unwrap_or(Listing { entries: None });
+    let step = |entry: Entry| {
+        let role = holds::role(EntryType::from_text(&entry.kind));
+        let path = if path.is_empty() { entry.name } else { format!("{path}/{}", entry.name) };
+        (Edge { role, target: resolve(walk.table, &entry.obj) }, path)
+    };
+    listing.entries.into_iter().flatten().map(step).collect()
 }
 
 /// Names the faults of this very object: itself, or a chunk of it.

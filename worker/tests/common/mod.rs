@@ -9,15 +9,38 @@ use serde_json::Value;
 use tempfile::TempDir;
 use verger_kopia::Repository;
 use verger_kopia::clock::SystemClock;
-use verger_kopia::storage::fs::FsStorage;
+use verger_kopia::storage::{Access, fs::FsStorage};
 use verger_worker::workspace::Workspace;
 
 /// All of them.
 pub const GOLDEN: [&str; 27] = [
-    "blake2b-256", "blake2s-128", "blake2s", "blake3-128", "chacha-blake3", "default", "ecc", "epochs",
-    "format1-upgraded", "format1", "format2", "hmac-sha224", "hmac-sha256-128", "hmac-sha256", "hmac-sha3-224",
-    "hmac-sha3-256", "meta-deflate", "meta-gzip", "meta-none", "meta-pgzip", "meta-s2-parallel", "meta-s2",
-    "meta-zstd-better", "pbkdf2", "split-1m-rabinkarp", "split-fixed-128k-large-dirs", "v1-gzip",
+    "blake2b-256",
+    "blake2s-128",
+    "blake2s",
+    "blake3-128",
+    "chacha-blake3",
+    "default",
+    "ecc",
+    "epochs",
+    "format1-upgraded",
+    "format1",
+    "format2",
+    "hmac-sha224",
+    "hmac-sha256-128",
+    "hmac-sha256",
+    "hmac-sha3-224",
+    "hmac-sha3-256",
+    "meta-deflate",
+    "meta-gzip",
+    "meta-none",
+    "meta-pgzip",
+    "meta-s2-parallel",
+    "meta-s2",
+    "meta-zstd-better",
+    "pbkdf2",
+    "split-1m-rabinkarp",
+    "split-fixed-128k-large-dirs",
+    "v1-gzip",
 ];
 
 /// One golden repository in a temporary directory.
@@ -56,7 +79,11 @@ impl Golden {
         fn find(directory: &Path, wanted: &str, prefix: &str) -> Option<PathBuf> {
             std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap()).find_map(|entry| {
                 let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
-                if entry.file_type().unwrap().is_dir() { find(&entry.path(), wanted, &name) } else { (name == wanted).then(|| entry.path()) }
+                if entry.file_type().unwrap().is_dir() {
+                    find(&entry.path(), wanted, &name)
+                } else {
+                    (name == wanted).then(|| entry.path())
+                }
             })
         }
         find(&self.path(), &format!("{blob}.f"), "").unwrap_or_else(|| panic!("no blob {blob}"))
@@ -65,6 +92,6 @@ impl Golden {
 
 /// Opens any repository on disk.
 pub fn open(path: &Path, password: &str) -> Workspace {
-    let storage = Arc::new(FsStorage::open(path).unwrap());
+    let storage = Arc::new(FsStorage::open(path, Access::ReadOnly).unwrap());
     Workspace::new(Repository::open(storage, password, Arc::new(SystemClock)).unwrap())
 }

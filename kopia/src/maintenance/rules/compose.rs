@@ -36,8 +36,8 @@ impl Skips {
 
 /// Plans a cycle. A plan with marks may only be carried out if [`check`](super::check) finds nothing against it.
 ///
-/// While something is unreadable (R11) the plan may still hold a `gc` part with revivals and no marks; `skipped` then names
-/// `snapshot-gc`, and no success of it may be recorded.
+/// While something is unreadable (R11) the plan may still hold a `gc` part with revivals and no marks; `skipped` then
+/// names `snapshot-gc`, and no success of it may be recorded.
 ///
 /// # Errors
 /// `Internal` if a full cycle does not know what snapshots need, or figures do not add up (R12).
@@ -52,7 +52,7 @@ pub fn compose<R: Rows>(facts: &Facts<'_, R>) -> Result<PlanBody> {
     // R20: decided once, here, as the history will read when the deletion of this cycle has run.
     let turns = if delete.is_some() { turns.after_delete(facts.now) } else { turns };
     let rewrite = if legacy_or_full { move_contents(facts, &fate, turns, &mut skips) } else { None };
-    let delete_rewritten = rewrite.as_ref().and_then(|plan| orphans(facts, &fate, plan, delete.as_ref()));
+    let delete_rewritten = rewrite.as_ref().and_then(|plan| orphans(facts, &fate, plan));
     let index = index_steps(facts, drop.as_ref(), &mut skips);
     let leaving = leaving(&[delete.as_ref(), delete_rewritten.as_ref()], &index);
     let locks = if facts.mode == Mode::Full { extend(facts, &leaving, &mut skips) } else { None };
@@ -138,13 +138,8 @@ fn move_contents<R: Rows>(facts: &Facts<'_, R>, fate: &Fate, turns: Turns, skips
     skips.keep(task, rewrite::plan(facts, fate, quick))
 }
 
-/// What the rewrite orphans, if it may go at once.
-fn orphans<R: Rows>(
-    facts: &Facts<'_, R>,
-    fate: &Fate,
-    plan: &RewritePlan,
-    before: Option<&DeletePlan>,
-) -> Option<DeletePlan> {
+/// What the rewrite orphans, if it may go at once. None of it is in the deletion before, as rows still named it then.
+fn orphans<R: Rows>(facts: &Facts<'_, R>, fate: &Fate, plan: &RewritePlan) -> Option<DeletePlan> {
     if !facts.margins.min_rewrite_to_orphan_deletion_delay.is_zero() || plan.packs.is_empty() {
         return None;
     }
@@ -157,8 +152,7 @@ fn orphans<R: Rows>(
         .collect();
     let hidden = facts.table.hidden_packs();
     let kept = |id: &BlobId| facts.frozen == Frozen::MarksAndDrops && hidden.binary_search(id).is_ok();
-    let gone: HashSet<&BlobId> = before.iter().flat_map(|plan| &plan.blobs).map(|deletion| &deletion.blob).collect();
-    let listed = facts.packs.iter().filter(|blob| sources.contains(&blob.id) && !gone.contains(&blob.id));
+    let listed = facts.packs.iter().filter(|blob| sources.contains(&blob.id));
     let sessions = Sessions::of(facts.sessions);
     let mut orphans = delete::select(listed, kept, &sessions, facts.started, facts.margins);
     orphans.blobs.iter_mut().for_each(|deletion| deletion.rule = DeleteRule::RewrittenPack);
@@ -188,7 +182,7 @@ fn index_steps<R: Rows>(facts: &Facts<'_, R>, drop: Option<&DropPlan>, skips: &m
     let mut steps = Vec::new();
     if !inputs.is_empty() {
         if settle.is_zero() {
-            gone.extend(inputs.iter().cloned());
+            gone.extend(inputs.iter().filter(|input| !index_lane::unmasks(all, logs, input)).cloned());
             gone.sort();
             gone.dedup();
         }
@@ -220,5 +214,7 @@ fn extend<R: Rows>(facts: &Facts<'_, R>, leaving: &HashSet<BlobId>, skips: &mut 
     skips.keep(Task::ExtendBlobRetentionTime, plan)
 }
 
+#[cfg(test)]
+mod golden;
 #[cfg(test)]
 mod tests;

@@ -238,8 +238,16 @@ pub fn legacy_compaction(active: &[BlobMetadata], max_pack_size: u64) -> Vec<Blo
     ids(if merge_small { &very_small } else { &candidates })
 }
 
-/// Legacy blobs that go: inputs of compactions older than the settle time; then the logs of which no input is left, once a
-/// note or twice the settle time allows it; then notes. A log that goes before its inputs brings them back.
+/// Whether deleting this blob would bring back older ones: it is what a log with inputs still there made of them. Such
+/// a chain goes from its old end, one link a cycle, so that the order inside a batch does not matter.
+#[must_use]
+pub fn unmasks(all: &[BlobMetadata], logs: &[CompactionLog], blob: &BlobId) -> bool {
+    let listed = |id: &BlobId| all.iter().any(|other| other.id == *id);
+    logs.iter().any(|log| log.outputs.contains(blob) && log.inputs.iter().any(listed))
+}
+
+/// Legacy blobs that go: inputs of compactions older than the settle time; then the logs of which no input is left,
+/// once a note or twice the settle time allows it; then notes. A log that goes before its inputs brings them back.
 #[must_use]
 pub fn legacy_superseded(
     all: &[BlobMetadata],
@@ -262,7 +270,7 @@ pub fn legacy_superseded(
         if inputs.is_empty() && (noted || settled(log.blob.timestamp, 2)) {
             gone.insert(log.blob.id.clone());
         }
-        gone.extend(inputs.into_iter().filter(|input| !log.outputs.contains(input)).cloned());
+        gone.extend(inputs.into_iter().filter(|input| !unmasks(all, logs, input)).cloned());
     }
     let known: HashSet<&BlobId> = logs.iter().map(|log| &log.blob.id).collect();
     for note in notes.iter().filter(|note| settled(note.scheduled, 1)) {

@@ -13,8 +13,8 @@ use crate::maintenance::history::Task;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Bytes that can go at a time. Ages of contents only say when their bytes *can* go: of packs that hold live contents too, a
-/// rewrite has to come first.
+/// Bytes that can go at a time. Ages of contents only say when their bytes *can* go: of packs that hold live contents
+/// too, a rewrite has to come first.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Next {
     /// When all of them can go, if cycles come as margins end.
@@ -179,5 +179,7 @@ mod tests {
         let found: Vec<_> = upcoming(&facts, &plan).iter().map(|next| (next.at, next.rule, next.bytes)).collect();
         assert_eq!(found, expected);
         assert_eq!(next(&facts, &plan).unwrap().bytes, 4);
+        // While something is unreadable no margin ends by itself.
+        assert_eq!(next(&Facts { frozen: Frozen::MarksAndDrops, ..facts }, &plan), None);
     }
 }

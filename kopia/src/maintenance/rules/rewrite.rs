@@ -60,12 +60,12 @@ impl Fate {
     }
 }
 
-/// What to do with one row of a short pack.
-fn old_enough<R: Rows>(table: &R, row: u32, now: Timestamp, margins: &Margins) -> bool {
+/// Whether a row of a short pack stays for its age.
+fn young_row<R: Rows>(table: &R, row: u32, now: Timestamp, margins: &Margins) -> bool {
     let age = age(now, table.timestamp(row));
-    !shorter(age, margins.rewrite_min_age)
+    shorter(age, margins.rewrite_min_age)
         // R19: a manifest content revived from a stale index would bring deleted snapshots back.
-        && !(table.prefix(row) == MANIFEST_PREFIX && shorter(age, margins.manifest_rewrite_min_age))
+        || table.prefix(row) == MANIFEST_PREFIX && shorter(age, margins.manifest_rewrite_min_age)
 }
 
 /// Selects short packs by what is left in them after the drop, and of those the rows that are worth a copy.
@@ -97,11 +97,11 @@ pub fn plan<R: Rows>(facts: &Facts<'_, R>, fate: &Fate, quick: bool) -> Result<R
         if !short(pack) {
             continue;
         }
-        if old_enough(table, row, facts.now, facts.margins) {
-            rows[pack].push(row);
-        } else {
+        if young_row(table, row, facts.now, facts.margins) {
             young[pack].0 += 1;
             young[pack].1 += u64::from(table.packed_length(row));
+        } else {
+            rows[pack].push(row);
         }
     }
     let mut letters = [0u32; 256];

@@ -4,6 +4,7 @@ use super::super::facts::{Facts, Frozen};
 use super::super::plan::{DeletePlan, DeleteRule, IndexStep, PlanBody};
 use super::super::rows::Rows;
 use super::Notes;
+use crate::bitmap::Bitmap;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -52,16 +53,19 @@ fn last_rewrite<R: Rows>(facts: &Facts<'_, R>) -> Option<i128> {
 
 /// Names of packs that some row still needs.
 fn needed<'a, R: Rows>(plan: &PlanBody, facts: &Facts<'a, R>, after_rewrite: bool) -> HashSet<&'a str> {
-    let gone: HashSet<u32> = plan.drop.iter().flat_map(|drop| drop.rows.iter().copied()).collect();
-    let moved: HashSet<u32> = if after_rewrite {
-        plan.rewrite.iter().flat_map(|rewrite| &rewrite.packs).flat_map(|pack| pack.rows.iter().copied()).collect()
-    } else {
-        HashSet::new()
-    };
     let table = facts.table;
-    let stays = |row: &u32| !gone.contains(row) && !moved.contains(row);
+    let mut leaves = Bitmap::new(table.len());
+    let dropped = plan.drop.iter().flat_map(|drop| &drop.rows);
+    let copied = plan.rewrite.iter().flat_map(|rewrite| &rewrite.packs).flat_map(|pack| &pack.rows);
+    for row in dropped.chain(copied.filter(|_| after_rewrite)) {
+        leaves.insert(*row);
+    }
+    let mut holds = vec![false; table.packs().len()];
+    for row in (0..table.len()).filter(|row| !leaves.contains(*row)) {
+        holds[table.pack(row) as usize] = true;
+    }
     let mut names: HashSet<&str> =
-        (0..table.len()).filter(stays).map(|row| table.packs()[table.pack(row) as usize].as_str()).collect();
+        table.packs().iter().zip(holds).filter(|(_, holds)| *holds).map(|(pack, _)| pack.as_str()).collect();
     if facts.frozen == Frozen::MarksAndDrops {
         names.extend(table.hidden_packs().iter().map(|pack| pack.as_str()));
     }

@@ -4,7 +4,8 @@ use super::super::facts::{Facts, Frozen, IndexFacts};
 use super::super::plan::PlanBody;
 use super::super::rows::Rows;
 use super::{Note, Notes, Severity};
-use std::collections::{BTreeSet, HashMap};
+use crate::bitmap::Bitmap;
+use std::collections::HashMap;
 
 const NANOS: i128 = 1_000_000_000;
 
@@ -14,13 +15,16 @@ pub(super) fn check<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, allow: u8, n
     let marked = plan.gc.as_ref().map_or(&no_rows, |gc| &gc.mark);
     let revived = plan.gc.as_ref().map_or(&no_rows, |gc| &gc.undelete);
     let dropped = plan.drop.as_ref().map_or(&no_rows, |drop| &drop.rows);
-    let copied: Vec<u32> =
-        plan.rewrite.iter().flat_map(|plan| &plan.packs).flat_map(|pack| &pack.rows).copied().collect();
-    for (what, rows) in [("marked", marked), ("revived", revived), ("forgotten", dropped), ("copied", &copied)] {
+    let mut copied = plan.rewrite.iter().flat_map(|plan| &plan.packs).flat_map(|pack| &pack.rows);
+    for (what, rows) in [("marked", marked), ("revived", revived), ("forgotten", dropped)] {
         if let Some(row) = rows.iter().find(|row| **row >= facts.table.len()) {
             notes.fatal("a row that does not exist", format_args!("{what} {row}"));
             return false;
         }
+    }
+    if let Some(row) = copied.find(|row| **row >= facts.table.len()) {
+        notes.fatal("a row that does not exist", format_args!("copied {row}"));
+        return false;
     }
     for (what, rows) in [("marked", marked), ("revived", revived), ("forgotten", dropped)] {
         if let Some(pair) = rows.windows(2).find(|pair| pair[0] >= pair[1]) {
@@ -129,8 +133,8 @@ fn drops<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived
     }
 }
 
-/// Whether a GC that began an hour after the cutoff, and one that began four hours after that one ended, are on record or are
-/// this cycle's.
+/// Whether a GC that began an hour after the cutoff, and one that began four hours after that one ended, are on record
+/// or are this cycle's.
 fn two_cycles<R: Rows>(facts: &Facts<'_, R>, cutoff: i128) -> bool {
     let runs = facts.schedule.runs.get("snapshot-gc").map_or(&[][..], Vec::as_slice);
     let extra = i128::try_from(facts.margins.drop_content_from_index_extra_margin.as_nanos()).unwrap_or(i128::MAX);
@@ -150,7 +154,7 @@ fn copies<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, notes: &mut Notes) {
     let gone = |row: u32| plan.drop.as_ref().is_some_and(|drop| has(&drop.rows, row));
     let handled = |row: u32| plan.gc.as_ref().is_some_and(|gc| has(&gc.mark, row) || has(&gc.undelete, row));
     let now = facts.now.as_nanosecond();
-    let mut seen = BTreeSet::new();
+    let mut seen = Bitmap::new(facts.table.len());
     for pack in &rewrite.packs {
         let mut end = 0;
         for &row in &pack.rows {

@@ -1,6 +1,6 @@
 //! Index work: settled epochs only, and nothing goes without what replaces it.
 
-use super::super::facts::{Facts, Frozen, IndexFacts};
+use super::super::facts::{CompactionLog, Facts, Frozen, IndexFacts};
 use super::super::plan::{IndexStep, Mode, PlanBody};
 use super::super::rows::Rows;
 use super::Notes;
@@ -23,7 +23,7 @@ pub(super) fn check<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, notes: &mut 
                 replaced(step, &seen, newest.map(|newest| newest - margin), notes);
             }
         }
-        IndexFacts::Legacy { active, all, .. } => legacy(plan, facts, active, all, notes),
+        IndexFacts::Legacy { active, all, logs, .. } => legacy(plan, facts, active, all, logs, notes),
     }
 }
 
@@ -169,6 +169,7 @@ fn legacy<R: Rows>(
     facts: &Facts<'_, R>,
     active: &[BlobMetadata],
     all: &[BlobMetadata],
+    logs: &[CompactionLog],
     notes: &mut Notes,
 ) {
     let active: HashSet<&str> = active.iter().map(|blob| blob.id.as_str()).collect();
@@ -196,6 +197,15 @@ fn legacy<R: Rows>(
                 for name in blobs.iter().map(BlobId::as_str) {
                     let index = name.starts_with('n');
                     let kept = index && active.contains(name) && !(settled && merged.contains(name));
+                    // A log counts only while all its outputs are there: without them its inputs are active again.
+                    let brings_back = logs.iter().any(|log| {
+                        let made = log.outputs.iter().any(|output| output.as_str() == name);
+                        let inputs_left = log.inputs.iter().any(|input| known.contains(input.as_str()));
+                        inputs_left && (made || log.blob.id.as_str() == name)
+                    });
+                    if brings_back {
+                        notes.fatal("superseded index blobs would be active again", name);
+                    }
                     if kept || index && !known.contains(name) || !name.starts_with(['n', 'm', 'l']) {
                         notes.fatal("an index blob is deleted that nothing replaces", name);
                     }

@@ -1,5 +1,5 @@
 use super::super::compose::compose;
-use super::super::facts::{Frozen, IndexFacts, SessionFact};
+use super::super::facts::{CompactionLog, Frozen, IndexFacts, SessionFact};
 use super::super::plan::{DeletePlan, DeleteRule, Deletion, IndexStep, RewritePack, RewritePlan};
 use super::super::rows::TestRows;
 use super::super::testing::{Given, NOW, at, blob, epoch_parameters};
@@ -219,7 +219,8 @@ fn index_steps_that_are_wrong() {
 fn legacy_steps_that_are_wrong() {
     let active = vec![blob("n1", -72 * H), blob("n2", -72 * H)];
     let mut given = given();
-    given.index = IndexFacts::Legacy { all: active.clone(), active, logs: Vec::new(), notes: Vec::new() };
+    given.index =
+        IndexFacts::Legacy { all: active.clone(), active: active.clone(), logs: Vec::new(), notes: Vec::new() };
     let table = table();
     let facts = given.facts(&table);
     let plan = compose(&facts).unwrap();
@@ -237,6 +238,13 @@ fn legacy_steps_that_are_wrong() {
     assert!(with(&["n1", "n2"], Some(at(0)), &[]).starts_with("marks are removed by another cutoff"));
     assert!(with(&["n1", "n3"], cutoff, &[]).starts_with("a legacy compaction of blobs that are not active"));
     assert!(with(&["n1", "n2"], cutoff, &["n1"]).starts_with("an index blob is deleted that nothing replaces"));
+    let log = CompactionLog { blob: blob("m1", -72 * H), inputs: vec!["n0".into()], outputs: vec!["n1".into()] };
+    let mut all = active;
+    all.push(blob("n0", -72 * H));
+    given.index = IndexFacts::Legacy { active: all[..2].to_vec(), all, logs: vec![log], notes: Vec::new() };
+    let index = vec![IndexStep::DeleteSuperseded { blobs: vec!["m1".into()] }];
+    let notes = check(&PlanBody { index, ..plan }, &given.facts(&table), 50);
+    assert!(notes.iter().any(|note| note.text == "superseded index blobs would be active again: m1"), "{notes:?}");
 }
 
 #[test]

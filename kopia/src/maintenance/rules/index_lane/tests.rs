@@ -182,4 +182,8 @@ fn legacy_blobs_go_in_the_order_that_cannot_bring_them_back() {
     let gone = legacy_superseded(&all, &logs, &notes, hour, at(0));
     assert_eq!(names(&gone), ["l1", "m4", "m5", "n1", "n2"]);
     assert!(names(&legacy_superseded(&all, &logs, &notes, Duration::ZERO, at(0))).contains(&"n4"));
+    // n2 was made of n1, and n3 of n2: were n2 to go first, n1 would be active again.
+    let chain = [log("m1", -9, &["n1"], &["n2"]), log("m2", -9, &["n2"], &["n3"])];
+    assert_eq!(names(&legacy_superseded(&all, &chain, &[], hour, at(0))), ["n1"]);
+    assert_eq!(names(&legacy_superseded(&all[1..], &chain, &[], hour, at(0))), ["m1", "n2"]);
 }
