@@ -57,8 +57,12 @@ impl Snapshot {
     /// # Errors
     /// `Damaged` if it does not parse or has no root object: Kopia would skip it and collect its data.
     pub fn from_manifest(manifest: &Manifest) -> Result<Self> {
-        let mut snapshot: Self = serde_json::from_str(manifest.data.get())
-            .map_err(|error| Error::damaged(format!("read snapshot {}", manifest.id)).with_source(error))?;
+        let bad = || Error::damaged(format!("read snapshot {}", manifest.id));
+        // serde takes a list for an object whose fields are in order.
+        if !manifest.data.get().starts_with('{') {
+            return Err(bad().with_source("it is not a JSON object"));
+        }
+        let mut snapshot: Self = serde_json::from_str(manifest.data.get()).map_err(|error| bad().with_source(error))?;
         snapshot.id.clone_from(&manifest.id);
         Ok(snapshot)
     }

@@ -55,7 +55,10 @@ fn walk(name: &str, golden: &Golden) -> usize {
         if !seen.insert((object, is_directory)) {
             continue;
         }
-        resolve(&object, &mut fetch, &mut |found| drop(used.insert(found.id.to_string()))).unwrap();
+        resolve(&object, &mut fetch, &mut |found| {
+            used.insert(found.id.to_string());
+        })
+        .unwrap();
         if is_directory {
             let mut visited = 0;
             parse_object(object, &mut fetch, |child| {
