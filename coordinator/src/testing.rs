@@ -48,6 +48,8 @@ pub(crate) struct History {
     open: BTreeMap<CycleId, Approval>,
     completed: Vec<(CycleId, u64)>,
     terms: Term,
+    offered: BTreeMap<u64, u32>,
+    cycle_terms: BTreeMap<CycleId, Term>,
 }
 
 impl History {
@@ -60,7 +62,8 @@ impl History {
             Event::PlanSealed { cycle, header, .. } => {
                 assert!(self.sealed.insert(*cycle, (**header).clone()).is_none(), "one plan a cycle");
             }
-            Event::CycleRestarted { cycle, .. } => {
+            Event::CycleRestarted { cycle, term, .. } => {
+                self.cycle_terms.insert(*cycle, *term);
                 self.sealed.remove(cycle);
                 self.open.remove(cycle);
                 self.reached.retain(|(of, _), _| of != cycle);
@@ -79,6 +82,12 @@ impl History {
                 }
                 assert_eq!(ticket.term, self.terms, "only the newest term acts");
             }
+            Event::CycleOpened { cycle, term, .. } => {
+                self.cycle_terms.insert(*cycle, *term);
+            }
+            Event::JobOffered { job, attempt, .. } => {
+                self.offered.insert(job.0, *attempt);
+            }
             Event::BatchDone { ticket, outcome } => {
                 let open = self.open.remove(&ticket.cycle).expect("a batch ends after its approval");
                 assert_eq!(open.batch, outcome.batch);
@@ -95,6 +104,8 @@ impl History {
             Event::JobCompleted { ticket, .. } => {
                 let key = (ticket.cycle, ticket.job.0);
                 assert!(!self.completed.contains(&key), "a job counts once");
+                assert_eq!(self.offered[&ticket.job.0], ticket.attempt, "only the newest attempt counts");
+                assert_eq!(ticket.term, self.cycle_terms[&ticket.cycle], "only the cycle's term counts");
                 self.completed.push(key);
             }
             Event::CycleClosed { cycle, .. } => {

@@ -1,6 +1,8 @@
 //! Every kind of event has a golden file of each version; all are read for ever. `VERGER_WRITE_GOLDEN=1` writes missing ones of
 //! the newest version, and never changes one that is there.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::path::PathBuf;
 
 use verger_proto::envelope::{self, Kind};

@@ -371,6 +371,32 @@ fn an_approval_has_a_deadline_by_both_clocks_and_never_outlives_the_lease() {
 }
 
 #[test]
+fn the_clock_that_is_further_on_decides() {
+    let mut rig = Rig::at_stage(Stage::Mark);
+    let ticket = rig.claim();
+    let ask = |rig: &mut Rig, change: fn(&mut verger_proto::BatchRequest)| {
+        let mut request = rig.request(batch(Stage::Mark, 0, 0, 1));
+        change(&mut request);
+        rig.go(Command::ApproveBatch { ticket: ticket.clone(), request }).0
+    };
+    // The store is 120 s further on than our log thinks.
+    let ahead = |request: &mut verger_proto::BatchRequest| {
+        request.store_now = request.store_now.plus(120_000);
+        request.view.taken = request.store_now;
+    };
+    assert_eq!(refused(&ask(&mut rig, ahead)), &Refusal::NoTime);
+    // The worker looked at the store's clock right after the lease was written, and asks two minutes later.
+    rig.pass(120_000);
+    let behind = |request: &mut verger_proto::BatchRequest| {
+        request.store_now.0 -= 120_000;
+        request.view.taken = request.store_now;
+    };
+    assert_eq!(refused(&ask(&mut rig, behind)), &Refusal::NoTime);
+    rig.renew_lease();
+    assert!(matches!(ask(&mut rig, |_| {})[..], [Event::BatchApproved { .. }]));
+}
+
+#[test]
 fn a_lease_that_asks_for_more_than_120_s_does_not_get_it() {
     let mut rig = Rig::bare();
     let (store_now, acts_until) = (rig.store(), rig.store().plus(3_600_000));
