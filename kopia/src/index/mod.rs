@@ -116,12 +116,14 @@ impl Index {
         })
     }
 
+    #[inline]
     /// Binary key of an entry. Parsing has checked that all entries lie inside the input.
     pub(crate) fn key(&self, position: usize) -> &[u8] {
         let at = self.start + position * self.stride;
         &self.plain[at..at + self.key]
     }
 
+    #[inline]
     /// Value of an entry.
     ///
     /// # Errors
@@ -179,6 +181,7 @@ impl std::fmt::Debug for Index {
     }
 }
 
+#[inline]
 /// The first 8 bytes of a hash as a number (shorter ones padded with zeros): order and look-ups go by it first.
 pub(crate) fn top_of(hash: &[u8]) -> u64 {
     if let Some(first) = hash.first_chunk::<8>() {

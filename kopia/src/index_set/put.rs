@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::BlobConfig;
 use crate::repository::Repository;
 use crate::storage::{BlobId, PutOptions, PutReceipt, Retention};
 
@@ -19,29 +20,42 @@ pub fn put_index_blob(
     data: Bytes,
     not_after: Option<Duration>,
 ) -> Result<PutReceipt> {
-    let locked = id.as_str().starts_with(['n', 'x']);
-    let retention = repository.blob_config().retention.filter(|_| locked);
-    let retention = retention.map(|(mode, period)| {
-        let until = until(repository.clock().now(), period);
-        until.map(|until| Retention { mode, until })
-    });
-    let options = PutOptions { retention: retention.transpose()?, not_after, ..PutOptions::default() };
+    let retention = retention(repository.blob_config(), id, repository.clock().now())?;
+    let options = PutOptions { retention, not_after, ..PutOptions::default() };
     repository.storage().put(id, data, &options).map_err(|error| error.at(format!("write {id}")))
 }
 
-fn until(now: Timestamp, period: Duration) -> Result<Timestamp> {
-    now.checked_add(period).map_err(|error| {
-        Error::new(ErrorKind::Unsupported, "compute the end of an object lock: the period is too long").with_source(error)
-    })
+/// The lock that Kopia sets on a blob of this name (`repo/locking_storage.go`).
+fn retention(config: BlobConfig, id: &BlobId, now: Timestamp) -> Result<Option<Retention>> {
+    let Some((mode, period)) = config.retention.filter(|_| id.as_str().starts_with(['n', 'x'])) else {
+        return Ok(None);
+    };
+    let until = now.checked_add(period).map_err(|error| {
+        Error::new(ErrorKind::Unsupported, "compute the end of an object lock: the period is too long")
+            .with_source(error)
+    })?;
+    Ok(Some(Retention { mode, until }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::RetentionMode;
 
     #[test]
-    fn an_endless_period_is_an_error() {
-        assert!(until(Timestamp::UNIX_EPOCH, Duration::from_secs(86_400)).is_ok());
-        assert!(until(Timestamp::UNIX_EPOCH, Duration::from_secs(u64::MAX)).is_err());
+    fn index_blobs_are_locked_and_logs_are_not() {
+        let day = Duration::from_secs(86_400);
+        let config = BlobConfig { retention: Some((RetentionMode::Governance, day)) };
+        let now = Timestamp::UNIX_EPOCH;
+        for (id, locked) in
+            [("n1", true), ("xn0_1", true), ("xs0_1", true), ("xw5", true), ("m1", false), ("l1", false)]
+        {
+            let found = retention(config, &id.into(), now).unwrap();
+            let expected = Retention { mode: RetentionMode::Governance, until: now + day };
+            assert_eq!(found, locked.then_some(expected), "{id}");
+            assert_eq!(retention(BlobConfig::default(), &id.into(), now).unwrap(), None);
+        }
+        let endless = BlobConfig { retention: Some((RetentionMode::Governance, Duration::from_secs(u64::MAX))) };
+        assert!(retention(endless, &"n1".into(), now).is_err());
     }
 }
