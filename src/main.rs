@@ -1,2 +1,13 @@
-//! x
-fn main() {}
+//! `verger`: maintenance for fleets of Kopia backup repositories.
+
+mod cli;
+mod config;
+mod exit;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(cli::run().code())
+}

@@ -1,1 +1,33 @@
-//! x
+//! Decides, and never opens a pack, an index or an exchange file.
+//!
+//! ```text
+//! cycle -> stage -> shard -> offer -> (a worker) -> collect -> seal -> per batch: approve -> (deed) -> commit -> close
+//!                        every arrow is a command to machine::apply; drive keeps the ledger and runs the effects
+//! ```
+//! The machine is pure: no I/O, no clock, no chance, no `async`. Commands are what raft will replicate.
+
+mod cycle;
+mod stage;
+
+mod shard;
+
+mod offer;
+
+mod collect;
+
+mod seal;
+
+mod approve;
+
+mod commit;
+
+mod lease;
+
+pub mod machine;
+
+pub mod ledger;
+
+pub mod drive;
+
+#[cfg(test)]
+mod testing;

@@ -1,6 +1,7 @@
 //! The Kopia repository format: read it, check it, maintain it.
 
 // From the bottom of a repository to its top.
+pub mod bitmap;
 pub mod clock;
 pub mod error;
 
@@ -18,6 +19,7 @@ pub mod index;
 pub mod index_set;
 pub mod pack;
 pub mod session;
+pub mod splitter;
 
 pub mod directory;
 pub mod manifest;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
+use crate::crypto::aead::OpenError;
 use crate::crypto::keys::{self, Key};
 use crate::crypto::{Cipher, Hasher};
 use crate::ecc::Ecc;
@@ -160,11 +161,7 @@ impl Format {
         let at = |error: Error| error.at(format!("open the repository at {}", storage.address()));
         let envelope = Envelope::parse(&blob).map_err(at)?;
         let key = key(&envelope).map_err(at)?;
-        let plain = envelope.open_config(&key).map_err(|error| {
-            Error::new(ErrorKind::WrongPassword, format!("the password does not open {FORMAT_BLOB}"))
-                .with_source(error)
-                .with_fix("give the password of this repository; if it was changed meanwhile, the new one")
-        })?;
+        let plain = envelope.open_config(&key).map_err(shut)?;
         let config = RepositoryConfig::parse(&plain).map_err(at)?;
         if let Some(lock) = &config.upgrade_lock {
             lock.check(clock.now()).map_err(at)?;
@@ -180,6 +177,15 @@ fn not_found(storage: &dyn Storage, error: Error) -> Error {
         return Error::new(ErrorKind::NotARepository, step).with_source(error);
     }
     error.at(format!("read {FORMAT_BLOB}"))
+}
+
+fn shut(error: OpenError) -> Error {
+    if let OpenError::Short(_) = error {
+        return Error::damaged(format!("decrypt {FORMAT_BLOB}")).with_source(error);
+    }
+    Error::new(ErrorKind::WrongPassword, format!("the password does not open {FORMAT_BLOB}"))
+        .with_source(error)
+        .with_fix("give the password of this repository; if it was changed meanwhile, the new one")
 }
 
 fn load_blob_config(storage: &dyn Storage, envelope: &Envelope, key: &Key) -> Result<BlobConfig> {

@@ -1,1 +1,51 @@
-//! x
+//! What crosses a wire or lands in the ledger: nouns in flow order, what is asked, what happened, what is to be done.
+//!
+//! ```text
+//! OpenCycle -> CycleOpened -> OfferJob -> claim -> JobReport -> PlanSealed -> BatchApproved -> BatchDone -> CycleClosed
+//! ```
+//! Commands are imperative, events past tense (a refusal is one too), effects say what to do outside the machine.
+
+pub mod digest;
+pub mod id;
+pub mod term;
+pub mod time;
+
+pub mod mode;
+pub mod stage;
+
+pub mod shard;
+
+pub mod job;
+
+pub mod plan;
+
+pub mod batch;
+
+pub mod report;
+
+pub mod command;
+pub mod effect;
+pub mod event;
+pub mod refusal;
+
+pub mod chain;
+pub mod envelope;
+
+pub mod control;
+pub mod queue;
+
+pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
+pub use command::Command;
+pub use digest::Digest;
+pub use effect::Effect;
+pub use event::Event;
+pub use id::{CycleId, JobId, PlanDigest, RepositoryId, StoreId, UniqueId, WorkerId};
+pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
+pub use mode::{CycleOptions, IndexKind, Mode, Safety};
+pub use plan::{PlanHeader, StageWork};
+pub use refusal::Refusal;
+pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Severity, Unit};
+pub use shard::Shard;
+pub use stage::Stage;
+pub use term::Term;
+pub use time::{LogTime, StoreTime};

@@ -5,4 +5,4 @@ mod id;
 pub mod read;
 
 pub use entry::{CompressionId, Entry};
-pub use id::{ContentHash, ContentId};
+pub use id::{ContentHash, ContentId, HASH_BYTES_MAX};

@@ -130,8 +130,17 @@ fn damage_inside_error_correction_is_repaired_block_by_block() {
     }
 }
 
+#[test]
+fn a_length_that_lies_is_an_error() {
+    let ecc = Ecc::new("REED-SOLOMON-CRC32", 10).unwrap();
+    let stored = ecc.encode(&sample(50_000)).unwrap();
+    for length in [stored.len() as u64 + 1, 1 << 33, u64::MAX] {
+        assert!(ecc.reader(io::Cursor::new(&stored), length).read_to_end(&mut Vec::new()).is_err(), "{length}");
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn any_bytes_give_what_the_one_shot_ciphers_give(

@@ -25,8 +25,9 @@ impl Ecc {
     /// Decodes from `stored`, which holds `length` bytes. Damage beyond repair is an error of the reading, which carries
     /// a [`crate::Error`] of kind `Damaged`.
     pub fn reader<S: Read + Seek>(&self, stored: S, length: u64) -> EccReader<S> {
-        // An item that long does not fit a `usize` only where nothing else of it would either.
-        let shape = self.layout.for_stored(usize::try_from(length).unwrap_or(usize::MAX / 4));
+        // Far above what a length prefix of 4 bytes allows, and far below where sizes overflow.
+        let for_shape = usize::try_from(length.min(1 << 40)).unwrap_or(usize::MAX / 4);
+        let shape = self.layout.for_stored(for_shape);
         EccReader { stored, length, shape, next_block: 0, block: Vec::new(), position: 0, left: None, repaired: false }
     }
 }

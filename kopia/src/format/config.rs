@@ -308,4 +308,19 @@ mod tests {
             assert_eq!(RepositoryConfig::parse(text.as_bytes()).unwrap_err().kind(), ErrorKind::Damaged, "{text}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_documents_are_errors(place in 0..2000usize, byte in proptest::prelude::any::<u8>(), end in 0..2000usize) {
+            let mut text = serde_json::to_vec(&sample()).unwrap();
+            let place = place % text.len();
+            text[place] = byte;
+            // Any answer will do, a panic will not; what is accepted lies inside the limits.
+            if let Ok(config) = RepositoryConfig::parse(&text) {
+                proptest::prop_assert!(config.check().is_ok() && (1..=3).contains(&config.version));
+            }
+            text.truncate(end % text.len());
+            proptest::prop_assert!(RepositoryConfig::parse(&text).is_err());
+        }
+    }
 }

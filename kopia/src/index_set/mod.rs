@@ -8,7 +8,7 @@ pub mod legacy;
 pub mod names;
 pub mod put;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod view;
 pub mod watermark;
 pub mod write;

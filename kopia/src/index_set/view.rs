@@ -70,7 +70,22 @@ pub struct Delta {
     pub write_epoch: Option<u64>,
 }
 
+/// Which index blobs were seen: all that telling a change needs.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Active index blobs, sorted by name. Only the names count.
+    pub blobs: Vec<BlobMetadata>,
+    /// As in [`IndexView`].
+    pub watermark: Option<i64>,
+}
+
 impl IndexView {
+    /// Which index blobs it was made from.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        Seen { blobs: self.blobs.clone(), watermark: self.watermark }
+    }
+
     /// BLAKE3 over the names of the active blobs and the watermark, in hex: two views with the same digest are the same.
     #[must_use]
     pub fn digest(&self) -> String {
@@ -78,6 +93,22 @@ impl IndexView {
     }
 
     /// Lists again and reads only blobs that are new since this view (R1, R14). `None`: nothing changed, nothing was read.
+    ///
+    /// # Errors
+    /// As [`load_view`].
+    pub fn newer(&self, repository: &Repository, threads: usize) -> Result<Option<Delta>> {
+        self.seen().newer(repository, threads)
+    }
+}
+
+impl Seen {
+    /// As [`IndexView::digest`].
+    #[must_use]
+    pub fn digest(&self) -> String {
+        digest(&self.blobs, self.watermark)
+    }
+
+    /// As [`IndexView::newer`].
     ///
     /// # Errors
     /// As [`load_view`].

@@ -2,6 +2,10 @@
 
 mod id;
 pub mod read;
+pub mod resolve;
 pub mod seek_table;
 
-pub use id::ObjectId;
+pub use id::{INDIRECTION_MAX, ObjectId};
+pub use read::ObjectReader;
+pub use resolve::{ContentRole, ContentUse, ObjectParts, resolve};
+pub use seek_table::{SeekEntry, SeekTable};

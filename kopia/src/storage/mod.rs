@@ -5,24 +5,44 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 
-mod deadline;
-pub mod fs;
-mod local_disk;
-pub mod lock;
-pub mod memory;
+// What stores are told by.
+pub mod address;
 mod names;
+pub mod secret;
+pub mod settings;
+
+// Stores.
+pub mod fs;
+pub mod memory;
+
+// What lies around a store.
+pub mod fault;
+pub mod latency;
+pub mod lock;
+pub mod readonly;
+pub mod throttle;
+
+// What stores are held to.
+pub mod conformance;
+pub mod probe;
+
+mod deadline;
+mod local_disk;
 mod sharding;
 
+pub use address::Address;
 pub use fs::FsStorage;
 pub use lock::StoreLock;
 pub use memory::MemoryStorage;
 pub use names::{LOCK_NAME, OWN_PREFIX};
+pub use settings::{StoreSettings, open};
 
 /// What the caller is going to do with a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,7 +191,7 @@ pub struct PutOptions {
     pub retention: Option<Retention>,
     /// The request must not take effect after this time of the clock since boot (see [`Clock::since_boot`](crate::clock::Clock::since_boot));
     /// no retries once it is set. `None`: retries as the store likes.
-    pub not_after: Option<std::time::Duration>,
+    pub not_after: Option<Duration>,
 }
 
 /// What a write answered.
@@ -203,6 +223,20 @@ pub struct Capabilities {
     pub delete_batch_max: usize,
     /// A local file system, where `verger.lock` with `flock` is the whole truth (`docs/safety.md` R4).
     pub local_disk: bool,
+}
+
+/// Whether deletes free anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Versioning {
+    /// Overwritten and deleted blobs stay as hidden versions. `None`: not known, to be taken for yes.
+    pub kept: Option<bool>,
+    /// Object lock that the bucket sets on every new version by itself.
+    pub default_retention: Option<Duration>,
+}
+
+impl Versioning {
+    /// Nothing is kept: a delete frees.
+    pub const NONE: Self = Self { kept: Some(false), default_retention: None };
 }
 
 /// A place where blobs lie.
@@ -239,7 +273,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn put(&self, id: &BlobId, data: Bytes, options: &PutOptions) -> Result<PutReceipt>;
 
     /// Deletes blobs, in batches where the store has them. `not_after` as in [`PutOptions`]. Absent blobs count as deleted.
-    fn delete(&self, ids: &[BlobId], not_after: Option<std::time::Duration>) -> DeleteReport;
+    fn delete(&self, ids: &[BlobId], not_after: Option<Duration>) -> DeleteReport;
 
     /// Extends the object lock of a blob.
     ///
@@ -258,6 +292,24 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// `StoreUnavailable`, `Permission`.
     fn now(&self) -> Result<Timestamp>;
+
+    /// Whether the store keeps what was overwritten and deleted (R24).
+    ///
+    /// # Errors
+    /// `StoreUnavailable`. No right to ask is no error: it is not known then.
+    fn versioning(&self) -> Result<Versioning> {
+        Ok(Versioning::default())
+    }
+
+    /// Deletes older versions and delete markers of one of our own blobs (`verger.…`), by version ID. Versions under an object
+    /// lock stay. Returns how many went.
+    ///
+    /// # Errors
+    /// `Usage` for any other blob; `Permission`; `StoreUnavailable`.
+    fn purge_versions(&self, id: &BlobId) -> Result<u64> {
+        let _ = id;
+        Ok(0)
+    }
 
     /// The directory behind it, for stores on a file system.
     fn local_root(&self) -> Option<&std::path::Path> {

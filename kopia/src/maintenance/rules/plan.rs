@@ -57,6 +57,9 @@ pub struct GcPlan {
     pub mark: Vec<u32>,
     /// Marked rows that a snapshot needs, ascending.
     pub undelete: Vec<u32>,
+    /// Unix seconds: a mark's timestamp is at least max(this, that of the entry it replaces + 1). Without margins it is
+    /// exactly that, so that the cutoff of the same plan covers it.
+    pub stamp: i64,
     /// Figures as Kopia records them.
     pub stats: crate::maintenance::history::SnapshotGcStats,
 }
@@ -165,7 +168,8 @@ pub enum IndexStep {
         /// Blobs.
         blobs: Vec<BlobId>,
     },
-    /// Legacy index: merge these active blobs into one (with `drop_before`, marks before it are removed).
+    /// Legacy index: merge these active blobs into one (with `drop_before`, marks before it are removed: then this step is
+    /// the drop itself and runs in its stage, before any pack is deleted).
     CompactLegacy {
         /// Active `n` blobs to merge.
         inputs: Vec<BlobId>,

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use super::sharding::{SHARDS_FILE, Sharding};
 use super::{
     Access, BlobId, BlobMetadata, ByteRange, Capabilities, Condition, DeleteReport, ETag, PutOptions, PutReceipt,
-    Storage, local_disk, names,
+    Storage, Versioning, local_disk, names,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -260,6 +260,10 @@ impl Storage for FsStorage {
     fn now(&self) -> Result<Timestamp> {
         // A server stamps the files of a network mount, by its own clock.
         if self.local || self.access == Access::ReadOnly { Ok(Timestamp::now()) } else { self.server_time() }
+    }
+
+    fn versioning(&self) -> Result<Versioning> {
+        Ok(Versioning::NONE)
     }
 
     fn local_root(&self) -> Option<&Path> {

@@ -21,6 +21,26 @@ fn names_of(store: &FsStorage, prefix: &str) -> Vec<String> {
 }
 
 #[test]
+fn it_conforms() {
+    for (local, shards) in [(true, Some("[1,3]")), (true, None), (false, Some("[2]"))] {
+        let directories = std::cell::RefCell::new(Vec::new());
+        let make = || {
+            // Thousands of synced files: in memory where there is such a place.
+            let memory = tempfile::tempdir_in("/dev/shm");
+            let directory = memory.or_else(|_| tempfile::tempdir()).unwrap();
+            if let Some(shards) = shards {
+                let text = format!("{{\"default\":{shards},\"maxNonShardedLength\":20}}");
+                std::fs::write(directory.path().join(SHARDS_FILE), text).unwrap();
+            }
+            let store = FsStorage::open(directory.path(), Access::ReadWrite).unwrap().with_local_disk(local);
+            directories.borrow_mut().push(directory);
+            Box::new(store) as Box<dyn Storage>
+        };
+        crate::storage::conformance::suite(&make);
+    }
+}
+
+#[test]
 fn blobs_lie_where_kopia_looks() {
     let (directory, store) = store();
     let receipt = put(&store, "q0123456789abcdef0123456789abcdef", b"hello");

@@ -1,0 +1,14 @@
+//! The pure machine: a state, and what each command makes of it.
+
+mod apply;
+pub mod invariant;
+mod refuse;
+mod state;
+
+pub(crate) use apply::Turn;
+pub use apply::apply;
+pub(crate) use refuse::{fence, present};
+pub use state::{Batches, Cycle, Job, JobStatus, Lease, Outstanding, Phase, Repository, Sealed, State};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+//! What the machine knows. All of it follows from the commands, in order.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use verger_proto::control::Directive;
+use verger_proto::event::{CycleEnd, Stop};
+use verger_proto::{
+    Approval, Batch, CycleId, CycleOptions, JobId, JobSpec, LogTime, OutputRef, PlanDigest, PlanHeader, Refusal,
+    RepositoryId, Severity, Shard, Stage, StoreTime, Term, Ticket, ViewRef, WorkerId,
+};
+
+/// What the machine knows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// Repositories that were ever named in a command that was not refused.
+    pub repositories: BTreeMap<RepositoryId, Repository>,
+    /// Open cycles.
+    pub cycles: BTreeMap<CycleId, Cycle>,
+    /// Number of the next cycle.
+    pub next_cycle: u64,
+    /// Number of the next job.
+    pub next_job: u64,
+    /// Time of the last command that changed anything. Time never runs backwards here, whatever clocks do.
+    pub now: LogTime,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let (repositories, cycles) = (BTreeMap::new(), BTreeMap::new());
+        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0) }
+    }
+}
+
+/// One repository.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Repository {
+    /// Highest term ever seen here.
+    pub last_term: Term,
+    /// The lease, while it is held.
+    pub lease: Option<Lease>,
+    /// The open cycle.
+    pub open: Option<CycleId>,
+    /// How the last cycle that was to change something ended.
+    pub last_end: Option<CycleEnd>,
+    /// A cycle that was to change something began and has not come to its end: maintenance is due (S7).
+    pub due: bool,
+}
+
+/// The lease on a repository.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its term.
+    pub term: Term,
+    /// May act until, by the store's clock.
+    pub acts_until: StoreTime,
+    /// May act until, by the log's clock: as long after the confirmation as the store allowed after the write.
+    pub confirmed_until: LogTime,
+    /// When the store last confirmed it.
+    pub confirmed: LogTime,
+}
+
+/// Whether a cycle goes on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Phase {
+    /// It does.
+    Running,
+    /// Its plan needs a person's word (S5).
+    WaitingForWord,
+    /// It stops as soon as no batch is under way.
+    Stopping(Stop),
+    /// It waits to be resumed.
+    Parked,
+}
+
+/// An open cycle.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Cycle {
+    /// Number.
+    pub id: CycleId,
+    /// Repository.
+    pub repository: RepositoryId,
+    /// What was asked for.
+    pub options: CycleOptions,
+    /// Term that its orders are under.
+    pub term: Term,
+    /// When it was opened.
+    pub opened: LogTime,
+    /// Whether it goes on.
+    pub phase: Phase,
+    /// Present stage.
+    pub stage: Stage,
+    /// Jobs of the present stage.
+    pub jobs: BTreeMap<JobId, Job>,
+    /// Jobs of the stages before: attempt and worker that counted.
+    pub finished: BTreeMap<JobId, (u32, WorkerId)>,
+    /// What the stages before left in the exchange.
+    pub outputs: Vec<OutputRef>,
+    /// The view that the cycle works on, and when it was reported.
+    pub view: Option<(ViewRef, LogTime)>,
+    /// The store's time of the newest view that an approval named.
+    pub newest_view: StoreTime,
+    /// How stages are to be cut.
+    pub cuts: BTreeMap<Stage, Vec<Shard>>,
+    /// The plan that was made.
+    pub proposed: Option<(PlanDigest, PlanHeader)>,
+    /// The plan that was sealed.
+    pub sealed: Option<Sealed>,
+    /// Worst damage so far.
+    pub severity: Option<Severity>,
+}
+
+/// A sealed plan.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Sealed {
+    /// Its digest.
+    pub digest: PlanDigest,
+    /// Its header.
+    pub header: PlanHeader,
+}
+
+/// Where a job is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum JobStatus {
+    /// Offered at this time.
+    Open(LogTime),
+    /// A worker has it until then, unless it says that it is alive.
+    Claimed(WorkerId, LogTime),
+    /// Done, by this worker.
+    Done(WorkerId),
+    /// Given up; the cycle goes around it.
+    Quarantined,
+}
+
+/// A job of the present stage.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Job {
+    /// Number.
+    pub id: JobId,
+    /// Its part of the stage.
+    pub shard: Shard,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// Attempts that failed or were lost.
+    pub failures: u32,
+    /// Where it is.
+    pub status: JobStatus,
+    /// Its batches.
+    pub batches: Batches,
+}
+
+/// Batches of a job: in order, without gaps, one at a time.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Batches {
+    /// Number of the next.
+    pub next: u32,
+    /// Items that are done.
+    pub done: u64,
+    /// The one that was approved and has not ended.
+    pub outstanding: Option<Outstanding>,
+    /// The last that ended, so that a repeated word about it is known.
+    pub last: Option<Batch>,
+}
+
+/// A batch that was approved and has not ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Outstanding {
+    /// The approval.
+    pub approval: Approval,
+    /// Its worker failed, is gone, or does not know: it must be looked at again.
+    pub ambiguous: bool,
+}
+
+impl Job {
+    /// Whether nothing more comes of it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.status, JobStatus::Done(_) | JobStatus::Quarantined)
+    }
+}
+
+impl Cycle {
+    /// Whether a batch may be under way at `at`: approved, not ended, its worker not heard to fail, its deadline not over.
+    #[must_use]
+    pub fn acts_at(&self, at: LogTime) -> bool {
+        let acts = |o: &Outstanding| !o.ambiguous && o.approval.deadline >= at;
+        self.jobs.values().any(|job| job.batches.outstanding.as_ref().is_some_and(acts))
+    }
+
+    /// Whether the end of a batch is not known.
+    #[must_use]
+    pub fn has_outstanding(&self) -> bool {
+        self.jobs.values().any(|job| job.batches.outstanding.is_some())
+    }
+
+    /// Items that the present stage has to do.
+    #[must_use]
+    pub fn items(&self) -> u64 {
+        let work = self.sealed.as_ref().and_then(|sealed| sealed.header.work(self.stage));
+        if self.stage.is_deed() { work.map_or(0, |work| work.items) } else { 0 }
+    }
+
+    /// The order for a job of the present stage.
+    #[must_use]
+    pub fn spec(&self, job: &Job) -> JobSpec {
+        JobSpec {
+            id: job.id,
+            cycle: self.id,
+            repository: self.repository.clone(),
+            term: self.term,
+            stage: self.stage,
+            shard: job.shard.clone(),
+            attempt: job.attempt,
+            options: self.options,
+            inputs: self.outputs.clone(),
+            plan: self.plan_of_orders(),
+            done: job.batches.done,
+            batch: job.batches.outstanding.as_ref().map(|outstanding| outstanding.approval.batch),
+        }
+    }
+
+    /// The plan that orders carry: the sealed one, and for the check the one that it has to look at.
+    fn plan_of_orders(&self) -> Option<PlanDigest> {
+        match &self.sealed {
+            Some(sealed) => Some(sealed.digest),
+            None => self.proposed.as_ref().filter(|_| self.stage == Stage::Check).map(|(digest, _)| *digest),
+        }
+    }
+}
+
+impl State {
+    /// The order for an open job.
+    #[must_use]
+    pub fn spec(&self, cycle: CycleId, job: JobId) -> Option<JobSpec> {
+        let cycle = self.cycles.get(&cycle)?;
+        cycle.jobs.get(&job).map(|job| cycle.spec(job))
+    }
+
+    /// Whether the attempt goes on.
+    ///
+    /// # Errors
+    /// It is not the worker's any more.
+    pub fn directive(&self, ticket: &Ticket) -> Result<Directive, Refusal> {
+        let cycle = self.cycles.get(&ticket.cycle).ok_or(Refusal::UnknownCycle)?;
+        super::refuse::fence(cycle, ticket)?;
+        Ok(if cycle.phase == Phase::Running { Directive::Continue } else { Directive::Stop })
+    }
+
+    /// The open cycle of a repository.
+    #[must_use]
+    pub fn open_cycle(&self, repository: &RepositoryId) -> Option<&Cycle> {
+        self.cycles.get(&self.repositories.get(repository)?.open?)
+    }
+}

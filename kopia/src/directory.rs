@@ -1,1 +1,0 @@
-//! Directory objects: a strict streaming parser, fast for the field order that Kopia writes.

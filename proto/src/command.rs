@@ -1,0 +1,173 @@
+//! What is asked of the machine. These are what raft replicates, so they carry everything but the time.
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{BatchOutcome, BatchRequest};
+use crate::id::{CycleId, PlanDigest, RepositoryId, WorkerId};
+use crate::job::{OutputRef, Ticket};
+use crate::mode::CycleOptions;
+use crate::report::{Failure, JobReport, Progress};
+use crate::term::Term;
+use crate::time::StoreTime;
+
+/// What is asked of the machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// The lease object was written with this term (R3): act under it.
+    TakeLease {
+        /// Repository.
+        repository: RepositoryId,
+        /// Term in the object.
+        term: Term,
+        /// The object was as we left it, so that the term is the last one (R5).
+        kept: bool,
+        /// The store's clock at the write.
+        store_now: StoreTime,
+        /// May act until, by the store's clock.
+        acts_until: StoreTime,
+    },
+    /// The lease object was written again, and the store confirmed it.
+    RenewLease {
+        /// Repository.
+        repository: RepositoryId,
+        /// Term.
+        term: Term,
+        /// The store's clock at the write.
+        store_now: StoreTime,
+        /// May act until, by the store's clock.
+        acts_until: StoreTime,
+    },
+    /// The lease is gone: somebody else holds it, or it could not be renewed.
+    LoseLease {
+        /// Repository.
+        repository: RepositoryId,
+        /// Term.
+        term: Term,
+        /// Why.
+        reason: String,
+    },
+    /// The lease object says "free" now.
+    ReleaseLease {
+        /// Repository.
+        repository: RepositoryId,
+        /// Term.
+        term: Term,
+    },
+    /// Begin a cycle, or join an open one with equal options.
+    OpenCycle {
+        /// Repository.
+        repository: RepositoryId,
+        /// What for.
+        options: CycleOptions,
+    },
+    /// A worker takes a job.
+    ClaimJob {
+        /// Who and what.
+        ticket: Ticket,
+    },
+    /// A worker is still at it.
+    ReportProgress {
+        /// Who and what.
+        ticket: Ticket,
+        /// How far, if it knows.
+        progress: Option<Progress>,
+    },
+    /// A worker is done.
+    CompleteJob {
+        /// Who and what.
+        ticket: Ticket,
+        /// What it leaves.
+        report: Box<JobReport>,
+    },
+    /// A worker failed.
+    FailJob {
+        /// Who and what.
+        ticket: Ticket,
+        /// How.
+        failure: Failure,
+    },
+    /// A worker is gone (crashed, silent for too long).
+    LoseWorker {
+        /// Who.
+        worker: WorkerId,
+    },
+    /// A person's word for a plan that was refused by S5.
+    SealPlan {
+        /// Cycle.
+        cycle: CycleId,
+        /// The plan that the word is for.
+        plan: PlanDigest,
+        /// Up to so many percent may go.
+        allow_removing: u8,
+    },
+    /// A worker revived contents that a new snapshot needs: all that may be added to a sealed plan (R14).
+    AddRevivals {
+        /// Who and what.
+        ticket: Ticket,
+        /// Which contents.
+        revived: OutputRef,
+        /// Their packed bytes.
+        bytes: u64,
+    },
+    /// A worker wants to do a batch.
+    ApproveBatch {
+        /// Who and what.
+        ticket: Ticket,
+        /// Which batch, joined with which view.
+        request: BatchRequest,
+    },
+    /// A worker did a batch, or does not know.
+    BatchDone {
+        /// Who and what.
+        ticket: Ticket,
+        /// How it ended.
+        outcome: BatchOutcome,
+    },
+    /// Stop at the next batch boundary and keep the state (Ctrl-C).
+    ParkCycle {
+        /// Cycle.
+        cycle: CycleId,
+    },
+    /// Go on with a parked cycle.
+    ResumeCycle {
+        /// Cycle.
+        cycle: CycleId,
+    },
+    /// End a cycle without finishing it. It stays due.
+    AbortCycle {
+        /// Cycle.
+        cycle: CycleId,
+        /// Why.
+        reason: String,
+    },
+    /// Time has passed: look for claims and deadlines that ran out.
+    Tick,
+}
+
+impl Command {
+    /// Its name in records and messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::TakeLease { .. } => "take_lease",
+            Command::RenewLease { .. } => "renew_lease",
+            Command::LoseLease { .. } => "lose_lease",
+            Command::ReleaseLease { .. } => "release_lease",
+            Command::OpenCycle { .. } => "open_cycle",
+            Command::ClaimJob { .. } => "claim_job",
+            Command::ReportProgress { .. } => "report_progress",
+            Command::CompleteJob { .. } => "complete_job",
+            Command::FailJob { .. } => "fail_job",
+            Command::LoseWorker { .. } => "lose_worker",
+            Command::SealPlan { .. } => "seal_plan",
+            Command::AddRevivals { .. } => "add_revivals",
+            Command::ApproveBatch { .. } => "approve_batch",
+            Command::BatchDone { .. } => "batch_done",
+            Command::ParkCycle { .. } => "park_cycle",
+            Command::ResumeCycle { .. } => "resume_cycle",
+            Command::AbortCycle { .. } => "abort_cycle",
+            Command::Tick => "tick",
+        }
+    }
+}

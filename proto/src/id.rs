@@ -1,0 +1,188 @@
+//! Typed names. A repository is its unique ID together with the store it lies in (R6), never a URL.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// Longest unique ID that is believed, in hexadecimal digits (Kopia writes 64).
+pub const UNIQUE_ID_DIGITS_MAX: usize = 128;
+/// Longest name of a worker, in bytes.
+pub const WORKER_ID_BYTES_MAX: usize = 128;
+
+/// Text that is not an ID of this kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {what}")]
+pub struct BadId {
+    /// The text.
+    pub text: String,
+    /// What it should have been.
+    pub what: &'static str,
+}
+
+fn is_hex(text: &str, digits_max: usize) -> bool {
+    !text.is_empty()
+        && text.len() <= digits_max
+        && text.len().is_multiple_of(2)
+        && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes the text if it has the right shape.
+            ///
+            /// # Errors
+            /// [`BadId`] otherwise.
+            pub fn new(text: impl Into<String>) -> Result<Self, BadId> {
+                let text = text.into();
+                let valid: fn(&str) -> bool = $valid;
+                if valid(&text) { Ok(Self(text)) } else { Err(BadId { text, what: $what }) }
+            }
+
+            /// As text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = BadId;
+
+            fn try_from(text: String) -> Result<Self, BadId> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = BadId;
+
+            fn from_str(text: &str) -> Result<Self, BadId> {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_id! {
+    /// Kopia's unique ID, lower-case hexadecimal.
+    UniqueId, "a unique ID in lower-case hexadecimal", |text| is_hex(text, UNIQUE_ID_DIGITS_MAX)
+}
+text_id! {
+    /// The random ID of a store that Verger's lease holds: 32 lower-case hexadecimal digits.
+    StoreId, "a store ID of 32 lower-case hexadecimal digits", |text| text.len() == 32 && is_hex(text, 32)
+}
+text_id! {
+    /// A worker: printable, without spaces, at most 128 bytes.
+    WorkerId, "a worker's name", |text| {
+        !text.is_empty() && text.len() <= WORKER_ID_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic())
+    }
+}
+
+/// One repository in one store. Its text, `<unique>-<store>`, is safe as the name of a folder.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RepositoryId {
+    /// Kopia's unique ID; copies share it.
+    pub unique: UniqueId,
+    /// The store it lies in.
+    pub store: StoreId,
+}
+
+impl fmt::Display for RepositoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.unique, self.store)
+    }
+}
+
+impl fmt::Debug for RepositoryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for RepositoryId {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let bad = || BadId { text: text.to_owned(), what: "a repository ID (<unique ID>-<store ID>)" };
+        let (unique, store) = text.split_once('-').ok_or_else(bad)?;
+        Ok(Self { unique: unique.parse()?, store: store.parse()? })
+    }
+}
+
+macro_rules! number_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+number_id! {
+    /// A cycle, counted from 1 by the machine.
+    CycleId
+}
+number_id! {
+    /// A job, counted from 1 by the machine; the same over all attempts.
+    JobId
+}
+
+/// Digest of a plan's header, which holds the digest of its body.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlanDigest(pub Digest);
+
+impl fmt::Display for PlanDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_reads_back_and_no_path_gets_in() {
+        let id: RepositoryId = format!("{}-{}", "ab".repeat(32), "01".repeat(16)).parse().unwrap();
+        assert_eq!(id.to_string().parse::<RepositoryId>().unwrap(), id);
+        for text in ["", "ab", "../x-00", "ab-/etc", "AB-00112233445566778899aabbccddeeff"] {
+            assert!(text.parse::<RepositoryId>().is_err(), "{text}");
+        }
+        assert!(serde_json::from_str::<UniqueId>("\"../up\"").is_err(), "reading a record checks the shape, too");
+        assert!(WorkerId::new("two words").is_err());
+    }
+}

@@ -1,0 +1,98 @@
+//! The YAML configuration file: the long flags' names as keys, unknown ones refused.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use verger_kopia::{Error, ErrorKind, Result};
+
+use super::raw::{EngineArgs, RepositoryArgs};
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct File {
+    /// Which repository, and how to reach it.
+    pub repository: RepositoryArgs,
+    /// Limits and state.
+    pub engine: EngineArgs,
+}
+
+/// Reads the configuration file at `path`.
+///
+/// # Errors
+/// `Usage` if it cannot be read, is not YAML, or has a key that Verger does not know.
+pub fn read(path: &Path) -> Result<File> {
+    let step = || format!("read configuration file {}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| Error::new(ErrorKind::Usage, step()).with_source(e))?;
+    if text.trim().is_empty() {
+        return Ok(File::default());
+    }
+    serde_saphyr::from_str(&text).map_err(|e| Error::new(ErrorKind::Usage, step()).with_source(e.to_string()))
+}
+
+impl RepositoryArgs {
+    /// Fills what neither flag nor environment gave.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            repository: self.repository.or(file.repository),
+            config_file: self.config_file.or(file.config_file),
+            password_env: self.password_env.or(file.password_env),
+            password_file: self.password_file.or(file.password_file),
+            s3_endpoint: self.s3_endpoint.or(file.s3_endpoint),
+            s3_region: self.s3_region.or(file.s3_region),
+            root_ca_pem_path: self.root_ca_pem_path.or(file.root_ca_pem_path),
+            disable_tls_verification: self.disable_tls_verification || file.disable_tls_verification,
+        }
+    }
+}
+
+impl EngineArgs {
+    /// Fills what neither flag nor environment gave.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            memory_limit: self.memory_limit.or(file.memory_limit),
+            parallel: self.parallel.or(file.parallel),
+            download_bytes_per_second: self.download_bytes_per_second.or(file.download_bytes_per_second),
+            upload_bytes_per_second: self.upload_bytes_per_second.or(file.upload_bytes_per_second),
+            requests_per_second: self.requests_per_second.or(file.requests_per_second),
+            state_dir: self.state_dir.or(file.state_dir),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<File> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("verger.yaml");
+        std::fs::write(&path, text).unwrap();
+        read(&path)
+    }
+
+    #[test]
+    fn keys_are_the_flags_names() {
+        let file = parse("repository:\n  repository: s3://b/p/\n  password-env: X\nengine:\n  memory-limit: 1GiB\n").unwrap();
+        assert_eq!(file.repository.repository.as_deref(), Some("s3://b/p/"));
+        assert_eq!(file.engine.memory_limit.as_deref(), Some("1GiB"));
+    }
+
+    #[test]
+    fn unknown_keys_and_broken_files_are_refused() {
+        for text in ["repository:\n  pasword-env: X\n", "engines: {}\n", "a: [\n", "engine: 3\n"] {
+            assert_eq!(parse(text).unwrap_err().kind(), ErrorKind::Usage, "{text}");
+        }
+        assert!(parse("").is_ok());
+    }
+
+    #[test]
+    fn flags_come_before_the_file() {
+        let flag = EngineArgs { parallel: Some(3), ..EngineArgs::default() };
+        let file = EngineArgs { parallel: Some(9), memory_limit: Some("1GB".into()), ..EngineArgs::default() };
+        let both = flag.or(file);
+        assert_eq!((both.parallel, both.memory_limit.as_deref()), (Some(3), Some("1GB")));
+    }
+}

@@ -1,0 +1,10 @@
+//! Settings: flags before environment before file. This folder is the only reader of environment and files.
+
+pub mod connection;
+pub mod file;
+pub mod identity;
+pub mod raw;
+pub mod resolve;
+
+pub use raw::{EngineArgs, RepositoryArgs};
+pub use resolve::{Engine, Target};

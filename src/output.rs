@@ -1,0 +1,101 @@
+//! Standard output and standard error: one document for programs, text for people.
+//!
+//! With `--json`, standard output is exactly one document; everything else goes to standard error, whose last line is the message.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+use verger_kopia::{Error, ErrorKind, Result};
+
+/// Where results go and in which form.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// One JSON document instead of text.
+    pub json: bool,
+    /// No progress, no notes: only results and errors.
+    pub quiet: bool,
+}
+
+impl Output {
+    /// Prints one JSON document.
+    ///
+    /// # Errors
+    /// `Internal` if standard output is closed.
+    pub fn document<T: Serialize>(self, value: &T) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        let result = serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from);
+        result.and_then(|()| writeln!(out)).and_then(|()| out.flush()).map_err(closed)
+    }
+
+    /// Prints a line of a result for people.
+    ///
+    /// # Errors
+    /// `Internal` if standard output is closed.
+    pub fn line(self, text: impl AsRef<str>) -> Result<()> {
+        writeln!(std::io::stdout().lock(), "{}", text.as_ref()).map_err(closed)
+    }
+
+    /// Prints raw bytes of a result.
+    ///
+    /// # Errors
+    /// `Internal` if standard output is closed.
+    pub fn bytes(self, data: &[u8]) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(data).and_then(|()| out.flush()).map_err(closed)
+    }
+
+    /// Prints a note for people on standard error.
+    pub fn note(self, text: impl AsRef<str>) {
+        if !self.quiet {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+}
+
+fn closed(error: std::io::Error) -> Error {
+    let kind = if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
+    Error::new(kind, "write to standard output").with_source(error)
+}
+
+/// Prints a failure as the last line of standard error: what, why, and the fix.
+pub fn failure(error: &Error) {
+    match error.fix() {
+        Some(fix) => eprintln!("verger: {}. {fix}", error.chain().trim_end_matches('.')),
+        None => eprintln!("verger: {}", error.chain()),
+    }
+}
+
+/// Whether standard error is a terminal.
+#[must_use]
+pub fn is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Bytes as Kopia prints them: decimal units with one decimal, the next unit from 0.9 of it on.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KB", "MB", "GB", "TB", "PB"];
+    #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 900.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let text = if unit == 0 { format!("{value:.0}") } else { format!("{value:.1}") };
+    format!("{} {}", text.trim_end_matches(".0"), UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_switch_units_where_kopia_does() {
+        for (count, text) in [(0, "0 B"), (899, "899 B"), (900, "0.9 KB"), (899_999, "900 KB"), (900_000, "0.9 MB"), (20_971_520, "21 MB"), (1_500_000, "1.5 MB")] {
+            assert_eq!(bytes(count), text);
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The lease object `verger.lease` in the store (R3-R6): one maintainer at a time among all that share nothing but the store.
+//!
+//! A store cannot refuse writes to other keys, so overlap is excluded by waiting: the holder writes until when it acts,
+//! and who comes next waits that out, unless the lease was released.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use verger_kopia::clock::{Clock, Timestamp};
+use verger_kopia::storage::{BlobId, BlobMetadata, ByteRange, Condition, ETag, PutOptions, Storage};
+use verger_kopia::{Error, ErrorKind, Result};
+
+/// Name of the object.
+pub const LEASE: &str = "verger.lease";
+/// Default time after which a lease that is not renewed has expired.
+pub const TTL_DEFAULT: Duration = Duration::from_secs(600);
+/// Least time to live, and the wait after taking over from a holder that is proven dead.
+pub const TTL_MIN: Duration = Duration::from_secs(180);
+/// A holder never announces to act longer than this ahead.
+pub const ACTS_MAX: Duration = Duration::from_secs(120);
+
+/// The lock file of a holder's state directory: a free lock proves a holder dead only if the lease names this very file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LockFile {
+    /// Random ID inside the file.
+    pub id: String,
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Host.
+    pub host: String,
+    /// Boot ID of the host.
+    pub boot: String,
+}
+
+/// The object's body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseBody {
+    /// Version of this shape: 1.
+    pub version: u32,
+    /// Kopia's unique ID, hex.
+    pub unique_id: String,
+    /// Random ID of the store, minted by the first holder that saw no lease for its address.
+    pub store_id: String,
+    /// Address that it was written for.
+    pub address: String,
+    /// Who holds it: a fleet's identity or `user@host`.
+    pub holder: String,
+    /// The holder's lock file.
+    pub lock: Option<LockFile>,
+    /// Fencing number: only grows.
+    pub term: u64,
+    /// The holder has no request under way and none will come.
+    pub free: bool,
+    /// Until when the holder may act, by the store's clock.
+    pub acts_until: Timestamp,
+    /// Seconds after which it has expired unless written again.
+    pub ttl_seconds: u64,
+}
+
+/// Who wants the lease, and how.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Kopia's unique ID, hex.
+    pub unique_id: String,
+    /// Identity for people.
+    pub holder: String,
+    /// Our own lock file, held by this process.
+    pub lock: Option<LockFile>,
+    /// Time to live; never below [`TTL_MIN`].
+    pub ttl: Duration,
+    /// Last term known here, 0 if none: a remembered lease that is gone is waited for.
+    pub last_term: u64,
+    /// The process holds `verger.lock` of a local disk: nobody else acts.
+    pub local_lock: bool,
+    /// No other maintainer exists, by a person's word: conditional writes are not needed.
+    pub exclusive: bool,
+    /// Wait for a foreign lease to end instead of failing.
+    pub wait: bool,
+}
+
+/// A held lease.
+pub struct Lease {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    body: LeaseBody,
+    etag: Option<ETag>,
+    conditional: bool,
+    /// Nothing may be approved before this, by the clock since boot.
+    approves_from: Duration,
+}
+
+impl Lease {
+    /// Takes the lease. `notice` is told what is being waited for and how long.
+    ///
+    /// # Errors
+    /// `Locked` if somebody holds it and `wait` is not set; `Unsupported` without conditional writes and `exclusive`;
+    /// `Damaged` if the object cannot be read as a lease; storage errors.
+    pub fn acquire(
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        request: &Request,
+        notice: &mut dyn FnMut(&str, Duration),
+    ) -> Result<Self> {
+        let conditional = storage.capabilities().conditional_writes;
+        if !conditional && !request.exclusive && !request.local_lock {
+            return Err(Error::unsupported(format!(
+                "{} has no conditional writes, so two maintainers cannot exclude each other",
+                storage.address()
+            ))
+            .with_fix("If no one else maintains this repository, say so with --exclusive"));
+        }
+        let mut watched: Option<(ETag, Duration)> = None;
+        loop {
+            let found = read(&*storage)?;
+            let standing = judge(&*storage, &*clock, request, found.as_ref(), &mut watched)?;
+            match standing {
+                Standing::Open(wait) => match take(&storage, &clock, request, found, conditional, wait) {
+                    Err(e) if e.kind() == ErrorKind::PreconditionFailed => {}
+                    taken => {
+                        if !wait.is_zero() {
+                            notice("the last holder did not release the lease; its requests are waited out", wait);
+                        }
+                        return taken;
+                    }
+                },
+                Standing::Held { holder, left } => {
+                    if !request.wait {
+                        return Err(Error::new(
+                            ErrorKind::Locked,
+                            format!("{holder} holds the lease of {} for up to {} s more", storage.address(), left.as_secs()),
+                        )
+                        .with_fix("Use --wait to wait for it"));
+                    }
+                    let pause = left.clamp(Duration::from_secs(1), Duration::from_secs(15));
+                    notice(&format!("waiting for the lease that {holder} holds"), left);
+                    clock.sleep(pause);
+                }
+            }
+        }
+    }
+
+    /// The fencing number.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.body.term
+    }
+
+    /// The body as last written.
+    #[must_use]
+    pub fn body(&self) -> &LeaseBody {
+        &self.body
+    }
+
+    /// How long nothing may be approved yet.
+    #[must_use]
+    pub fn approvals_wait(&self) -> Duration {
+        self.approves_from.saturating_sub(self.clock.since_boot())
+    }
+
+    /// Announces to act until [`ACTS_MAX`] after `store_now`, unless what was announced still covers half of that. Returns whether
+    /// it was written.
+    ///
+    /// # Errors
+    /// `Locked` if the lease is not ours any more; storage errors (then nothing may be approved).
+    pub fn cover(&mut self, store_now: Timestamp) -> Result<bool> {
+        if self.body.acts_until >= store_now + ACTS_MAX / 2 {
+            return Ok(false);
+        }
+        let mut body = self.body.clone();
+        body.acts_until = store_now + ACTS_MAX;
+        body.free = false;
+        self.write(body)?;
+        Ok(true)
+    }
+
+    /// Writes "free": no request is under way and none will come. The object stays, so that terms last.
+    ///
+    /// # Errors
+    /// `Locked` if it is not ours any more; storage errors.
+    pub fn release(mut self) -> Result<()> {
+        let mut body = self.body.clone();
+        body.free = true;
+        self.write(body)
+    }
+
+    fn write(&mut self, body: LeaseBody) -> Result<()> {
+        let condition = match (&self.etag, self.conditional) {
+            (Some(etag), true) => Condition::IfMatch(etag.clone()),
+            _ => Condition::Always,
+        };
+        let etag = put(&*self.storage, &body, condition).map_err(|e| match e.kind() {
+            ErrorKind::PreconditionFailed => {
+                e.into_kind(ErrorKind::Locked).at("renew the lease: another maintainer took it over")
+            }
+            _ => e.at("renew the lease"),
+        })?;
+        self.etag = etag;
+        self.body = body;
+        Ok(())
+    }
+}
+
+/// Tells whoever leads that the store confirmed a renewal: (the store's time, acts until).
+pub type Confirm = Box<dyn Fn(Timestamp, Timestamp) -> Result<()> + Send + Sync>;
+
+/// A held lease, shared by the deeds of a process; approvals need the last confirmed renewal (R5).
+pub struct LeaseKeeper {
+    lease: Mutex<Lease>,
+    confirm: Confirm,
+}
+
+impl LeaseKeeper {
+    /// Keeps `lease` and tells of each renewal.
+    #[must_use]
+    pub fn new(lease: Lease, confirm: Confirm) -> Self {
+        Self { lease: Mutex::new(lease), confirm }
+    }
+
+    /// As [`Lease::cover`]; a renewal is confirmed to whoever leads before this returns.
+    ///
+    /// # Errors
+    /// As [`Lease::cover`]; what the confirmation says.
+    pub fn cover(&self, store_now: Timestamp) -> Result<()> {
+        let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
+        if lease.cover(store_now)? {
+            (self.confirm)(store_now, lease.body.acts_until)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Lease::approvals_wait`].
+    #[must_use]
+    pub fn approvals_wait(&self) -> Duration {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner).approvals_wait()
+    }
+
+    /// The lease itself, to release it.
+    #[must_use]
+    pub fn into_lease(self) -> Lease {
+        self.lease.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a lease object says to somebody who wants it.
+enum Standing {
+    /// It may be taken; nothing may be approved for this long.
+    Open(Duration),
+    /// Somebody holds it for up to this long.
+    Held { holder: String, left: Duration },
+}
+
+fn judge(
+    storage: &dyn Storage,
+    clock: &dyn Clock,
+    request: &Request,
+    found: Option<&(BlobMetadata, LeaseBody)>,
+    watched: &mut Option<(ETag, Duration)>,
+) -> Result<Standing> {
+    let Some((blob, body)) = found else {
+        // A lease that is remembered and gone may have been removed under its holder (R6).
+        let wait = if request.last_term > 0 && !request.local_lock { TTL_MIN } else { Duration::ZERO };
+        return Ok(Standing::Open(wait));
+    };
+    if body.unique_id != request.unique_id {
+        return Err(Error::new(
+            ErrorKind::Locked,
+            format!("the lease object in {} belongs to another repository ({})", storage.address(), body.unique_id),
+        )
+        .with_fix(format!("If another repository was removed from here, delete the object {LEASE}")));
+    }
+    // On a local disk the lock is the whole truth: free means that nobody acts.
+    if body.free || request.local_lock {
+        return Ok(Standing::Open(Duration::ZERO));
+    }
+    let ttl = Duration::from_secs(body.ttl_seconds).max(TTL_MIN);
+    let age = Duration::try_from(storage.now()?.duration_since(blob.timestamp)).unwrap_or_default();
+    if age > ttl {
+        return Ok(Standing::Open(Duration::ZERO));
+    }
+    if request.lock.is_some() && body.lock == request.lock {
+        // Our own holder, proven dead by the lock that we hold now; its last requests may still be under way.
+        return Ok(Standing::Open(TTL_MIN));
+    }
+    let now = clock.since_boot();
+    let identity = blob.etag.clone().unwrap_or_else(|| ETag(blob.timestamp.to_string()));
+    match watched {
+        Some((seen, since)) if *seen == identity => {
+            if now.saturating_sub(*since) > ttl {
+                return Ok(Standing::Open(Duration::ZERO));
+            }
+        }
+        _ => *watched = Some((identity, now)),
+    }
+    Ok(Standing::Held { holder: body.holder.clone(), left: ttl.saturating_sub(age) })
+}
+
+fn take(
+    storage: &Arc<dyn Storage>,
+    clock: &Arc<dyn Clock>,
+    request: &Request,
+    found: Option<(BlobMetadata, LeaseBody)>,
+    conditional: bool,
+    wait: Duration,
+) -> Result<Lease> {
+    let address = storage.address();
+    let before = found.as_ref().map(|(_, body)| body);
+    let store_id = before.filter(|body| body.address == address).map(|body| body.store_id.clone());
+    let body = LeaseBody {
+        version: 1,
+        unique_id: request.unique_id.clone(),
+        store_id: store_id.unwrap_or_else(|| format!("{:032x}", rand::rng().random::<u128>())),
+        address,
+        holder: request.holder.clone(),
+        lock: request.lock.clone(),
+        term: before.map_or(0, |body| body.term).max(request.last_term) + 1,
+        free: false,
+        acts_until: storage.now()? + ACTS_MAX,
+        ttl_seconds: request.ttl.max(TTL_MIN).as_secs(),
+    };
+    let condition = match (conditional, found) {
+        (false, _) => Condition::Always,
+        (true, None) => Condition::IfAbsent,
+        (true, Some((blob, _))) => match blob.etag {
+            Some(etag) => Condition::IfMatch(etag),
+            None => return Err(Error::unsupported("take the lease: the store gives no ETags")),
+        },
+    };
+    let etag = put(&**storage, &body, condition)?;
+    let approves_from = clock.since_boot() + wait;
+    Ok(Lease { storage: storage.clone(), clock: clock.clone(), body, etag, conditional, approves_from })
+}
+
+/// Reads the lease object; `None` if there is none.
+///
+/// # Errors
+/// `Damaged` if it is there but not a lease; storage errors.
+pub fn read(storage: &dyn Storage) -> Result<Option<(BlobMetadata, LeaseBody)>> {
+    let id = BlobId::from(LEASE);
+    // The identity is asked first: a body read after it can only be newer, and then the conditional write fails.
+    let absent_is_none = |e: Error| if e.kind() == ErrorKind::NotFound { Ok(None) } else { Err(e) };
+    let blob = match storage.head(&id) {
+        Ok(blob) => blob,
+        Err(e) => return absent_is_none(e),
+    };
+    let data = match storage.get(&id, ByteRange::All) {
+        Ok(data) => data,
+        Err(e) => return absent_is_none(e),
+    };
+    let body = serde_json::from_slice(&data).map_err(|e| {
+        Error::damaged(format!("read the lease object {LEASE} in {}", storage.address()))
+            .with_source(e)
+            .with_fix("Make sure that no other maintainer runs, then delete that object")
+    })?;
+    Ok(Some((blob, body)))
+}
+
+fn put(storage: &dyn Storage, body: &LeaseBody, condition: Condition) -> Result<Option<ETag>> {
+    let id = BlobId::from(LEASE);
+    let data = serde_json::to_vec_pretty(body)
+        .map_err(|e| Error::new(ErrorKind::Internal, "write the lease object").with_source(e))?;
+    let receipt = storage.put(&id, Bytes::from(data), &PutOptions { condition, ..PutOptions::default() })?;
+    match receipt.etag {
+        Some(etag) => Ok(Some(etag)),
+        None => Ok(storage.head(&id)?.etag),
+    }
+}

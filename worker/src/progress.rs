@@ -1,0 +1,130 @@
+//! What a task tells about how far it is, and how it is told to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use verger_kopia::error::{Error, ErrorKind, Result};
+
+/// What is being counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Blobs of any kind.
+    Blobs,
+    /// Contents.
+    Contents,
+    /// Packed bytes.
+    Bytes,
+    /// Directories and seek tables.
+    Objects,
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// Stage: `survey`, `scan`, `solve`, …
+    pub stage: &'static str,
+    /// Done so far.
+    pub done: u64,
+    /// All there is to do, if known.
+    pub total: Option<u64>,
+    /// Of what.
+    pub unit: Unit,
+}
+
+/// Hears how far a task is. Called from several threads, often, but never once a content.
+pub trait Progress: Send + Sync {
+    /// One more step is done.
+    fn step(&self, step: Step);
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn step(&self, _: Step) {}
+}
+
+/// Counts the work of one stage across threads.
+pub struct Meter<'a> {
+    progress: &'a dyn Progress,
+    stage: &'static str,
+    done: AtomicU64,
+    total: Option<u64>,
+    unit: Unit,
+}
+
+impl<'a> Meter<'a> {
+    /// Starts a stage and says so.
+    pub fn start(progress: &'a dyn Progress, stage: &'static str, total: Option<u64>, unit: Unit) -> Self {
+        progress.step(Step { stage, done: 0, total, unit });
+        Self { progress, stage, done: AtomicU64::new(0), total, unit }
+    }
+
+    /// `more` are done.
+    pub fn add(&self, more: u64) {
+        let done = self.done.fetch_add(more, Ordering::Relaxed).saturating_add(more);
+        self.progress.step(Step { stage: self.stage, done, total: self.total, unit: self.unit });
+    }
+}
+
+/// A wish to stop, shared by everyone who should. Tasks look at it between requests.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Asks everyone to stop.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Goes on, unless somebody asked.
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub fn check(&self) -> Result<()> {
+        if self.is_asked() {
+            return Err(Error::new(ErrorKind::Interrupted, "stopped on request before anything was changed"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Step>>);
+    impl Progress for Heard {
+        fn step(&self, step: Step) {
+            self.0.lock().unwrap().push(step);
+        }
+    }
+
+    #[test]
+    fn a_meter_adds_up_from_zero_to_total() {
+        let heard = Heard::default();
+        let meter = Meter::start(&heard, "scan", Some(5), Unit::Bytes);
+        meter.add(2);
+        meter.add(3);
+        let done: Vec<_> = heard.0.lock().unwrap().iter().map(|step| (step.done, step.total)).collect();
+        assert_eq!(done, [(0, Some(5)), (2, Some(5)), (5, Some(5))]);
+    }
+
+    #[test]
+    fn a_stop_reaches_every_clone() {
+        let stop = Stop::default();
+        let other = stop.clone();
+        assert!(other.check().is_ok());
+        stop.ask();
+        assert_eq!(other.check().unwrap_err().kind(), ErrorKind::Interrupted);
+    }
+}

@@ -1,0 +1,243 @@
+//! Does the jobs of one cycle in one process: a job's specification in, a report out.
+//!
+//! What a stage found is kept for the stages after it (small stays simple): the view is read once, and nothing is looked up again.
+
+mod begin;
+mod deeds;
+mod header;
+mod reading;
+mod records;
+
+use std::sync::Arc;
+
+use verger_kopia::clock::Timestamp;
+use verger_kopia::index_set::IndexView;
+use verger_kopia::maintenance::Margins;
+use verger_kopia::maintenance::rules::plan::{Mode, PlanBody};
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::control::Control;
+use verger_proto::id::WorkerId;
+use verger_proto::job::{JobSpec, ViewRef};
+use verger_proto::report::{Damage, Failure, FailureKind, JobReport, Outcome};
+use verger_proto::stage::Stage;
+
+use crate::bucket_lease::LeaseKeeper;
+use crate::evidence::Evidence;
+use crate::task::deed::{Deeds, Position};
+use crate::task::guard::Guard;
+use crate::task::record::ScheduleFile;
+use crate::task::rewrite::Copied;
+use crate::task::revive::OpenSession;
+use crate::task::solve::Used;
+use crate::task::summary::Summaries;
+use crate::task::survey::Survey;
+use crate::workspace::Workspace;
+
+pub use records::Figures;
+
+/// What a cycle is to be like, beyond what the machine knows of it.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// Quick or full.
+    pub mode: Mode,
+    /// Waits.
+    pub margins: Margins,
+    /// Percentage that the plan may remove (S5), for the check's notes.
+    pub allow_removing: Option<u8>,
+    /// Next times are set by this cycle (not by a dry run).
+    pub dry_run: bool,
+}
+
+/// The cycle that this worker works on.
+pub struct Work<'a> {
+    workspace: Workspace,
+    control: &'a dyn Control,
+    worker: WorkerId,
+    choice: Choice,
+    lease: Option<&'a LeaseKeeper>,
+    evidence: Evidence,
+    schedule: ScheduleFile,
+    /// A view from before the start, used again if the index is still the same.
+    earlier: Option<Arc<IndexView>>,
+    /// Start that the history will show for snapshot GC, by this machine's clock.
+    gc_started: Timestamp,
+    survey: Option<Arc<Survey>>,
+    view: Option<ViewRef>,
+    summaries: Option<Summaries>,
+    used: Option<Arc<Used>>,
+    plan: Option<Arc<PlanBody>>,
+    guard: Option<Guard>,
+    copied: Option<(Copied, Option<OpenSession>)>,
+    figures: Figures,
+    damages: Vec<Damage>,
+}
+
+impl<'a> Work<'a> {
+    /// A worker for one cycle. `lease` is `None` for dry runs, which change nothing.
+    pub fn new(
+        workspace: Workspace,
+        control: &'a dyn Control,
+        worker: WorkerId,
+        choice: Choice,
+        lease: Option<&'a LeaseKeeper>,
+        evidence: Evidence,
+        schedule: ScheduleFile,
+        earlier: Option<Arc<IndexView>>,
+    ) -> Self {
+        let gc_started = workspace.repository.clock().now();
+        Self {
+            workspace,
+            control,
+            worker,
+            choice,
+            lease,
+            evidence,
+            schedule,
+            earlier,
+            gc_started,
+            survey: None,
+            view: None,
+            summaries: None,
+            used: None,
+            plan: None,
+            guard: None,
+            copied: None,
+            figures: Figures::default(),
+            damages: Vec::new(),
+        }
+    }
+
+    /// Figures of Kopia's tasks that ran.
+    #[must_use]
+    pub fn figures(&self) -> &Figures {
+        &self.figures
+    }
+
+    /// The plan, once there is one.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Arc<PlanBody>> {
+        self.plan.as_ref()
+    }
+
+    /// The survey, once it was made.
+    #[must_use]
+    pub fn survey(&self) -> Option<&Arc<Survey>> {
+        self.survey.as_ref()
+    }
+
+    /// What could not be read.
+    #[must_use]
+    pub fn damages(&self) -> &[Damage] {
+        &self.damages
+    }
+
+    /// Does one job. A failure is in the report; deeds that failed are not tried again in this cycle, since only a fresh view
+    /// shows what became of them.
+    pub fn run(&mut self, spec: &JobSpec) -> JobReport {
+        if spec.attempt > 1 && spec.stage.is_deed() {
+            let text = "a deed was interrupted; the next cycle looks at what became of it".to_owned();
+            return JobReport::failed(FailureKind::Interrupted, text, false);
+        }
+        let done = match spec.stage {
+            Stage::Survey => self.take_stock(spec),
+            Stage::Scan => self.scan(),
+            Stage::Solve => self.solve(),
+            Stage::Sweep => Ok(JobReport::done(Vec::new())),
+            Stage::Plan => self.make_plan(spec),
+            Stage::Check => self.check_plan(spec),
+            stage => self.deed(spec, stage),
+        };
+        done.unwrap_or_else(|error| JobReport::new(Outcome::Failed(failure(&error, spec.stage))))
+    }
+
+    fn taken_stock(&self) -> Result<Arc<Survey>> {
+        self.survey.clone().ok_or_else(|| out_of_order("survey"))
+    }
+
+    fn planned(&self) -> Result<Arc<PlanBody>> {
+        self.plan.clone().ok_or_else(|| out_of_order("plan"))
+    }
+
+    fn deeds(&mut self, spec: &JobSpec) -> Result<Deeds<'_>> {
+        let lease = self.lease.ok_or_else(|| out_of_order("lease"))?;
+        Ok(Deeds {
+            workspace: &self.workspace,
+            control: self.control,
+            ticket: spec.ticket(&self.worker),
+            plan: spec.plan,
+            guard: self.guard.as_mut().ok_or_else(|| out_of_order("plan"))?,
+            schedule: &mut self.schedule,
+            lease,
+            evidence: &mut self.evidence,
+            position: Position::default(),
+        })
+    }
+}
+
+fn out_of_order(what: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("a job came before the {what} that it needs"))
+}
+
+/// A failure as the machine and the ledger keep it.
+#[must_use]
+pub fn failure(error: &Error, stage: Stage) -> Failure {
+    let text = match error.fix() {
+        Some(fix) => format!("{}. {fix}", error.chain().trim_end_matches('.')),
+        None => error.chain(),
+    };
+    // A deed whose answer did not come is for the next cycle's fresh view; the storage layer has retried what it may.
+    let retryable = error.is_retryable() && stage.is_repeatable();
+    Failure { kind: failure_kind(error.kind()), text, retryable }
+}
+
+fn failure_kind(kind: ErrorKind) -> FailureKind {
+    match kind {
+        ErrorKind::Usage => FailureKind::Usage,
+        ErrorKind::NotARepository => FailureKind::NotARepository,
+        ErrorKind::NotFound => FailureKind::NotFound,
+        ErrorKind::Locked => FailureKind::Locked,
+        ErrorKind::WrongPassword => FailureKind::WrongPassword,
+        ErrorKind::NotOwner => FailureKind::NotOwner,
+        ErrorKind::Unsupported => FailureKind::Unsupported,
+        ErrorKind::PlanRefused => FailureKind::PlanRefused,
+        ErrorKind::Damaged => FailureKind::Damaged,
+        ErrorKind::UpgradeInProgress => FailureKind::UpgradeInProgress,
+        ErrorKind::Clock => FailureKind::Clock,
+        ErrorKind::Permission => FailureKind::Permission,
+        ErrorKind::ForeignMaintenance => FailureKind::ForeignMaintenance,
+        ErrorKind::StoreUnavailable => FailureKind::StoreUnavailable,
+        ErrorKind::PreconditionFailed => FailureKind::PreconditionFailed,
+        ErrorKind::DiskFull => FailureKind::DiskFull,
+        ErrorKind::MemoryLimit => FailureKind::MemoryLimit,
+        ErrorKind::DeadlinePassed => FailureKind::DeadlinePassed,
+        ErrorKind::Interrupted => FailureKind::Interrupted,
+        _ => FailureKind::Internal,
+    }
+}
+
+/// The library's kind of a recorded failure, for exit codes.
+#[must_use]
+pub fn error_kind(kind: FailureKind) -> ErrorKind {
+    match kind {
+        FailureKind::Internal => ErrorKind::Internal,
+        FailureKind::Usage => ErrorKind::Usage,
+        FailureKind::NotARepository => ErrorKind::NotARepository,
+        FailureKind::NotFound => ErrorKind::NotFound,
+        FailureKind::Locked => ErrorKind::Locked,
+        FailureKind::WrongPassword => ErrorKind::WrongPassword,
+        FailureKind::NotOwner => ErrorKind::NotOwner,
+        FailureKind::Unsupported => ErrorKind::Unsupported,
+        FailureKind::PlanRefused => ErrorKind::PlanRefused,
+        FailureKind::Damaged => ErrorKind::Damaged,
+        FailureKind::UpgradeInProgress => ErrorKind::UpgradeInProgress,
+        FailureKind::Clock => ErrorKind::Clock,
+        FailureKind::Permission => ErrorKind::Permission,
+        FailureKind::ForeignMaintenance => ErrorKind::ForeignMaintenance,
+        FailureKind::StoreUnavailable => ErrorKind::StoreUnavailable,
+        FailureKind::PreconditionFailed => ErrorKind::PreconditionFailed,
+        FailureKind::DiskFull => ErrorKind::DiskFull,
+        FailureKind::MemoryLimit => ErrorKind::MemoryLimit,
+        FailureKind::DeadlinePassed => ErrorKind::DeadlinePassed,
+        FailureKind::Interrupted => ErrorKind::Interrupted,
+    }
+}

@@ -1,0 +1,182 @@
+//! The index lane: compacts and advances epochs, cleans what newer blobs replace; with the legacy index, compacts it and deletes
+//! in three settled steps what was replaced.
+
+use std::time::Duration;
+
+use verger_kopia::index_set::compact::{Epochs, count_entries, merge_epochs, merge_legacy};
+use verger_kopia::index_set::legacy::{self, LegacyState};
+use verger_kopia::index_set::{epoch, list_active};
+use verger_kopia::maintenance::rules::plan::{DeleteRule, Deletion, IndexStep};
+use verger_kopia::storage::{BlobId, BlobMetadata};
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::Digest;
+use verger_proto::stage::Stage;
+
+use super::deed::{Deeds, Effect};
+use super::delete::Deleted;
+use crate::progress::{Meter, Unit};
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub struct StepDone {
+    /// Index blobs that were merged, and their bytes.
+    pub inputs: u64,
+    /// Bytes.
+    pub input_bytes: u64,
+    /// What was deleted.
+    pub deleted: Deleted,
+}
+
+impl Deeds<'_> {
+    /// Carries out one step of the index lane.
+    ///
+    /// # Errors
+    /// What [`Deeds::batch`] says; `Damaged` if a compacted set does not read back whole (R16); storage errors.
+    pub fn index_step(&mut self, step: &IndexStep, settle: Duration) -> Result<StepDone> {
+        let meter = Meter::start(&*self.workspace.progress, Stage::Index.name(), None, Unit::Blobs);
+        let done = match step {
+            IndexStep::CompactEpoch { epoch, inputs } => self.compact_epochs(Epochs::Single(*epoch), inputs),
+            IndexStep::CompactRange { first, last, inputs } => {
+                self.compact_epochs(Epochs::Range(*first, *last), inputs)
+            }
+            IndexStep::AdvanceEpoch { epoch } => self.advance(*epoch),
+            IndexStep::CleanMarkers { blobs } => self.delete_index_blobs(blobs, DeleteRule::OldMarker),
+            IndexStep::DeleteSuperseded { blobs } => self.delete_index_blobs(blobs, DeleteRule::SupersededIndex),
+            IndexStep::CompactLegacy { inputs, drop_before } => {
+                let before = drop_before.map(|before| before.as_second());
+                self.compact_legacy(inputs, before).and_then(|mut done| {
+                    done.deleted = self.settle_legacy(settle)?;
+                    Ok(done)
+                })
+            }
+        }?;
+        meter.add(done.inputs + done.deleted.count);
+        Ok(done)
+    }
+
+    fn compact_epochs(&mut self, epochs: Epochs, inputs: &[BlobId]) -> Result<StepDone> {
+        let active = list_active(self.guard.repository())?.blobs;
+        let inputs = find(&active, inputs)?;
+        let repository = self.guard.repository().clone();
+        let threads = self.workspace.threads;
+        let set = merge_epochs(&repository, &inputs, epochs, threads)?;
+        let digest = digest(&set.blobs);
+        self.batch(Stage::Index, 0, digest, |_, approved| {
+            set.publish(&repository, Some(approved.deadline.since_boot()))?;
+            Ok(Effect::default())
+        })?;
+        let found = count_entries(&repository, &set.blobs, threads)?;
+        if found != set.entries {
+            let step = format!("read back a compacted index set: {found} of {} entries", set.entries);
+            return Err(Error::damaged(step).with_fix("Nothing was deleted; check the store, then run again"));
+        }
+        self.guard.compacted()?;
+        let input_bytes = inputs.iter().map(|blob| blob.length).sum();
+        Ok(StepDone { inputs: inputs.len() as u64, input_bytes, ..StepDone::default() })
+    }
+
+    fn advance(&mut self, epoch: u64) -> Result<StepDone> {
+        self.batch(Stage::Index, 0, Digest::of(&epoch.to_be_bytes()), |deeds, approved| {
+            epoch::write_marker(deeds.guard.repository(), epoch, Some(approved.deadline.since_boot()))?;
+            Ok(Effect::default())
+        })?;
+        self.guard.compacted()?;
+        Ok(StepDone { inputs: 1, ..StepDone::default() })
+    }
+
+    fn compact_legacy(&mut self, inputs: &[BlobId], drop_before: Option<i64>) -> Result<StepDone> {
+        let active = list_active(self.guard.repository())?.blobs;
+        let inputs = if drop_before.is_some() { active } else { find(&active, inputs)? };
+        let repository = self.guard.repository().clone();
+        let merged = merge_legacy(&repository, &inputs, drop_before, self.workspace.threads)?;
+        let digest = digest(&merged.outputs);
+        self.batch(Stage::Index, 0, digest, |deeds, approved| {
+            merged.publish(&repository, Some(approved.deadline.since_boot()))?;
+            deeds.guard.compacted()?;
+            Ok(Effect::default())
+        })?;
+        let input_bytes = inputs.iter().map(|blob| blob.length).sum();
+        Ok(StepDone { inputs: inputs.len() as u64, input_bytes, ..StepDone::default() })
+    }
+
+    /// Deletes what legacy compactions replaced long enough ago: inputs, then (after a schedule of their own) the logs, then the schedules.
+    /// A log that goes before its inputs brings those back.
+    ///
+    /// # Errors
+    /// What [`Deeds::batch`] says; damage of the logs; storage errors.
+    pub fn settle_legacy(&mut self, settle: Duration) -> Result<Deleted> {
+        let repository = self.guard.repository().clone();
+        let state = LegacyState::load(&repository)?;
+        let cleanups = legacy::load_cleanups(&repository)?;
+        let mut deleted = Deleted::default();
+        let Some(newest) = state.logs.iter().map(|(blob, _)| blob.timestamp).max() else { return Ok(deleted) };
+        let steps = legacy::deferred(&state, &cleanups, newest, settle);
+        self.add_deletions(&steps.inputs, &mut deleted)?;
+        if !steps.retire.is_empty() && deleted.left.is_empty() {
+                self.batch(Stage::Index, 0, digest(&steps.retire), |_, approved| {
+                let not_after = Some(approved.deadline.since_boot());
+                legacy::write_cleanup(&repository, steps.retire.clone(), newest, not_after)?;
+                Ok(Effect::default())
+            })?;
+        }
+        let (logs, schedules) = legacy::expired(&legacy::load_cleanups(&repository)?, settle);
+        self.add_deletions(&logs, &mut deleted)?;
+        if deleted.left.is_empty() {
+            self.add_deletions(&schedules, &mut deleted)?;
+        }
+        Ok(deleted)
+    }
+
+    fn add_deletions(&mut self, blobs: &[BlobId], total: &mut Deleted) -> Result<()> {
+        let done = self.delete_index_blobs(blobs, DeleteRule::SupersededIndex)?.deleted;
+        total.count += done.count;
+        total.bytes += done.bytes;
+        total.left.extend(done.left);
+        Ok(())
+    }
+
+    fn delete_index_blobs(&mut self, blobs: &[BlobId], rule: DeleteRule) -> Result<StepDone> {
+        if blobs.is_empty() {
+            return Ok(StepDone::default());
+        }
+        let listed = list_lengths(self, blobs)?;
+        let deletions: Vec<Deletion> =
+            listed.into_iter().map(|(blob, length)| Deletion { blob, length, rule }).collect();
+        let deleted = self.delete(Stage::Index, &deletions)?;
+        Ok(StepDone { deleted, ..StepDone::default() })
+    }
+}
+
+/// Lengths of blobs, by one listing for each first two letters; what is gone is left out.
+fn list_lengths(deeds: &Deeds<'_>, blobs: &[BlobId]) -> Result<Vec<(BlobId, u64)>> {
+    let mut prefixes: Vec<&str> = blobs.iter().map(|blob| blob.as_str().get(..2).unwrap_or(blob.as_str())).collect();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    let mut wanted: Vec<&BlobId> = blobs.iter().collect();
+    wanted.sort_unstable();
+    let mut found = Vec::with_capacity(blobs.len());
+    for prefix in prefixes {
+        deeds.guard.repository().storage().list(prefix, &mut |blob| {
+            if wanted.binary_search(&&blob.id).is_ok() {
+                found.push((blob.id, blob.length));
+            }
+            Ok(())
+        })?;
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn find(active: &[BlobMetadata], names: &[BlobId]) -> Result<Vec<BlobMetadata>> {
+    let one = |name: &BlobId| {
+        active.iter().find(|blob| blob.id == *name).cloned().ok_or_else(|| {
+            Error::new(ErrorKind::ForeignMaintenance, format!("index blob {name} is not active any more: somebody else compacted it"))
+        })
+    };
+    names.iter().map(one).collect()
+}
+
+fn digest(blobs: &[BlobId]) -> Digest {
+    let names: Vec<&str> = blobs.iter().map(BlobId::as_str).collect();
+    Digest::of(names.join("\n").as_bytes())
+}

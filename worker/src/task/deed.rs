@@ -1,0 +1,170 @@
+//! What all deeds share: the look before a batch, the leader's approval, the deadline, and the word after it.
+//!
+//! A deed is done only between `approve_batch` and its deadline; an ambiguous answer is looked at again, never planned again (R1).
+
+use std::time::Duration;
+
+use verger_kopia::clock::Timestamp;
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::batch::{Batch, BatchOutcome, BatchRequest, BatchResult, DEADLINE_MILLISECONDS_MAX};
+use verger_proto::control::{Control, ControlError, Directive};
+use verger_proto::id::PlanDigest;
+use verger_proto::job::{OutputRef, Ticket, ViewRef};
+use verger_proto::stage::Stage;
+use verger_proto::time::StoreTime;
+use verger_proto::Digest;
+
+use super::guard::Guard;
+use super::record::ScheduleFile;
+use crate::bucket_lease::LeaseKeeper;
+use crate::deadline::Deadline;
+use crate::evidence::Evidence;
+use crate::workspace::Workspace;
+
+/// What the deeds of a job share.
+pub struct Deeds<'a> {
+    /// Repository, limits, progress.
+    pub workspace: &'a Workspace,
+    /// Whoever leads.
+    pub control: &'a dyn Control,
+    /// Who asks.
+    pub ticket: Ticket,
+    /// The sealed plan; `None` only for the survey's record of its start.
+    pub plan: Option<PlanDigest>,
+    /// What changed since the plan's view.
+    pub guard: &'a mut Guard,
+    /// `kopia.maintenance`.
+    pub schedule: &'a mut ScheduleFile,
+    /// The lease in the store.
+    pub lease: &'a LeaseKeeper,
+    /// Names of what was done.
+    pub evidence: &'a mut Evidence,
+    /// Where the job is: its next batch, and the first item of it.
+    pub position: Position,
+}
+
+/// The next batch of a job, and its first item.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Number of the next batch.
+    pub number: u32,
+    /// Items done.
+    pub first: u64,
+}
+
+/// What a deed did with its batch.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Effect {
+    /// Items done.
+    pub changed: u64,
+    /// Items left out because their winner changed, they were gone, or locked.
+    pub left_out: u64,
+    /// Bytes that the changed items stand for.
+    pub bytes: u64,
+}
+
+/// A batch that may be done now.
+#[derive(Debug, Clone, Copy)]
+pub struct Approved {
+    /// No request may take effect after this.
+    pub deadline: Deadline,
+    /// It was approved before and its end is unknown: look first, do what is left.
+    pub again: bool,
+    /// The store's time when the worker looked.
+    pub store_now: Timestamp,
+}
+
+impl Deeds<'_> {
+    /// Looks, asks, does, and tells: one batch of `items` items of the plan. 0 for what is no item of it: a record, the index lane.
+    ///
+    /// # Errors
+    /// What looking, approval or the deed say. After `StoreUnavailable` in the deed the batch is ambiguous.
+    pub fn batch(
+        &mut self,
+        stage: Stage,
+        items: u64,
+        digest: Digest,
+        deed: impl FnOnce(&mut Self, &Approved) -> Result<Effect>,
+    ) -> Result<Effect> {
+        let Position { number, first } = self.position;
+        let batch = Batch { stage, number, first, items, digest };
+        let approved = self.approve(batch)?;
+        let done = approved.deadline.check(&**self.workspace.repository.clock(), stage.name());
+        let done = done.and_then(|()| deed(self, &approved));
+        let evidence = self.evidence.close_batch()?;
+        let (result, effect) = match &done {
+            Ok(effect) => (BatchResult::Done, *effect),
+            Err(e) if e.kind() == ErrorKind::DeadlinePassed => (BatchResult::NotDone, Effect::default()),
+            Err(_) => (BatchResult::Ambiguous, Effect::default()),
+        };
+        let told = self.tell(batch, result, effect, evidence);
+        let effect = done?;
+        if told? == Directive::Stop {
+            self.workspace.stop.ask();
+        }
+        self.position = Position { number: number + 1, first: first + items };
+        Ok(effect)
+    }
+
+    fn approve(&mut self, batch: Batch) -> Result<Approved> {
+        self.workspace.stop.check()?;
+        self.wait_for_takeover();
+        let looked_at = self.workspace.repository.clock().since_boot();
+        let look = self.guard.look(self.workspace, self.schedule)?;
+        self.lease.cover(look.store_now)?;
+        let request = BatchRequest {
+            batch,
+            plan: self.plan,
+            view: look.view,
+            store_now: store_time(look.store_now),
+            wanted: DEADLINE_MILLISECONDS_MAX,
+        };
+        let approval = self.control.approve_batch(&self.ticket, request).map_err(|e| refused(e, batch.stage))?;
+        // Counted from before the look, so that a slow answer shortens the time (R2).
+        let clock = &**self.workspace.repository.clock();
+        let spent = clock.since_boot().saturating_sub(looked_at);
+        let left = Duration::from_millis(approval.valid_for).saturating_sub(spent);
+        Ok(Approved { deadline: Deadline::after(clock, left), again: approval.again, store_now: look.store_now })
+    }
+
+    /// After taking over from a holder that is proven dead, nothing is approved until its last requests have ended (R4).
+    fn wait_for_takeover(&self) {
+        let wait = self.lease.approvals_wait();
+        if !wait.is_zero() {
+            self.workspace.repository.clock().sleep(wait);
+        }
+    }
+
+    fn tell(
+        &self,
+        batch: Batch,
+        result: BatchResult,
+        effect: Effect,
+        evidence: Option<OutputRef>,
+    ) -> Result<Directive> {
+        let Effect { changed, left_out, bytes } = effect;
+        let outcome = BatchOutcome { batch, result, changed, left_out, bytes, evidence };
+        self.control.batch_done(&self.ticket, outcome).map_err(|e| refused(e, batch.stage))
+    }
+}
+
+/// A time of the store as the machine counts it.
+#[must_use]
+pub fn store_time(at: Timestamp) -> StoreTime {
+    StoreTime(u64::try_from(at.as_millisecond()).unwrap_or(0))
+}
+
+/// The reference of a view: its digest, and when the store was asked for it.
+#[must_use]
+pub fn view_ref(digest: &str, taken: Timestamp) -> ViewRef {
+    ViewRef { digest: Digest::of(digest.as_bytes()), taken: store_time(taken) }
+}
+
+fn refused(error: ControlError, stage: Stage) -> Error {
+    let kind = match &error {
+        ControlError::Refused(_) => ErrorKind::PlanRefused,
+        ControlError::Unavailable(_) => ErrorKind::StoreUnavailable,
+        ControlError::Ledger(_) => ErrorKind::Permission,
+    };
+    Error::new(kind, format!("approve a batch of {stage}")).with_source(error)
+}

@@ -1,0 +1,274 @@
+//! The look before a batch (R1, R14, R22): who owns the repository, is it locked, what did clients write since the plan's view.
+//!
+//! The plan stays; what changed is left out of it. A content with any newer entry is not touched, a pack that a newer entry names
+//! is not deleted, and what a newer snapshot needs is kept or revived.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use verger_kopia::clock::Timestamp;
+use verger_kopia::content::{ContentId, Entry};
+use verger_kopia::index_set::view::Seen;
+use verger_kopia::index_set::{IndexView, list_active};
+use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
+use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::job::ViewRef;
+
+use super::deed::view_ref;
+use super::newcomers;
+use super::record::ScheduleFile;
+use super::solve::Used;
+use crate::workspace::Workspace;
+
+/// What a look found.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// The store's time before looking.
+    pub store_now: Timestamp,
+    /// The view that batches may be approved with now.
+    pub view: ViewRef,
+}
+
+/// What is to be left alone, and why it grew since the plan was sealed.
+pub struct Guard {
+    repository: Repository,
+    /// `kopia.repository` as last seen; `None` before the first look.
+    format: Option<BlobMetadata>,
+    /// The view of the plan.
+    view: Arc<IndexView>,
+    /// Active index blobs: the view's, and what was looked at or written since.
+    seen: Seen,
+    used: Option<Arc<Used>>,
+    manifests: BTreeSet<String>,
+    /// Newest entry of each content that has one newer than the view.
+    newer: std::collections::BTreeMap<ContentId, Entry>,
+    /// Contents that newer snapshots need.
+    needed: BTreeSet<ContentId>,
+    packs: BTreeSet<BlobId>,
+    digest: String,
+    /// Time of each mark that this cycle wrote, by row.
+    marks: std::collections::HashMap<u32, i64>,
+    /// Endangered contents that are live again.
+    revived: BTreeSet<ContentId>,
+    write_epoch: Option<u64>,
+}
+
+impl Guard {
+    /// Guards the plan that was made from `view`. `used`: what its snapshots need (full cycles); `manifests`: IDs of all its manifests.
+    #[must_use]
+    pub fn new(
+        repository: Repository,
+        view: Arc<IndexView>,
+        used: Option<Arc<Used>>,
+        manifests: BTreeSet<String>,
+    ) -> Self {
+        let digest = view.digest();
+        let seen = view.seen();
+        Self {
+            repository,
+            format: None,
+            view,
+            seen,
+            used,
+            manifests,
+            newer: std::collections::BTreeMap::new(),
+            needed: BTreeSet::new(),
+            packs: BTreeSet::new(),
+            digest,
+            marks: std::collections::HashMap::new(),
+            revived: BTreeSet::new(),
+            write_epoch: None,
+        }
+    }
+
+    /// The view of the plan.
+    #[must_use]
+    pub fn view(&self) -> &IndexView {
+        &self.view
+    }
+
+    /// Digest of the plan's view.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The repository, its format read anew whenever `kopia.repository` changed.
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// Looks. Nothing is read where nothing changed: one listing of `kopia.` and one of the index blobs.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if somebody else wrote `kopia.maintenance` or compacted the view's index blobs; `UpgradeInProgress`
+    /// and others of the format; damage that newer entries or snapshots show; storage errors.
+    pub fn look(&mut self, workspace: &Workspace, schedule: &ScheduleFile) -> Result<Look> {
+        let store_now = self.repository.storage().now()?;
+        let blobs = list_all(&**self.repository.storage(), "kopia.")?;
+        let find = |name: &str| blobs.iter().find(|blob| blob.id.as_str() == name);
+        schedule.check(find("kopia.maintenance"))?;
+        let format = find("kopia.repository").cloned();
+        if self.format.is_some() && self.format != format {
+            self.repository = self.repository.refresh()?;
+        }
+        self.format = format;
+        self.take_in_newer(workspace)?;
+        Ok(Look { store_now, view: view_ref(&self.digest, store_now) })
+    }
+
+    fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
+        let Some(delta) = self.seen.newer(&self.repository, workspace.threads)? else { return Ok(()) };
+        if let Some(gone) = delta.gone.first() {
+            let step = format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
+            return Err(Error::new(ErrorKind::ForeignMaintenance, step)
+                .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
+        }
+        if delta.watermark > self.seen.watermark {
+            let step = format!("another maintainer moved the deletion watermark to {:?}", delta.watermark);
+            return Err(Error::new(ErrorKind::ForeignMaintenance, step));
+        }
+        let mut manifests = Vec::new();
+        for entry in delta.entries {
+            self.packs.insert(entry.pack.clone());
+            if entry.id.prefix() == b'm' && !entry.deleted {
+                manifests.push(entry.clone());
+            }
+            match self.newer.entry(entry.id) {
+                std::collections::btree_map::Entry::Vacant(slot) => drop(slot.insert(entry)),
+                std::collections::btree_map::Entry::Occupied(mut slot) if entry.beats(slot.get()) => drop(slot.insert(entry)),
+                std::collections::btree_map::Entry::Occupied(_) => {}
+            }
+        }
+        self.add_blobs(delta.blobs);
+        if !manifests.is_empty() && self.used.is_some() {
+            let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
+            self.manifests.extend(found.manifests);
+            self.needed.extend(found.contents);
+        }
+        Ok(())
+    }
+
+    /// The entry that readers see now, before any mark of this cycle: the newer one, or the view's.
+    #[must_use]
+    pub fn current(&self, id: &ContentId) -> Option<Entry> {
+        let row = self.view.table.find(id).map(|row| self.view.table.entry(row));
+        match (row, self.newer.get(id)) {
+            (Some(row), Some(newer)) => Some(if newer.beats(&row) { newer.clone() } else { row }),
+            (row, newer) => row.or_else(|| newer.cloned()),
+        }
+    }
+
+    /// Whether a row must be left alone: it has a newer entry, or a newer snapshot needs it.
+    #[must_use]
+    pub fn is_protected(&self, id: &ContentId) -> bool {
+        self.newer.contains_key(id) || self.needed.contains(id)
+    }
+
+    /// Contents that newer snapshots need and that a mark, of this cycle or before it, would take away.
+    pub fn endangered(&self) -> impl Iterator<Item = ContentId> + '_ {
+        let table = &self.view.table;
+        self.needed.iter().copied().filter(move |id| {
+            let newest_is_live = self.newer.get(id).is_some_and(|newer| !newer.deleted);
+            let marked = |row| table.is_deleted(row) || self.marks.contains_key(&row);
+            !newest_is_live && !self.revived.contains(id) && table.find(id).is_some_and(marked)
+        })
+    }
+
+    /// Notes contents that are live again, in new packs.
+    pub fn revived(&mut self, ids: impl IntoIterator<Item = ContentId>) {
+        self.revived.extend(ids);
+    }
+
+    /// Notes a mark that this cycle wrote.
+    pub fn marked(&mut self, id: &ContentId, time: i64) {
+        if let Some(row) = self.view.table.find(id) {
+            self.marks.insert(row, time);
+        }
+    }
+
+    /// Time of a row's mark: this cycle's, or the view's; `None` if it is live.
+    #[must_use]
+    pub fn mark_time(&self, row: u32) -> Option<i64> {
+        let old = || self.view.table.is_deleted(row).then(|| self.view.table.timestamp(row));
+        self.marks.get(&row).copied().or_else(old)
+    }
+
+    /// IDs of the manifests that were seen.
+    #[must_use]
+    pub fn manifests(&self) -> &BTreeSet<String> {
+        &self.manifests
+    }
+
+    /// What the plan's snapshots need; `None` in quick cycles.
+    #[must_use]
+    pub fn used(&self) -> Option<&Used> {
+        self.used.as_deref()
+    }
+
+    /// Keeps a pack from being deleted in this cycle.
+    pub fn keep_pack(&mut self, pack: BlobId) {
+        self.packs.insert(pack);
+    }
+
+    /// Whether a blob must not be deleted in this cycle.
+    #[must_use]
+    pub fn is_kept(&self, blob: &BlobId) -> bool {
+        self.packs.contains(blob)
+    }
+
+    /// Takes in index blobs that this cycle wrote, so that they are not taken for somebody else's. Only their names count.
+    pub fn wrote(&mut self, blobs: Vec<BlobId>) {
+        let timestamp = self.repository.clock().now();
+        self.add_blobs(blobs.into_iter().map(|id| BlobMetadata { id, length: 0, timestamp, etag: None }).collect());
+    }
+
+    fn add_blobs(&mut self, blobs: Vec<BlobMetadata>) {
+        self.seen.blobs.extend(blobs);
+        self.seen.blobs.sort_by(|a, b| a.id.cmp(&b.id));
+    }
+
+    /// The active index blobs, listed anew, right after a look found nothing gone: for a compaction that takes all of them.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if they are not those of the last look any more; storage errors.
+    pub fn all_active(&self) -> Result<Vec<BlobMetadata>> {
+        let active = list_active(&self.repository)?;
+        let same = active.blobs.len() == self.seen.blobs.len()
+            && active.blobs.iter().zip(&self.seen.blobs).all(|(now, seen)| now.id == seen.id);
+        if same {
+            return Ok(active.blobs);
+        }
+        Err(Error::new(ErrorKind::ForeignMaintenance, "the index changed right before its compaction")
+            .with_fix("Run again; nothing was changed"))
+    }
+
+    /// Takes the active index blobs as they are now: this cycle compacted the index itself.
+    ///
+    /// # Errors
+    /// Storage errors; damage of the listing.
+    pub fn compacted(&mut self) -> Result<()> {
+        let active = list_active(&self.repository)?;
+        self.write_epoch = active.write_epoch;
+        self.seen = Seen { blobs: active.blobs, watermark: active.watermark };
+        Ok(())
+    }
+
+    /// The watermark now.
+    #[must_use]
+    pub fn watermark(&self) -> Option<i64> {
+        self.seen.watermark
+    }
+
+    /// The write epoch, as last seen.
+    #[must_use]
+    pub fn write_epoch(&self) -> Option<u64> {
+        self.write_epoch.or(self.view.write_epoch)
+    }
+
+    /// Notes the watermark that this cycle wrote.
+    pub fn moved_watermark(&mut self, seconds: i64) {
+        self.seen.watermark = Some(self.seen.watermark.unwrap_or(i64::MIN).max(seconds));
+    }
+}

@@ -1,0 +1,72 @@
+//! What the plaintext of a content is, and which objects it refers to.
+
+use verger_kopia::compression::Decompressor;
+use verger_kopia::content::ContentId;
+use verger_kopia::directory::{EntryType, parse_slice};
+use verger_kopia::error::{Error, Result};
+use verger_kopia::object::SeekTable;
+
+use super::summary::{Holds, Pen, Role};
+
+/// The most that one legacy compressed directory may hold: its length is not recorded anywhere.
+const PACKED_BYTES_MAX: usize = 256 << 20;
+
+/// Unpacks legacy compressed directories, one after another.
+#[derive(Default)]
+pub(super) struct Unpacker {
+    decompressor: Decompressor,
+    plain: Vec<u8>,
+}
+
+/// Writes what `plain` refers to, if it is a whole directory or a whole seek table; else forgets it.
+///
+/// A fragment of a larger directory is neither, even if it begins like one (R8).
+pub(super) fn classify(plain: &[u8], pen: &mut Pen<'_>, unpacker: &mut Unpacker) -> Option<Holds> {
+    if plain.first().is_some_and(|byte| *byte == b'{' || byte.is_ascii_whitespace()) {
+        if directory(plain, pen).is_ok() {
+            return Some(Holds::Directory);
+        }
+        return table(plain, pen).is_ok().then_some(Holds::Table);
+    }
+    let unpacked = unpacker.decompressor.decompress_headed(plain, PACKED_BYTES_MAX, &mut unpacker.plain);
+    (unpacked.is_ok() && directory(&unpacker.plain, pen).is_ok()).then_some(Holds::PackedDirectory)
+}
+
+/// Writes what `plain` refers to as what it is wanted for. Says where its line starts.
+///
+/// # Errors
+/// `Damaged` if it is not that.
+pub(super) fn write_as(holds: Holds, id: ContentId, plain: &[u8], pen: &mut Pen<'_>) -> Result<u32> {
+    let written = match holds {
+        Holds::Directory => directory(plain, pen),
+        Holds::Table => table(plain, pen),
+        Holds::PackedDirectory => {
+            let mut unpacked = Vec::new();
+            Decompressor::new()
+                .decompress_headed(plain, PACKED_BYTES_MAX, &mut unpacked)
+                .and_then(|()| directory(&unpacked, pen))
+        }
+    };
+    let what = if holds == Holds::Table { "seek table" } else { "directory" };
+    written.map_err(|error: Error| error.at(format!("read {what} in content {id}")))?;
+    pen.finish(holds)
+}
+
+fn directory(plain: &[u8], pen: &mut Pen<'_>) -> Result<()> {
+    pen.begin();
+    parse_slice(plain, |reference| pen.refer(role(reference.kind), &reference.object))
+}
+
+fn table(plain: &[u8], pen: &mut Pen<'_>) -> Result<()> {
+    pen.begin();
+    for entry in SeekTable::parse(plain)?.entries {
+        pen.refer(Role::File, &entry.object);
+    }
+    Ok(())
+}
+
+/// As what an entry of this kind refers to its object: Kopia looks into directories alone.
+#[must_use]
+pub(super) fn role(kind: EntryType) -> Role {
+    if kind == EntryType::Directory { Role::Directory } else { Role::File }
+}

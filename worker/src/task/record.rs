@@ -1,0 +1,133 @@
+//! `kopia.maintenance` in this cycle: next times, run records, and whether somebody else wrote it (R20, R22).
+
+use std::time::Duration;
+
+use verger_kopia::clock::Timestamp;
+use verger_kopia::maintenance::history::{Figures, RunRecord, Task};
+use verger_kopia::maintenance::margins::CLOCK_SKEW_MAX;
+use verger_kopia::maintenance::schedule::{self, BLOB, Loaded, Schedule};
+use verger_kopia::storage::{BlobId, BlobMetadata};
+use verger_kopia::{Error, ErrorKind, Repository, Result};
+
+/// The schedule as this cycle knows it: the version in the store, and what is to be written next.
+pub struct ScheduleFile {
+    loaded: Loaded,
+    schedule: Schedule,
+    dirty: bool,
+}
+
+impl ScheduleFile {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// As [`schedule::load`].
+    pub fn load(repository: &Repository) -> Result<Self> {
+        let loaded = schedule::load(repository)?;
+        Ok(Self { schedule: loaded.schedule.clone(), loaded, dirty: false })
+    }
+
+    /// What it says, records of this cycle that are not written yet included.
+    #[must_use]
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// When its present version was written, by the storage's clock.
+    #[must_use]
+    pub fn written(&self) -> Option<Timestamp> {
+        self.loaded.timestamp
+    }
+
+    /// Sets next times; they reach the store with the next write.
+    pub fn set_next(&mut self, full: Option<Timestamp>, quick: Option<Timestamp>) {
+        self.schedule.next_full = full.or(self.schedule.next_full);
+        self.schedule.next_quick = quick.or(self.schedule.next_quick);
+        self.dirty = true;
+    }
+
+    /// Adds the record of a task; it reaches the store with the next write.
+    pub fn add(&mut self, task: Task, record: RunRecord) {
+        self.schedule.report(task, record);
+        self.dirty = true;
+    }
+
+    /// Adds the record of a successful task with its figures (`None`: it ran and found nothing to do).
+    pub fn success<F: Figures>(&mut self, task: Task, start: Timestamp, end: Timestamp, figures: Option<&F>) {
+        self.add(task, RunRecord::success(start, end).with_figures(figures));
+    }
+
+    /// Replaces the record of a task that began at `record.start` (R20: same start, still one of the 50).
+    pub fn revise(&mut self, task: Task, record: RunRecord) {
+        self.schedule.revise(task, record);
+        self.dirty = true;
+    }
+
+    /// Whether something waits to be written.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Writes it, over the version last seen and no other; the storage timestamp of the new version.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if somebody else wrote it; `DeadlinePassed`; storage errors.
+    pub fn write(&mut self, repository: &Repository, not_after: Option<Duration>) -> Result<Timestamp> {
+        let answer = schedule::replace(repository, &self.loaded, &self.schedule, not_after);
+        if let Err(error) = answer
+            && !error.is_retryable()
+        {
+            return Err(error);
+        }
+        // An ambiguous answer is looked at like a good one.
+        let written = schedule::load(repository)?;
+        // Between our write and this read somebody else may have written: then it is not what we wrote.
+        if written.schedule != self.schedule {
+            return Err(foreign());
+        }
+        self.loaded = written;
+        self.dirty = false;
+        self.loaded.timestamp.ok_or_else(|| Error::new(ErrorKind::Internal, format!("{BLOB} has no timestamp")))
+    }
+
+    /// Whether the store still has the version last seen. `found`: what a listing says of the blob.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if not.
+    pub fn check(&self, found: Option<&BlobMetadata>) -> Result<()> {
+        let same = match found {
+            None => !self.loaded.exists,
+            Some(found) => match (&found.etag, &self.loaded.etag) {
+                (Some(found), Some(known)) => found == known,
+                _ => Some(found.timestamp) == self.loaded.timestamp,
+            },
+        };
+        if same { Ok(()) } else { Err(foreign()) }
+    }
+}
+
+/// Refuses clocks that disagree by more than five minutes (`repo/maintenance/maintenance_run.go`).
+///
+/// # Errors
+/// `Clock`, with the offset.
+pub fn check_clock(storage: Timestamp, local: Timestamp) -> Result<()> {
+    let offset = storage.duration_since(local);
+    if offset.unsigned_abs() <= CLOCK_SKEW_MAX {
+        return Ok(());
+    }
+    let way = if offset.is_negative() { "behind" } else { "ahead of" };
+    let seconds = offset.unsigned_abs().as_secs();
+    Err(Error::new(ErrorKind::Clock, format!("clock skew detected: the storage's clock is {seconds} s {way} this machine's"))
+        .with_fix("Set the clocks; if both are right, the store may be answering with stale data"))
+}
+
+/// Name of the blob.
+#[must_use]
+pub fn blob() -> BlobId {
+    BlobId::from(BLOB)
+}
+
+fn foreign() -> Error {
+    Error::new(ErrorKind::ForeignMaintenance, format!("another maintainer wrote {BLOB} during this cycle"))
+        .with_fix("Find out who maintains this repository (`kopia maintenance info`), then run again; nothing is lost")
+}

@@ -1,0 +1,128 @@
+//! Packs marked contents that a snapshot needs again (R13): an index-only undelete would race any deletion.
+
+use std::collections::BTreeMap;
+
+use verger_kopia::content::ContentId;
+use verger_kopia::index_set::write::write_index_set;
+use verger_kopia::maintenance::rules::plan::RewritePack;
+use verger_kopia::session::{self, SessionId};
+use verger_kopia::storage::{BlobId, PutOptions};
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::stage::Stage;
+
+use super::deed::{Approved, Deeds};
+use super::publish::{Publication, Published};
+use super::rewrite::{Copied, Order, copy};
+
+/// Groups rows by the pack they lie in, for copying.
+#[must_use]
+pub fn by_pack(table: &verger_kopia::index::Table, rows: impl IntoIterator<Item = u32>) -> Vec<RewritePack> {
+    let mut packs: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for row in rows {
+        packs.entry(table.pack(row)).or_default().push(row);
+    }
+    packs.into_iter().map(|(pack, rows)| RewritePack { pack, rows }).collect()
+}
+
+/// A session of this cycle: its marker is in the store before its first pack, and goes after its entries are durable (R21).
+pub struct OpenSession {
+    /// The session.
+    pub id: SessionId,
+    marker: BlobId,
+}
+
+impl Deeds<'_> {
+    /// Starts a session for packs that are about to be written.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn start_session(&self) -> Result<OpenSession> {
+        let repository = self.guard.repository();
+        let (user, host) = self.workspace.identity.split_once('@').unwrap_or((&self.workspace.identity, ""));
+        let (info, marker) = session::start_session(repository, user, host, &PutOptions::default())?;
+        Ok(OpenSession { id: info.id, marker })
+    }
+
+    /// Ends a session whose entries are durable.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub fn end_session(&self, session: OpenSession) -> Result<()> {
+        session::delete_markers(self.guard.repository(), &[session.marker])
+    }
+
+    /// Revives the plan's rows: copies them into new packs as live contents and publishes those.
+    ///
+    /// # Errors
+    /// `Damaged` if one cannot be read: a snapshot needs it, so nothing may be forgotten; else as [`Deeds::publish`].
+    pub fn revive(&mut self, rows: &[u32]) -> Result<Published> {
+        if rows.is_empty() {
+            return Ok(Published::default());
+        }
+        let session = self.start_session()?;
+        let now = self.guard.repository().storage().now()?.as_second();
+        let copied = self.copy_live(rows, &session.id, now)?;
+        let publication = Publication {
+            stage: Stage::Revive,
+            rule: "needed-by-snapshot",
+            session: &session.id,
+            stamp: false,
+        };
+        let total = copied.entries.len() as u64;
+        let published = self.publish(&publication, total, copied.entries.into_iter())?;
+        self.end_session(session)?;
+        Ok(published)
+    }
+
+    fn copy_live(&self, rows: &[u32], session: &SessionId, now: i64) -> Result<Copied> {
+        let table = &self.guard.view().table;
+        let packs = by_pack(table, rows.iter().copied());
+        let order = Order { stage: Stage::Revive.name(), table, packs: &packs, session, now, revive: true };
+        let mut copied = copy(self.workspace, &order)?;
+        match copied.left.pop() {
+            None => Ok(copied),
+            Some((row, error)) => {
+                let step = format!("revive content {}, which a snapshot needs and a mark hides", table.id(row));
+                Err(error.at(step).with_fix("Give up the snapshots that need it with `verger snapshot abandon ID`"))
+            }
+        }
+    }
+
+    /// Revives what newer snapshots need and a mark would take away, inside the batch that is approved now (R14).
+    ///
+    /// # Errors
+    /// As [`Deeds::revive`]; `DeadlinePassed` if copying took longer than the approval lasts.
+    pub fn revive_newcomers(&mut self, approved: &Approved) -> Result<()> {
+        let ids: Vec<ContentId> = self.guard.endangered().collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let session = self.start_session()?;
+        let rows: Vec<u32> = ids.iter().filter_map(|id| self.guard.view().table.find(id)).collect();
+        // Later than any mark of this cycle, so that the live entry wins.
+        let copied = self.copy_live(&rows, &session.id, approved.store_now.as_second().saturating_add(1))?;
+        let bytes = copied.bytes;
+        for entry in &copied.entries {
+            let subject = entry.id.to_string();
+            let line = crate::evidence::Line {
+                stage: Stage::Revive.name(),
+                rule: "needed-by-newer-snapshot",
+                subject: &subject,
+                bytes: u64::from(entry.packed_length),
+            };
+            self.evidence.note(&line)?;
+        }
+        let told = self.evidence.close_batch()?;
+        let told = told.ok_or_else(|| Error::new(ErrorKind::Internal, "revive nothing"))?;
+        self.control
+            .add_revivals(&self.ticket, told, bytes)
+            .map_err(|e| Error::new(ErrorKind::PlanRefused, "revive what newer snapshots need").with_source(e))?;
+        let clock = &**self.workspace.repository.clock();
+        approved.deadline.check(clock, "revive what newer snapshots need")?;
+        let not_after = Some(approved.deadline.since_boot());
+        let blobs = write_index_set(self.guard.repository(), copied.entries, session.id.as_str(), not_after)?;
+        self.guard.wrote(blobs);
+        self.guard.revived(ids);
+        self.end_session(session)
+    }
+}

@@ -1,0 +1,252 @@
+//! What there is: one view of the index, the manifests in it, the snapshots, and every blob. The facts all later stages share.
+
+use serde::Deserialize;
+use verger_kopia::Repository;
+use verger_kopia::clock::Timestamp;
+use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_kopia::index_set::{IndexView, load_view};
+use verger_kopia::maintenance::margins::CLOCK_SKEW_MAX;
+use verger_kopia::maintenance::params::Params;
+use verger_kopia::maintenance::schedule;
+use verger_kopia::manifest::{Manifest, ManifestSet};
+use verger_kopia::object::ObjectId;
+use verger_kopia::session::{Sessions, active_sessions};
+use verger_kopia::storage::BlobMetadata;
+
+use super::summary::Role;
+use crate::limit::{Estimate, TABLE_BYTES_PER_CONTENT};
+use crate::progress::{Meter, Unit};
+use crate::workspace::Workspace;
+
+/// Blobs listed between two words about it.
+const LISTING_STEP: u64 = 1_000;
+
+/// When the cycle began, by the storage's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The storage's timestamp of `kopia.maintenance` after the cycle's first write to it.
+    Recorded(Timestamp),
+    /// Nothing was written and nothing will be: now.
+    DryRun,
+}
+
+/// Where a snapshot begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root {
+    /// ID of the snapshot's manifest.
+    pub snapshot: String,
+    /// A directory, or a single file.
+    pub role: Role,
+    /// Its object.
+    pub object: ObjectId,
+}
+
+/// Something that names what to keep and cannot be read: it may protect any content (R11).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// `snapshot <id>` or `manifest content <id>`.
+    pub what: String,
+    /// Why, the whole chain.
+    pub error: String,
+}
+
+/// Every blob of the store, by kind.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// `p…`, `q…` and session markers `s…`, sorted by name. Without ETags: there may be millions.
+    pub packs: Vec<BlobMetadata>,
+    /// `x…`, `n…`, `m…`, `l…`, sorted by name.
+    pub indexes: Vec<BlobMetadata>,
+    /// `_log_…`, sorted by name.
+    pub logs: Vec<BlobMetadata>,
+    /// `kopia.…`, sorted by name.
+    pub format: Vec<BlobMetadata>,
+    /// Anything else (`verger.…`, blobs of others), sorted by name.
+    pub others: Vec<BlobMetadata>,
+}
+
+/// The facts of one moment.
+pub struct Survey {
+    /// The repository with its format read anew.
+    pub repository: Repository,
+    /// When the cycle began, by the storage's clock: ages are taken against this and nothing later (R10).
+    pub started: Timestamp,
+    /// What a table, its summaries and buffers need.
+    pub estimate: Estimate,
+    /// Every blob, listed before the view was taken: a pack that is listed and old has its entries in the view.
+    pub listing: Listing,
+    /// One view of the index, taken after the start.
+    pub view: IndexView,
+    /// The manifests of that view.
+    pub manifests: ManifestSet,
+    /// All snapshots of that view, incomplete ones too.
+    pub roots: Vec<Root>,
+    /// Manifests and snapshots that cannot be read.
+    pub unreadable: Vec<Unreadable>,
+    /// Session markers, read before the view was taken.
+    pub sessions: Sessions,
+    /// Parameters: owner, intervals, log retention.
+    pub params: Params,
+    /// Next times and history.
+    pub schedule: schedule::Loaded,
+}
+
+/// Takes stock.
+///
+/// # Errors
+/// `Clock` if this machine and the storage disagree by more than five minutes; `MemoryLimit`; `UpgradeInProgress`; `Damaged` if an
+/// index blob cannot be read (R11), the parameters or the schedule cannot; storage errors; `Interrupted`.
+pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
+    let repository = workspace.repository.refresh()?;
+    let storage_now = repository.storage().now()?;
+    check_clock(storage_now, repository.clock().now())?;
+    let started = match start {
+        Start::Recorded(at) => at,
+        Start::DryRun => storage_now,
+    };
+    let listing = list(workspace, &repository)?;
+    let estimate = Estimate::new(
+        total(&listing.indexes),
+        total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q'))),
+    );
+    estimate.fit(&workspace.memory)?;
+    workspace.memory.keep(estimate.table.saturating_add(estimate.index));
+    // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
+    // its old packs would look like orphans that nobody protects.
+    let sessions = active_sessions(&repository)?;
+    workspace.stop.check()?;
+    let view = load_view(&repository, workspace.threads)?;
+    workspace.memory.keep((view.table.len() as u64).saturating_mul(TABLE_BYTES_PER_CONTENT));
+    workspace.stop.check()?;
+    let manifests = ManifestSet::load(&repository, &view)?;
+    let (roots, mut unreadable) = roots(&manifests);
+    unreadable.extend(
+        manifests
+            .unreadable
+            .iter()
+            .map(|(content, error)| Unreadable { what: format!("manifest content {content}"), error: error.chain() }),
+    );
+    let params = Params::load(&manifests)?;
+    let schedule = schedule::load(&repository)?;
+    Ok(Survey {
+        repository,
+        started,
+        estimate,
+        listing,
+        view,
+        manifests,
+        roots,
+        unreadable,
+        sessions,
+        params,
+        schedule,
+    })
+}
+
+fn check_clock(storage: Timestamp, local: Timestamp) -> Result<()> {
+    let skew = storage.duration_since(local).unsigned_abs();
+    if skew <= CLOCK_SKEW_MAX {
+        return Ok(());
+    }
+    let step = format!(
+        "this machine's clock ({local}) and the storage's ({storage}) disagree by {} minutes; more than 5 is unsafe, \
+         because ages decide what may go",
+        skew.as_secs() / 60
+    );
+    Err(Error::new(ErrorKind::Clock, step).with_fix("set the clock of this machine (NTP), then run it again"))
+}
+
+fn list(workspace: &Workspace, repository: &Repository) -> Result<Listing> {
+    let meter = Meter::start(&*workspace.progress, "survey", None, Unit::Blobs);
+    let mut listing = Listing::default();
+    let mut count = 0;
+    repository.storage().list("", &mut |mut blob| {
+        count += 1;
+        if count % LISTING_STEP == 0 {
+            meter.add(LISTING_STEP);
+            workspace.stop.check()?;
+        }
+        let name = blob.id.as_str();
+        let list = match name.as_bytes() {
+            [b'p' | b'q' | b's', ..] => {
+                blob.etag = None;
+                &mut listing.packs
+            }
+            [b'_', ..] if name.starts_with("_log_") => &mut listing.logs,
+            [b'x' | b'n' | b'm' | b'l', ..] => &mut listing.indexes,
+            [b'k', ..] if name.starts_with("kopia.") => &mut listing.format,
+            _ => &mut listing.others,
+        };
+        list.push(blob);
+        Ok(())
+    })?;
+    meter.add(count % LISTING_STEP);
+    let Listing { packs, indexes, logs, format, others } = &mut listing;
+    for list in [packs, indexes, logs, format, others] {
+        list.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    }
+    Ok(listing)
+}
+
+fn total<'a>(blobs: impl IntoIterator<Item = &'a BlobMetadata>) -> u64 {
+    blobs.into_iter().fold(0, |sum, blob| sum.saturating_add(blob.length))
+}
+
+/// The part of a snapshot manifest that reachability needs; the rest may be of any shape.
+#[derive(Deserialize)]
+struct Body {
+    #[serde(rename = "rootEntry")]
+    root: Option<RootEntry>,
+}
+
+#[derive(Deserialize)]
+struct RootEntry {
+    #[serde(rename = "obj")]
+    object: Option<String>,
+    #[serde(rename = "type", default)]
+    kind: String,
+}
+
+fn roots(manifests: &ManifestSet) -> (Vec<Root>, Vec<Unreadable>) {
+    let mut roots = Vec::new();
+    let mut unreadable = Vec::new();
+    for manifest in manifests.of_type("snapshot") {
+        match root(manifest) {
+            Ok(root) => roots.push(root),
+            Err(error) => {
+                unreadable.push(Unreadable { what: format!("snapshot {}", manifest.id), error: error.chain() })
+            }
+        }
+    }
+    (roots, unreadable)
+}
+
+/// Kopia skips a snapshot whose manifest it cannot parse, and collects its data (`snapshot/manager.go`); here it is an error.
+fn root(manifest: &Manifest) -> Result<Root> {
+    let step = || format!("read snapshot {}", manifest.id);
+    let body: Body =
+        serde_json::from_str(manifest.data.get()).map_err(|error| Error::damaged(step()).with_source(error))?;
+    let no_root = || Error::damaged(format!("read snapshot {}: it has no root object", manifest.id));
+    let entry = body.root.ok_or_else(no_root)?;
+    let object = entry.object.ok_or_else(no_root)?;
+    let object = object.parse().map_err(|error: Error| error.into_kind(ErrorKind::Damaged).at(step()))?;
+    let role = if entry.kind == "d" { Role::Directory } else { Role::File };
+    Ok(Root { snapshot: manifest.id.clone(), role, object })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_may_differ_by_five_minutes_and_no_more() {
+        let at = |seconds: i64| Timestamp::from_second(1_700_000_000 + seconds).unwrap();
+        assert!(check_clock(at(0), at(300)).is_ok());
+        assert!(check_clock(at(300), at(0)).is_ok());
+        for (storage, local) in [(0, 301), (301, 0)] {
+            let error = check_clock(at(storage), at(local)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Clock);
+            assert!(error.fix().is_some());
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What the tasks of one cycle share in one process.
+
+use std::sync::Arc;
+
+use verger_kopia::Repository;
+
+use crate::limit::MemoryLimit;
+use crate::progress::{Progress, Quiet, Stop};
+
+/// The repository, the means, and those who listen.
+#[derive(Clone)]
+pub struct Workspace {
+    /// The open repository.
+    pub repository: Repository,
+    /// Memory for the whole process.
+    pub memory: MemoryLimit,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Requests in flight at once.
+    pub parallel: usize,
+    /// Who hears how far it is.
+    pub progress: Arc<dyn Progress>,
+    /// Who may ask to stop.
+    pub stop: Stop,
+}
+
+impl Workspace {
+    /// Requests in flight where a round trip costs more than the bytes.
+    pub const REMOTE_PARALLEL: usize = 16;
+
+    /// With defaults: as many threads as the machine has, more requests than threads where the store is remote, 512 MiB, silence.
+    #[must_use]
+    pub fn new(repository: Repository) -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+        let local = repository.storage().capabilities().local_disk;
+        Self {
+            parallel: if local { threads } else { threads.max(Self::REMOTE_PARALLEL) },
+            threads,
+            repository,
+            memory: MemoryLimit::new(MemoryLimit::DEFAULT_BYTES),
+            progress: Arc::new(Quiet),
+            stop: Stop::default(),
+        }
+    }
+
+    /// Whether a round trip costs about nothing, so that small reads are as good as large ones.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.repository.storage().capabilities().local_disk
+    }
+}
