@@ -232,8 +232,8 @@ impl Merge {
         self.sources[item.source as usize].index.key(item.position as usize)
     }
 
-    #[inline]
     /// The value with ordinals of the common tables.
+    #[inline]
     fn raw(&self, item: Item) -> Result<Global> {
         let source = &self.sources[item.source as usize];
         let raw = source.index.raw(item.position as usize)?;

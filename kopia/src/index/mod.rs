@@ -116,18 +116,18 @@ impl Index {
         })
     }
 
-    #[inline]
     /// Binary key of an entry. Parsing has checked that all entries lie inside the input.
+    #[inline]
     pub(crate) fn key(&self, position: usize) -> &[u8] {
         let at = self.start + position * self.stride;
         &self.plain[at..at + self.key]
     }
 
-    #[inline]
     /// Value of an entry.
     ///
     /// # Errors
     /// `Damaged` for a value that no writer makes; never after parsing has gone over it.
+    #[inline]
     pub(crate) fn raw(&self, position: usize) -> Result<Raw> {
         let at = self.start + position * self.stride;
         let value = &self.plain[at + self.key..at + self.stride];
@@ -181,8 +181,8 @@ impl std::fmt::Debug for Index {
     }
 }
 
-#[inline]
 /// The first 8 bytes of a hash as a number (shorter ones padded with zeros): order and look-ups go by it first.
+#[inline]
 pub(crate) fn top_of(hash: &[u8]) -> u64 {
     if let Some(first) = hash.first_chunk::<8>() {
         return u64::from_be_bytes(*first);
