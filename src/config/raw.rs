@@ -51,7 +51,7 @@ pub struct EngineArgs {
     /// Most bytes to upload in a second
     #[arg(long, value_name = "SIZE", env = "VERGER_UPLOAD_BYTES_PER_SECOND", help_heading = "Limits")]
     pub upload_bytes_per_second: Option<String>,
-    /// Most storage requests in a second
+    /// Most reads, most writes and most listings in a second, each
     #[arg(long, value_name = "N", env = "VERGER_REQUESTS_PER_SECOND", help_heading = "Limits")]
     pub requests_per_second: Option<u32>,
     /// Folder for the ledger [default: $XDG_STATE_HOME/verger or ~/.local/state/verger]
