@@ -150,8 +150,8 @@ fn open(
 ) -> Result<Session> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
-    let repository = target.clone().throttled(engine.throttle).open_repository(access)?;
-    let identity = request.owner.identity(&target.identity);
+    let repository = target.open_repository(engine, access)?;
+    let identity = request.owner.identity(target.identity());
     let mut workspace = Workspace::new(repository);
     workspace.memory = MemoryLimit::new(engine.memory_limit);
     if let Some(parallel) = engine.parallel {

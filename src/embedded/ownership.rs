@@ -55,8 +55,7 @@ pub(super) fn lock_kopia(target: &Target, request: &CycleRequest) -> Result<Kopi
     if request.owner != Ownership::Own {
         return KopiaLocks::take(&[]);
     }
-    let paths: Vec<_> = target.connections.iter().map(crate::config::connection::Connection::maintenance_lock).collect();
-    KopiaLocks::take(&paths)
+    target.maintenance_locks()
 }
 
 /// Writes the parameters with this identity as owner, in place of every earlier manifest of them.

@@ -113,7 +113,7 @@ pub fn look_ahead(workspace: &Workspace, earlier: Option<Arc<IndexView>>) -> Res
         Some(view) => view,
         None => {
             let active = list_active(repository)?;
-            Estimate::new(total(&active.blobs), 0).fit(&workspace.memory)?;
+            Estimate::new(total(&active.blobs), 0, repository.hasher().length()).fit(&workspace.memory)?;
             Arc::new(load_view(repository, workspace.threads)?)
         }
     };
