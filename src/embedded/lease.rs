@@ -16,7 +16,6 @@ use verger_worker::bucket_lease::{ACTS_MAX, Lease, LeaseKeeper, Request, TTL_DEF
 
 use super::state::Known;
 use super::{CycleRequest, Session};
-use crate::output;
 
 /// A lease that nobody renews for its TTL has expired; long reading stages must not let it.
 const RENEW_EVERY: Duration = Duration::from_secs(120);
@@ -50,6 +49,7 @@ impl Held {
         drive: &Arc<Drive>,
         known: &Known,
         local: Option<StoreLock>,
+        notice: &dyn Fn(&str, Duration),
     ) -> Result<Self> {
         let storage = session.workspace.repository.storage().clone();
         let wanted = Request {
@@ -63,7 +63,7 @@ impl Held {
             exclusive: request.exclusive || request.alone,
             wait: request.wait,
         };
-        let mut notice = |text: &str, left: Duration| output::wait(text, left);
+        let mut notice = |text: &str, left: Duration| notice(text, left);
         let lease = Lease::acquire(storage.clone(), session.clock.clone(), &wanted, &mut notice)?;
         let term = Term(lease.term());
         let store_now = storage.now()?;

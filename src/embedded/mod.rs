@@ -14,37 +14,35 @@ use std::time::Duration;
 
 use verger_coordinator::drive::{Drive, LocalControl};
 use verger_coordinator::machine::Phase;
-use verger_kopia::clock::{Clock, SystemClock};
+use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
-use verger_kopia::storage::Access;
-use verger_kopia::{Error, ErrorKind, Result};
+use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::Control;
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::report::FailureKind;
 use verger_proto::{Command, CycleOptions};
+use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
-use verger_worker::progress::Stop;
+use verger_worker::progress::{Progress, Stop};
 use verger_worker::run::{Choice, Work};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
 
-pub(crate) use ownership::Ownership;
-pub(crate) use report::{CycleReport, PlanSummary};
+pub use ownership::Ownership;
+pub use report::{CycleReport, PlanSummary};
 
-use crate::config::{Engine, Target};
-use crate::progress::Progress;
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
 
 /// Kopia's margins, or none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Safety {
+pub enum Safety {
     /// All margins
     Full,
     /// No margins: only where no other client is at work
@@ -53,27 +51,27 @@ pub(crate) enum Safety {
 
 /// What is asked for.
 #[derive(Debug, Clone)]
-pub(crate) struct CycleRequest {
+pub struct CycleRequest {
     /// `None`: what is due.
-    pub(crate) mode: Option<Mode>,
+    pub mode: Option<Mode>,
     /// Margins.
-    pub(crate) safety: Safety,
+    pub safety: Safety,
     /// No other client is at work, by a person's word.
-    pub(crate) alone: bool,
+    pub alone: bool,
     /// No other maintainer is at work, by a person's word.
-    pub(crate) exclusive: bool,
+    pub exclusive: bool,
     /// Percentage of the packed bytes that this plan may remove.
-    pub(crate) allow_removing: Option<u8>,
+    pub allow_removing: Option<u8>,
     /// Plan only.
-    pub(crate) dry_run: bool,
+    pub dry_run: bool,
     /// Wait for a foreign lease.
-    pub(crate) wait: bool,
+    pub wait: bool,
     /// Least time from mark to drop.
-    pub(crate) mark_to_drop: Option<Duration>,
+    pub mark_to_drop: Option<Duration>,
     /// In whose name.
-    pub(crate) owner: Ownership,
+    pub owner: Ownership,
     /// File for the plan's body, as JSON lines.
-    pub(crate) plan_out: Option<PathBuf>,
+    pub plan_out: Option<PathBuf>,
 }
 
 impl CycleRequest {
@@ -89,6 +87,28 @@ impl CycleRequest {
     }
 }
 
+/// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
+pub struct Means {
+    /// The open repository; read-only is enough for a dry run.
+    pub repository: Repository,
+    /// `user@host` of this client.
+    pub identity: String,
+    /// Kopia's own locks of this machine, held (R22); none if this client has no connection of Kopia's, or acts in another's name.
+    pub kopia_locks: KopiaLocks,
+    /// Folder of the ledger.
+    pub state_dir: PathBuf,
+    /// Most memory to use, in bytes.
+    pub memory_limit: u64,
+    /// Storage requests at once; `None`: as suits the store.
+    pub parallel: Option<usize>,
+    /// Who hears how far it is.
+    pub progress: Arc<dyn Progress>,
+    /// Who may ask to stop.
+    pub stop: Stop,
+    /// Told what is being waited for, and how long.
+    pub notice: Arc<dyn Fn(&str, Duration) + Send + Sync>,
+}
+
 /// Everything that a cycle needs of this process.
 struct Session {
     workspace: Workspace,
@@ -102,65 +122,51 @@ struct Session {
 ///
 /// # Errors
 /// Of every kind that `docs/exit-codes.md` names.
-pub(crate) fn cycle(
-    target: &Target,
-    engine: &Engine,
-    request: &CycleRequest,
-    progress: Arc<Progress>,
-    stop: Stop,
-) -> Result<CycleReport> {
+pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     if request.safety == Safety::None && !request.alone {
         return Err(Error::new(ErrorKind::Usage, "--safety none needs the word that no other client is at work")
             .with_fix("Say it with --i-am-alone if it is so; without it all margins hold"));
     }
-    let session = open(target, engine, request, progress, stop)?;
+    let Means { state_dir, kopia_locks, notice, .. } = &means;
+    let session = open(&means, request)?;
     if request.dry_run {
         return dry_run(&session, request);
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
-    state::check_writable(&engine.state_dir)?;
+    state::check_writable(state_dir)?;
     let local_lock = lease::lock_local(&session)?;
-    let mlocks = ownership::lock_kopia(target, request)?;
-    let known = state::Known::open(&engine.state_dir, &session)?;
+    let known = state::Known::open(state_dir, &session)?;
     let queue = Arc::new(LocalQueue::default());
-    let drive = Arc::new(Drive::open(&engine.state_dir, &known.id, session.clock.clone(), queue.clone(), None)?);
+    let drive = Arc::new(Drive::open(state_dir, &known.id, session.clock.clone(), queue.clone(), None)?);
     let schedule = ScheduleFile::load(&session.workspace.repository)?;
     let mode = match due::decide(request, &session, &drive, &known, &schedule)? {
         due::Decision::Run(mode) => mode,
         due::Decision::Wait(report) => return Ok(*report),
     };
-    if !request.exclusive && !request.alone && mlocks.count() == 0 {
+    if !request.exclusive && !request.alone && kopia_locks.count() == 0 {
         ownership::wait_until_quiet(&session, &schedule)?;
     }
-    let held = lease::Held::take(&session, request, &drive, &known, local_lock)?;
+    let held = lease::Held::take(&session, request, &drive, &known, local_lock, &**notice)?;
     let outcome = held_cycle(session, request, mode, &drive, &queue, &known, &held, schedule);
     let released = held.release(&drive);
     let mut report = outcome?;
     released?;
-    known.remember(&engine.state_dir, &mut report)?;
+    known.remember(state_dir, &mut report)?;
     Ok(report)
 }
 
-fn open(
-    target: &Target,
-    engine: &Engine,
-    request: &CycleRequest,
-    progress: Arc<Progress>,
-    stop: Stop,
-) -> Result<Session> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
-    let repository = target.open_repository(engine, access)?;
-    let identity = request.owner.identity(target.identity());
-    let mut workspace = Workspace::new(repository);
-    workspace.memory = MemoryLimit::new(engine.memory_limit);
-    if let Some(parallel) = engine.parallel {
+fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
+    let identity = request.owner.identity(&means.identity);
+    let mut workspace = Workspace::new(means.repository.clone());
+    workspace.memory = MemoryLimit::new(means.memory_limit);
+    if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
     }
-    workspace.progress = progress;
-    workspace.stop = stop;
+    workspace.progress = means.progress.clone();
+    workspace.stop = means.stop.clone();
     workspace.identity = identity.clone();
     let ahead = look_ahead(&workspace, None)?;
+    let clock = means.repository.clock().clone();
     Ok(Session { workspace, clock, identity, ahead, margins: request.margins() })
 }
 

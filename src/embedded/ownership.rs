@@ -9,17 +9,15 @@ use verger_kopia::maintenance::{Params, Schedule};
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::new_id;
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::manifests::write_manifests;
 use verger_worker::task::record::ScheduleFile;
 
 use super::lease::Held;
 use super::{CycleRequest, Session};
-use crate::config::Target;
 
 /// In whose name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ownership {
+pub enum Ownership {
     /// As this client; it must be the owner.
     Own,
     /// As this client, which becomes the owner.
@@ -30,14 +28,16 @@ pub(crate) enum Ownership {
 
 impl Ownership {
     /// `user@host` of this maintainer.
-    pub(crate) fn identity(&self, own: &str) -> String {
+    pub fn identity(&self, own: &str) -> String {
         match self {
             Self::ActAs(name) => name.clone(),
             Self::Own | Self::Take => own.to_owned(),
         }
     }
 
-    pub(crate) fn takes(&self) -> bool {
+    /// Whether the owner is to be written.
+    #[must_use]
+    pub fn takes(&self) -> bool {
         *self == Self::Take
     }
 }
@@ -48,14 +48,6 @@ pub(super) fn check(request: &CycleRequest, identity: &str, params: &Params) -> 
         return Identity::parse(identity).map(drop);
     }
     Identity::parse(identity)?.require(&params.owner)
-}
-
-/// Kopia's own locks of this machine, if this client runs in its own name: then no Kopia with that identity is at it here.
-pub(super) fn lock_kopia(target: &Target, request: &CycleRequest) -> Result<KopiaLocks> {
-    if request.owner != Ownership::Own {
-        return KopiaLocks::take(&[]);
-    }
-    target.maintenance_locks()
 }
 
 /// Writes the parameters with this identity as owner, in place of every earlier manifest of them.

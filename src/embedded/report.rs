@@ -20,64 +20,64 @@ use super::Session;
 /// What a cycle did, or would do.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct CycleReport {
+pub struct CycleReport {
     /// `done`, `degraded`, `planned`, `nothing-due`.
-    pub(crate) outcome: String,
+    pub outcome: String,
     /// `full` or `quick`; absent if nothing was due.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) mode: Option<Mode>,
+    pub mode: Option<Mode>,
     /// Number of the cycle in the ledger.
-    pub(crate) cycle: u64,
+    pub cycle: u64,
     /// Fencing term.
-    pub(crate) term: u64,
+    pub term: u64,
     /// When it began and ended, by this machine's clock.
-    pub(crate) started: Timestamp,
+    pub started: Timestamp,
     /// End.
-    pub(crate) ended: Timestamp,
+    pub ended: Timestamp,
     /// `data` of each Kopia task's run record.
-    pub(crate) tasks: BTreeMap<String, Value>,
+    pub tasks: BTreeMap<String, Value>,
     /// What could not be read, with the snapshots and paths it touches.
-    pub(crate) damage: Vec<Damage>,
+    pub damage: Vec<Damage>,
     /// When bytes can go next, by which rule, how many.
-    pub(crate) next: Option<Next>,
+    pub next: Option<Next>,
     /// When a cycle is due next; only if nothing was due.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) next_due: Option<Timestamp>,
+    pub next_due: Option<Timestamp>,
     /// Tasks that did not run, and why.
-    pub(crate) skipped: Vec<Skipped>,
+    pub skipped: Vec<Skipped>,
     /// The plan.
-    pub(crate) plan: Option<PlanSummary>,
+    pub plan: Option<PlanSummary>,
     /// Bytes of blobs that were deleted, or would be.
-    pub(crate) freed_bytes: u64,
+    pub freed_bytes: u64,
     /// Bytes of blobs that were written in their place.
-    pub(crate) written_bytes: u64,
+    pub written_bytes: u64,
 }
 
 /// The plan in figures.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct PlanSummary {
+pub struct PlanSummary {
     /// Digest of the sealed header.
-    pub(crate) digest: String,
+    pub digest: String,
     /// Items and bytes by stage.
-    pub(crate) stages: BTreeMap<String, StageFigures>,
+    pub stages: BTreeMap<String, StageFigures>,
     /// Packed bytes that are marked or dropped.
-    pub(crate) removed_bytes: u64,
+    pub removed_bytes: u64,
     /// Packed bytes of all entries.
-    pub(crate) total_packed_bytes: u64,
+    pub total_packed_bytes: u64,
     /// Entries in the index.
-    pub(crate) contents: u64,
+    pub contents: u64,
     /// Live contents once it is carried out.
-    pub(crate) live_contents: u64,
+    pub live_contents: u64,
 }
 
 /// One stage of a plan.
 #[derive(Debug, Serialize)]
-pub(crate) struct StageFigures {
+pub struct StageFigures {
     /// Items.
-    pub(crate) items: u64,
+    pub items: u64,
     /// Bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 impl CycleReport {
@@ -107,7 +107,7 @@ impl CycleReport {
     }
 
     /// Whether something could not be read.
-    pub(crate) fn is_degraded(&self) -> bool {
+    pub fn is_degraded(&self) -> bool {
         self.outcome == "degraded"
     }
 }

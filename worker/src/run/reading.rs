@@ -5,6 +5,8 @@ use std::sync::Arc;
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
+use verger_kopia::index_set::{list_active, load_view};
+use verger_kopia::object::ObjectId;
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::digest::Digest;
@@ -15,8 +17,8 @@ use super::header::header;
 use super::{Work, out_of_order};
 use crate::task::deed::store_time;
 use crate::task::plan::{Gathered, Request, lines, plan};
-use crate::task::solve::Wrong;
-use crate::task::survey::{Start, look_ahead, survey};
+use crate::task::solve::{Used, Wrong};
+use crate::task::survey::{Start, Survey, look_ahead, survey};
 use crate::task::{check, scan, solve};
 
 /// Percentage that may go without a person's word (S5).
@@ -60,9 +62,25 @@ impl Work<'_> {
         let survey = self.taken_stock()?;
         let summaries = self.summaries.take().ok_or_else(|| out_of_order("scan"))?;
         let used = solve::solve(&self.workspace, &survey, &summaries)?;
+        self.look_again(&survey, &used)?;
         let damages = used.damages.iter().map(missing_or_unreadable).collect();
         self.used = Some(Arc::new(used));
         Ok(self.found(damages))
+    }
+
+    /// R11: what no entry names is looked for once more, on a fresh view, before an index blob counts as lost.
+    fn look_again(&self, survey: &Survey, used: &Used) -> Result<()> {
+        let missing: Vec<&solve::Damage> = used.damages.iter().filter(|one| one.wrong == Wrong::Missing).collect();
+        if missing.is_empty() || list_active(&survey.repository)?.digest() == survey.view.digest() {
+            return Ok(());
+        }
+        let fresh = load_view(&survey.repository, self.workspace.threads)?;
+        let is_there = |object: &ObjectId| fresh.table.find(&object.content).is_some();
+        if missing.iter().all(|one| one.object.parse().is_ok_and(|object| is_there(&object))) {
+            let step = "the index was listed before all of it could be seen";
+            return Err(Error::new(ErrorKind::StoreUnavailable, step).with_fix("Run again; nothing was changed"));
+        }
+        Ok(())
     }
 
     fn found(&mut self, damages: Vec<Damage>) -> JobReport {

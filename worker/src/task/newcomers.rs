@@ -87,7 +87,9 @@ impl Walk<'_> {
                 reader.read(&guard.current(id).ok_or_else(missing)?).map(<[u8]>::to_vec)
             };
             let contents = &mut *self.contents;
-            resolve(&object, &mut fetch, &mut |found| drop(contents.insert(found.id)))?;
+            resolve(&object, &mut fetch, &mut |found| {
+                contents.insert(found.id);
+            })?;
             if is_directory {
                 parse_object(object, fetch, |child| todo.push((child.object, child.kind == EntryType::Directory)))?;
             }
