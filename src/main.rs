@@ -2,7 +2,6 @@
 
 mod cli;
 mod config;
-mod embedded;
 mod exit;
 mod output;
 mod progress;

@@ -119,3 +119,16 @@ fn bar(stage: &str, unit: &str) -> ProgressBar {
     bar.set_prefix(unit.to_owned());
     bar
 }
+
+impl verger_worker::progress::Progress for Progress {
+    fn step(&self, step: verger_worker::progress::Step) {
+        use verger_worker::progress::Unit;
+        let unit = match step.unit {
+            Unit::Blobs => "blobs",
+            Unit::Contents => "contents",
+            Unit::Bytes => "bytes",
+            Unit::Objects => "objects",
+        };
+        self.update(step.stage, step.done, step.total.unwrap_or(0), unit);
+    }
+}

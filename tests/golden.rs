@@ -50,7 +50,17 @@ fn reads_as_the_real_program(golden: &Golden) {
 fn a_cycle_gives_what_the_real_program_gave(golden: &Golden) {
     let (name, after) = (&golden.name, &golden.expect["after"]);
     let address = golden.address();
-    let flags = ["maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--act-as", support::OWNER];
+    let flags = [
+        "maintain",
+        "--full",
+        "--safety",
+        "none",
+        "--i-am-alone",
+        "--allow-removing",
+        "100",
+        "--act-as",
+        support::OWNER,
+    ];
     let report = json(&run(golden.verger(flags).arg("--json").arg(&address)));
     let want = &after["maintenance"]["schedule"]["runs"]["snapshot-gc"][0]["extra"][0]["data"];
     assert_eq!(&report["tasks"]["snapshot-gc"], want, "{name}: snapshot-gc");
@@ -58,13 +68,17 @@ fn a_cycle_gives_what_the_real_program_gave(golden: &Golden) {
     assert!(packs(&golden.inspect("blobs", &[])) <= packs(&after["blobs"]) + 1, "{name}: packs are left behind");
     assert_eq!(ids(&golden.inspect("snapshots", &[]), "id"), ids(&after["snapshots"], "id"), "{name}: snapshots");
     let epochs = golden.expect["before"]["status"]["contentFormat"]["epochParameters"]["Enabled"].as_bool();
-    let mut tasks = vec!["snapshot-gc", "full-rewrite-contents", "full-drop-deleted-content", "full-delete-blobs", "cleanup-logs"];
+    let mut tasks =
+        vec!["snapshot-gc", "full-rewrite-contents", "full-drop-deleted-content", "full-delete-blobs", "cleanup-logs"];
     if epochs == Some(true) {
         tasks.extend(["compact-single-epoch", "advance-epoch", "generate-epoch-range-index"]);
         tasks.extend(["cleanup-epoch-markers", "delete-superseded-epoch-indexes"]);
     }
     for task in &tasks {
-        assert!(!report["tasks"][task].is_null() || report["tasks"].get(task).is_some(), "{name}: no {task} in the report");
+        assert!(
+            !report["tasks"][task].is_null() || report["tasks"].get(task).is_some(),
+            "{name}: no {task} in the report"
+        );
     }
     run(golden.verger(["verify", "--full"]).arg(&address));
     let Some(kopia) = Kopia::connect(&golden.repository()) else { return };

@@ -84,7 +84,8 @@ fn nothing_is_left_undone() {
     let mut breaches = Vec::new();
     for source in sources() {
         for (index, line) in source.production.iter().enumerate() {
-            let undone = ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!(", "(\"stub\")"].iter().any(|w| line.contains(w));
+            let undone =
+                ["TODO", "FIXME", "XXX", "todo!(", "unimplemented!(", "(\"stub\")"].iter().any(|w| line.contains(w));
             if undone || line.chars().count() > LINE_WIDTH_MAX {
                 breaches.push(format!("{}:{} {}", source.name, index + 1, line.trim()));
             }

@@ -31,3 +31,9 @@ pub mod verify;
 
 pub use error::{Error, ErrorKind, Result};
 pub use repository::Repository;
+
+/// Lower-case hexadecimal digits of `bytes`.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    ::hex::encode(bytes)
+}

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use clap::Subcommand;
 use verger_kopia::content::{ContentId, Entry};
 use verger_kopia::index_set::{IndexView, load_view, write::write_index_set};
-use verger_kopia::manifest::{Manifest, ManifestEntry, ManifestSet, encode};
+use verger_kopia::manifest::{Manifest, ManifestEntry, ManifestSet, entry::encode};
 use verger_kopia::pack::write::PackWriter;
 use verger_kopia::session;
 use verger_kopia::snapshot::Snapshot;

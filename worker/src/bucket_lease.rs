@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rand::Rng;
 use serde::{Deserialize, Serialize};
 use verger_kopia::clock::{Clock, Timestamp};
 use verger_kopia::storage::{BlobId, BlobMetadata, ByteRange, Condition, ETag, PutOptions, Storage};
@@ -69,6 +68,8 @@ pub struct LeaseBody {
 pub struct Request {
     /// Kopia's unique ID, hex.
     pub unique_id: String,
+    /// ID of the store: that of the lease object written for this address, or a new random one.
+    pub store_id: String,
     /// Identity for people.
     pub holder: String,
     /// Our own lock file, held by this process.
@@ -134,7 +135,11 @@ impl Lease {
                     if !request.wait {
                         return Err(Error::new(
                             ErrorKind::Locked,
-                            format!("{holder} holds the lease of {} for up to {} s more", storage.address(), left.as_secs()),
+                            format!(
+                                "{holder} holds the lease of {} for up to {} s more",
+                                storage.address(),
+                                left.as_secs()
+                            ),
                         )
                         .with_fix("Use --wait to wait for it"));
                     }
@@ -311,11 +316,10 @@ fn take(
 ) -> Result<Lease> {
     let address = storage.address();
     let before = found.as_ref().map(|(_, body)| body);
-    let store_id = before.filter(|body| body.address == address).map(|body| body.store_id.clone());
     let body = LeaseBody {
         version: 1,
         unique_id: request.unique_id.clone(),
-        store_id: store_id.unwrap_or_else(|| format!("{:032x}", rand::rng().random::<u128>())),
+        store_id: request.store_id.clone(),
         address,
         holder: request.holder.clone(),
         lock: request.lock.clone(),

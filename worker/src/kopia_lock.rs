@@ -28,13 +28,18 @@ impl KopiaLocks {
 }
 
 fn lock(path: &Path) -> Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(|e| {
-        Error::new(ErrorKind::Permission, format!("open Kopia's maintenance lock {}", path.display())).with_source(e)
-    })?;
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path).map_err(|e| {
+            Error::new(ErrorKind::Permission, format!("open Kopia's maintenance lock {}", path.display()))
+                .with_source(e)
+        })?;
     rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|e| {
-        Error::new(ErrorKind::ForeignMaintenance, format!("Kopia is maintaining this repository now ({} is locked)", path.display()))
-            .with_source(e)
-            .with_fix("Try again when it has finished")
+        Error::new(
+            ErrorKind::ForeignMaintenance,
+            format!("Kopia is maintaining this repository now ({} is locked)", path.display()),
+        )
+        .with_source(e)
+        .with_fix("Try again when it has finished")
     })?;
     Ok(file)
 }

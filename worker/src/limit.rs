@@ -10,11 +10,17 @@ pub const BASE_BYTES: u64 = 48 << 20;
 /// The least that must be left for buffers in flight: one batch of a few packs.
 pub const BUFFERS_BYTES_MIN: u64 = 32 << 20;
 
-/// Bytes a row of the merged table takes: key, place, lengths, time, bucket table.
-pub const TABLE_BYTES_PER_CONTENT: u64 = 40;
+/// Bytes a row of the merged table takes besides its hash: place, lengths, time, bucket table.
+const ROW_BYTES: u64 = 27;
 
-/// The smallest index entry that Kopia writes, of either version; so an index blob of `n` bytes holds at most `n / 33` entries.
-const ENTRY_BYTES_MIN: u64 = 33;
+/// The smallest index entry that Kopia writes, of either version, besides its hash: so many bytes of index hold at most so many.
+const ENTRY_BYTES_MIN: u64 = 17;
+
+/// Bytes of the merged table.
+#[must_use]
+pub fn table_bytes(contents: u64, hash_length: usize) -> u64 {
+    contents.saturating_mul(ROW_BYTES + hash_length as u64)
+}
 
 /// How much memory a task may use, and how much of it is in flight. Clones share one purse.
 #[derive(Clone)]
@@ -113,14 +119,9 @@ pub struct Estimate {
 impl Estimate {
     /// From the bytes of active index blobs and of `q` packs. Summaries are four bytes a reference, at most an eighth of the `q` packs.
     #[must_use]
-    pub fn new(index_bytes: u64, metadata_bytes: u64) -> Self {
-        let contents = index_bytes / ENTRY_BYTES_MIN;
-        Self {
-            contents,
-            table: contents.saturating_mul(TABLE_BYTES_PER_CONTENT),
-            index: index_bytes,
-            summaries: metadata_bytes / 8,
-        }
+    pub fn new(index_bytes: u64, metadata_bytes: u64, hash_length: usize) -> Self {
+        let contents = index_bytes / (ENTRY_BYTES_MIN + hash_length as u64);
+        Self { contents, table: table_bytes(contents, hash_length), index: index_bytes, summaries: metadata_bytes / 8 }
     }
 
     /// The least limit that would do: index blobs and summaries are never held at once.
@@ -188,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_repository_that_cannot_fit_is_refused_with_the_limit_that_would_do() {
-        let estimate = Estimate::new(1 << 30, 100 << 20);
+        let estimate = Estimate::new(1 << 30, 100 << 20, 16);
         let error = estimate.fit(&MemoryLimit::new(512 << 20)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MemoryLimit);
         let least = estimate.least().div_ceil(1 << 20);

@@ -1,5 +1,6 @@
 //! What the tasks of one cycle share in one process.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use verger_kopia::Repository;
@@ -22,6 +23,10 @@ pub struct Workspace {
     pub progress: Arc<dyn Progress>,
     /// Who may ask to stop.
     pub stop: Stop,
+    /// `user@host` of this maintainer, for session markers.
+    pub identity: String,
+    /// Sessions of earlier jobs that provably ended (R21).
+    pub dead_sessions: Arc<BTreeSet<String>>,
 }
 
 impl Workspace {
@@ -40,6 +45,8 @@ impl Workspace {
             memory: MemoryLimit::new(MemoryLimit::DEFAULT_BYTES),
             progress: Arc::new(Quiet),
             stop: Stop::default(),
+            identity: "verger@localhost".to_owned(),
+            dead_sessions: Arc::default(),
         }
     }
 

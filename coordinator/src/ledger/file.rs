@@ -275,6 +275,20 @@ mod tests {
     }
 
     #[test]
+    fn after_a_failed_write_nothing_is_taken_until_the_next_opening() {
+        let (folder, bytes, _) = small();
+        let path = folder.path().join(FILE_NAME);
+        let (mut ledger, _, _) = open(folder.path()).unwrap();
+        let good = std::mem::replace(&mut ledger.file, File::open(&path).unwrap());
+        assert!(ledger.append(LogTime(7), &entry(3)).is_err(), "a file that is open for reading takes no record");
+        ledger.file = good;
+        assert!(ledger.append(LogTime(7), &entry(3)).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        drop(ledger);
+        open(folder.path()).unwrap().0.append(LogTime(7), &entry(3)).unwrap();
+    }
+
+    #[test]
     fn a_second_process_is_locked_out_and_may_read() {
         let (folder, _, _) = small();
         let held = open(folder.path()).unwrap();

@@ -1,6 +1,6 @@
 //! One entry of a directory: by the field order that Kopia writes, or else by any.
 
-use super::token::{Cursor, Step, Stop, plain_prefix};
+use super::token::{Cursor, Step, Stop, digit_prefix, plain_prefix};
 use super::{EntryType, Reference};
 use crate::object::ObjectId;
 
@@ -68,8 +68,7 @@ fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 /// What follows an integer above zero. (Kopia omits zeros.)
 #[inline]
 fn number(bytes: &[u8]) -> Option<&[u8]> {
-    let count = bytes.iter().take_while(|b| b.is_ascii_digit()).count();
-    let (digits, rest) = bytes.split_at_checked(count)?;
+    let (digits, rest) = bytes.split_at_checked(digit_prefix(bytes))?;
     // A fraction or an exponent does not match what comes next either, so it ends in the other way.
     digits.first().is_some_and(|&first| first != b'0').then_some(rest)
 }

@@ -270,4 +270,14 @@ proptest! {
         let expected = bytes.iter().position(|b| *b < 0x20 || *b == b'"' || *b == b'\\').unwrap_or(bytes.len());
         prop_assert_eq!(token::plain_prefix(&bytes), expected);
     }
+
+    #[test]
+    fn digit_prefix_stops_where_it_should(mut bytes in proptest::collection::vec(b'0'..=b'9', 0..30), at: prop::sample::Index, byte: u8) {
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let expected = bytes.iter().position(|b| !b.is_ascii_digit()).unwrap_or(bytes.len());
+        prop_assert_eq!(token::digit_prefix(&bytes), expected);
+    }
 }

@@ -189,7 +189,7 @@ impl<'a> Cursor<'a> {
 
 /// One or more digits, and what follows them.
 fn digits(bytes: &[u8]) -> Step<&[u8]> {
-    let count = bytes.iter().take_while(|b| b.is_ascii_digit()).count();
+    let count = digit_prefix(bytes);
     match (count, bytes.is_empty()) {
         (0, true) => Err(Stop::Incomplete),
         (0, false) => Err(Stop::Bad("a malformed number")),
@@ -199,6 +199,7 @@ fn digits(bytes: &[u8]) -> Step<&[u8]> {
 
 /// How many bytes from the start are neither a quote, nor a backslash, nor a control character; eight at a time, because names
 /// are too short for anything that has to be set up.
+#[inline]
 pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
     const LOW: u64 = u64::MAX / 255;
     const HIGH: u64 = LOW << 7;
@@ -215,6 +216,23 @@ pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
     }
     let stops = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
     words.len() * 8 + tail.iter().position(stops).unwrap_or(tail.len())
+}
+
+/// How many bytes from the start are decimal digits.
+#[inline]
+pub(super) fn digit_prefix(bytes: &[u8]) -> usize {
+    const LOW: u64 = u64::MAX / 255;
+    const HIGH: u64 = LOW << 7;
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        // Digits become 0 to 9; adding 0x76 carries all else below 0x80 into the high bit, and no further.
+        let values = u64::from_le_bytes(*word) ^ (LOW * 0x30);
+        let others = (((values & !HIGH) + LOW * 0x76) | values) & HIGH;
+        if others != 0 {
+            return index * 8 + others.trailing_zeros() as usize / 8;
+        }
+    }
+    words.len() * 8 + tail.iter().position(|b| !b.is_ascii_digit()).unwrap_or(tail.len())
 }
 
 /// What stands between the quotes.

@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::storage::BlobId;
 
 /// Entries that make a range of their own; a range is sorted inside the processor's cache.
-const RANGE_ENTRIES: usize = 48 * 1024;
+const RANGE_ENTRIES: usize = 16 * 1024;
 const RANGES_MAX: usize = 4096;
 
 /// Collects index blobs and merges them.
@@ -227,11 +227,13 @@ impl Merge {
         Ok(())
     }
 
+    #[inline]
     fn key(&self, item: Item) -> &[u8] {
         self.sources[item.source as usize].index.key(item.position as usize)
     }
 
     /// The value with ordinals of the common tables.
+    #[inline]
     fn raw(&self, item: Item) -> Result<Global> {
         let source = &self.sources[item.source as usize];
         let raw = source.index.raw(item.position as usize)?;
@@ -249,6 +251,7 @@ impl Merge {
         rule(a).cmp(&rule(b)).then_with(|| rest(a).cmp(&rest(b)))
     }
 
+    #[inline]
     fn take(&self, item: Item, winner: Global, out: &mut Slices<'_>, done: &mut Done) {
         let raw = winner.raw;
         if raw.deleted && self.watermark.is_some_and(|watermark| raw.timestamp <= watermark) {

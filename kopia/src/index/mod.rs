@@ -117,6 +117,7 @@ impl Index {
     }
 
     /// Binary key of an entry. Parsing has checked that all entries lie inside the input.
+    #[inline]
     pub(crate) fn key(&self, position: usize) -> &[u8] {
         let at = self.start + position * self.stride;
         &self.plain[at..at + self.key]
@@ -126,6 +127,7 @@ impl Index {
     ///
     /// # Errors
     /// `Damaged` for a value that no writer makes; never after parsing has gone over it.
+    #[inline]
     pub(crate) fn raw(&self, position: usize) -> Result<Raw> {
         let at = self.start + position * self.stride;
         let value = &self.plain[at + self.key..at + self.stride];
@@ -180,6 +182,7 @@ impl std::fmt::Debug for Index {
 }
 
 /// The first 8 bytes of a hash as a number (shorter ones padded with zeros): order and look-ups go by it first.
+#[inline]
 pub(crate) fn top_of(hash: &[u8]) -> u64 {
     if let Some(first) = hash.first_chunk::<8>() {
         return u64::from_be_bytes(*first);

@@ -161,13 +161,36 @@ impl Table {
     /// Row of a content.
     #[must_use]
     pub fn find(&self, id: &ContentId) -> Option<u32> {
+        self.find_in(id, self.bucket(id)?)
+    }
+
+    /// Rows of many contents, in their order, appended to `rows`. Faster than one by one where the table is larger than the
+    /// processor's caches: each pass is a row of reads that do not wait for each other.
+    pub fn find_many<'i>(&self, ids: impl Iterator<Item = &'i ContentId> + Clone, rows: &mut Vec<Option<u32>>) {
+        let from = rows.len();
+        rows.extend(ids.clone().map(|id| self.bucket(id).and_then(|bucket| u32::try_from(bucket).ok())));
+        let found = &mut rows[from..];
+        let mut warm = 0u64;
+        for slot in found.iter() {
+            let first = slot.map_or(0, |bucket| self.buckets[bucket as usize]);
+            warm ^= self.columns.hash.get(first as usize * self.hash_length).copied().map_or(0, u64::from);
+        }
+        std::hint::black_box(warm);
+        for (slot, id) in found.iter_mut().zip(ids) {
+            *slot = slot.and_then(|bucket| self.find_in(id, bucket as usize));
+        }
+    }
+
+    /// Where in the bucket table a content belongs.
+    fn bucket(&self, id: &ContentId) -> Option<usize> {
         let hash = id.hash().as_bytes();
         let prefix = self.prefixes.iter().find(|prefix| prefix.prefix == id.prefix())?;
-        if hash.len() != self.hash_length {
-            return None;
-        }
+        (hash.len() == self.hash_length).then(|| prefix.first_bucket + bucket_of(super::top_of(hash), prefix.bits))
+    }
+
+    fn find_in(&self, id: &ContentId, bucket: usize) -> Option<u32> {
+        let hash = id.hash().as_bytes();
         let top = super::top_of(hash);
-        let bucket = prefix.first_bucket + bucket_of(top, prefix.bits);
         let (mut low, mut high) = (self.buckets[bucket], self.buckets[bucket + 1]);
         while high as usize - low as usize > BUCKET_SCAN_MAX {
             let middle = low + (high - low) / 2;

@@ -334,9 +334,12 @@ proptest! {
             sorted.sort_by_key(|entry| entry.id);
             let mut kept: Vec<Entry> = Vec::new();
             for entry in sorted {
-                match kept.last_mut() {
-                    Some(last) if last.id == entry.id => if order(&entry) > order(last) { *last = entry },
-                    _ => kept.push(entry),
+                if let Some(last) = kept.last_mut().filter(|last| last.id == entry.id) {
+                    if order(&entry) > order(last) {
+                        *last = entry;
+                    }
+                } else {
+                    kept.push(entry);
                 }
             }
             kept
@@ -381,41 +384,4 @@ fn many_random_contents_merge_in_any_number_of_ranges() {
         })
         .collect();
     check_against_oracle(&indexes, &V2, Some(4), 3);
-}
-
-/// Numbers for `limits.md`; run by hand in release.
-#[test]
-#[ignore = "a measurement"]
-fn speed_of_three_million() {
-    let mut indexes = Vec::new();
-    let count = 1_000_000u32;
-    for index in 0..3u128 {
-        let entries: Vec<Entry> = (0..count)
-            .map(|n| {
-                let hash = blake3::hash(&(u128::from(n) + (index << 64)).to_le_bytes());
-                let prefix = if n % 10 == 0 { 'k'.to_string() } else { String::new() };
-                let id = format!("{prefix}{}", hex::encode(&hash.as_bytes()[..16]));
-                Entry { id: id.parse().unwrap(), ..sample(n, 1, n % 5000) }
-            })
-            .collect();
-        indexes.push(Arc::new(Index::parse(build(entries, &V2).unwrap().remove(0), 16).unwrap()));
-    }
-    for threads in [1, 1, 2, 2] {
-        let mut builder = TableBuilder::new(16, Some(0));
-        indexes.iter().for_each(|index| builder.add(Arc::clone(index)).unwrap());
-        let start = std::time::Instant::now();
-        let table = builder.build(threads).unwrap();
-        eprintln!("{threads} threads: {:?} for {} rows", start.elapsed(), table.len());
-        let mut ids: Vec<ContentId> = table.ids().collect();
-        ids.sort_by_key(|id| id.hash().as_bytes()[3..9].to_vec());
-        let start = std::time::Instant::now();
-        let found = ids.iter().filter(|id| table.find(id).is_some()).count();
-        eprintln!("{:?} a look-up", start.elapsed() / u32::try_from(found).unwrap());
-    }
-    let start = std::time::Instant::now();
-    let bytes = indexes[0].plain.clone();
-    let clone = start.elapsed();
-    let start = std::time::Instant::now();
-    Index::parse(bytes, 16).unwrap();
-    eprintln!("parse 1 M: {:?} (copy {clone:?})", start.elapsed());
 }

@@ -43,7 +43,7 @@ pub fn build_from_table(table: &Table, keep: impl Fn(u32) -> bool, options: &Bui
 }
 
 fn build_shards(mut entries: Vec<Entry>, options: &BuildOptions, shard_max: usize) -> Result<Vec<Vec<u8>>> {
-    entries.sort_by(|a, b| a.id.cmp(&b.id));
+    entries.sort_by_key(|entry| entry.id);
     entries.dedup_by(|next, kept| {
         let same = next.id == kept.id;
         if same && wins(next, kept) {
@@ -134,7 +134,7 @@ pub(super) mod testing {
     use super::*;
 
     /// [`build`] with small shards.
-    pub fn build_small(entries: Vec<Entry>, options: &BuildOptions, shard_max: usize) -> Vec<Vec<u8>> {
+    pub(in crate::index) fn build_small(entries: Vec<Entry>, options: &BuildOptions, shard_max: usize) -> Vec<Vec<u8>> {
         build_shards(entries, options, shard_max).unwrap()
     }
 

@@ -39,7 +39,8 @@ pub(super) fn longest(ranges: Vec<EpochRange>) -> Vec<EpochRange> {
     order.sort_by_key(|at| (std::cmp::Reverse(ranges[*at].min), *at));
     for at in order {
         let range = &ranges[at];
-        let (reach, length) = best.get(&(range.max + 1)).map_or((range.max, 1), |(reach, length, _)| (*reach, length + 1));
+        let (reach, length) =
+            best.get(&(range.max + 1)).map_or((range.max, 1), |(reach, length, _)| (*reach, length + 1));
         let (old_reach, old_length) = best.get(&range.min).map_or((0, 0), |(reach, length, _)| (*reach, *length));
         if reach > old_reach || (reach == old_reach && length < old_length) {
             best.insert(range.min, (reach, length, at));

@@ -104,7 +104,8 @@ pub fn merge_legacy(
     threads: usize,
 ) -> Result<PreparedLegacy> {
     let table = merge(repository, inputs, threads)?;
-    let is_dropped = |row: u32| table.is_deleted(row) && drop_before.is_some_and(|before| table.timestamp(row) < before);
+    let is_dropped =
+        |row: u32| table.is_deleted(row) && drop_before.is_some_and(|before| table.timestamp(row) < before);
     let payloads = build_from_table(&table, |row| !is_dropped(row), &build_options(repository, true))?;
     let dropped = table.rows().filter(|row| is_dropped(*row)).count() as u64;
     let mut prepared = PreparedLegacy {
@@ -147,10 +148,8 @@ impl PreparedLegacy {
             let timestamp = written_at(repository, id, receipt.timestamp)?;
             outputs.push(Recorded { id: id.clone(), length, timestamp });
         }
-        let log = CompactionLog {
-            inputs: Some(self.inputs.clone()),
-            outputs: (!outputs.is_empty()).then_some(outputs),
-        };
+        let log =
+            CompactionLog { inputs: Some(self.inputs.clone()), outputs: (!outputs.is_empty()).then_some(outputs) };
         let id = write_json(repository, names::LEGACY_LOG, &log, not_after)?;
         let timestamp = written_at(repository, &id, None)?;
         Ok(PublishedLog { id, timestamp })

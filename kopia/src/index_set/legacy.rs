@@ -81,7 +81,8 @@ impl LegacyState {
     /// # Errors
     /// `Damaged` if a log cannot be read; storage errors.
     pub fn load(repository: &Repository) -> Result<Self> {
-        let mut indexes = list_all(&**repository.storage(), names::LEGACY_INDEX).map_err(|e| e.at("list index blobs"))?;
+        let mut indexes =
+            list_all(&**repository.storage(), names::LEGACY_INDEX).map_err(|e| e.at("list index blobs"))?;
         indexes.retain(|blob| blob.id.as_str() != names::POISON);
         indexes.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(Self { indexes, logs: load_json(repository, names::LEGACY_LOG)? })

@@ -85,12 +85,15 @@ fn schedules_expire_by_the_newest_of_them() {
 
 #[test]
 fn go_reads_and_writes_the_same_json() {
-    let text = r#"{"inputMetadata":[{"id":"n1","length":5,"timestamp":"2026-11-21T12:00:00.5+01:00"}],"outputMetadata":null}"#;
+    let text =
+        r#"{"inputMetadata":[{"id":"n1","length":5,"timestamp":"2026-11-21T12:00:00.5+01:00"}],"outputMetadata":null}"#;
     let log: CompactionLog = serde_json::from_str(text).unwrap();
     assert_eq!(log.inputs.as_ref().unwrap()[0].timestamp, "2026-11-21T11:00:00.5Z".parse().unwrap());
     assert_eq!((log.inputs().count(), log.outputs().count()), (1, 0));
     let written = serde_json::to_string(&log).unwrap();
-    assert!(written.contains(r#""timestamp":"2026-11-21T11:00:00.5Z""#) && written.contains(r#""outputMetadata":null"#));
+    assert!(
+        written.contains(r#""timestamp":"2026-11-21T11:00:00.5Z""#) && written.contains(r#""outputMetadata":null"#)
+    );
 }
 
 #[test]
@@ -154,7 +157,11 @@ fn deferred_deletion_goes_through_logs_and_schedules() {
     assert!(write_cleanup(&golden.repository, steps.retire, newest.timestamp, None).unwrap().is_some());
     assert_eq!(load_view(&golden.repository, 1).unwrap().digest(), view.digest());
 
-    assert_eq!(expired(&load_cleanups(&golden.repository).unwrap(), HOUR), (vec![], vec![]), "an hour later at the earliest");
+    assert_eq!(
+        expired(&load_cleanups(&golden.repository).unwrap(), HOUR),
+        (vec![], vec![]),
+        "an hour later at the earliest"
+    );
     golden.clock.advance(HOUR);
     write_cleanup(&golden.repository, vec!["m00".into()], golden.clock.now(), None).unwrap();
     let (logs, schedules) = expired(&load_cleanups(&golden.repository).unwrap(), HOUR);

@@ -31,7 +31,8 @@ pub fn put_index_blob(
 
 fn until(now: Timestamp, period: Duration) -> Result<Timestamp> {
     now.checked_add(period).map_err(|error| {
-        Error::new(ErrorKind::Unsupported, "compute the end of an object lock: the period is too long").with_source(error)
+        Error::new(ErrorKind::Unsupported, "compute the end of an object lock: the period is too long")
+            .with_source(error)
     })
 }
 

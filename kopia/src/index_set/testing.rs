@@ -13,12 +13,10 @@ use crate::content::Entry;
 use crate::error::Result;
 use crate::repository::Repository;
 use crate::storage::memory::MemoryStorage;
-use crate::storage::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Storage,
-};
+use crate::storage::{BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Storage};
 
 /// A listing of these names, each a second younger than the one before.
-pub fn blobs(names: &[&str]) -> Vec<BlobMetadata> {
+pub(crate) fn blobs(names: &[&str]) -> Vec<BlobMetadata> {
     let blob = |(at, name): (i64, &&str)| BlobMetadata {
         id: BlobId::from(*name),
         length: 100,
@@ -31,28 +29,28 @@ pub fn blobs(names: &[&str]) -> Vec<BlobMetadata> {
 type Hook = Box<dyn FnMut(&str, &MemoryStorage) + Send>;
 
 /// A store in memory that calls a hook before each request, with `list PREFIX`, `get ID`, `put ID`.
-pub struct Hooked {
-    pub memory: MemoryStorage,
+pub(crate) struct Hooked {
+    pub(crate) memory: MemoryStorage,
     hook: Mutex<Option<Hook>>,
-    pub requests: Mutex<Vec<String>>,
+    pub(crate) requests: Mutex<Vec<String>>,
 }
 
 impl Hooked {
-    pub fn on_request(&self, hook: impl FnMut(&str, &MemoryStorage) + Send + 'static) {
+    pub(crate) fn on_request(&self, hook: impl FnMut(&str, &MemoryStorage) + Send + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
     }
 
-    pub fn ids(&self, prefix: &str) -> Vec<String> {
+    pub(crate) fn ids(&self, prefix: &str) -> Vec<String> {
         let ids = self.memory.contents().into_keys().map(|id| id.to_string());
         ids.filter(|id| id.starts_with(prefix)).collect()
     }
 
     /// Bytes and times of all blobs with this prefix.
-    pub fn state(&self, prefix: &str) -> BTreeMap<BlobId, Bytes> {
+    pub(crate) fn state(&self, prefix: &str) -> BTreeMap<BlobId, Bytes> {
         self.memory.contents().into_iter().filter(|(id, _)| id.as_str().starts_with(prefix)).collect()
     }
 
-    pub fn take_requests(&self) -> Vec<String> {
+    pub(crate) fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut self.requests.lock().unwrap())
     }
 
@@ -108,15 +106,15 @@ impl Storage for Hooked {
 }
 
 /// A golden repository, opened.
-pub struct Golden {
-    pub repository: Repository,
-    pub store: Arc<Hooked>,
-    pub clock: Arc<SetClock>,
-    pub expect: serde_json::Value,
+pub(crate) struct Golden {
+    pub(crate) repository: Repository,
+    pub(crate) store: Arc<Hooked>,
+    pub(crate) clock: Arc<SetClock>,
+    pub(crate) expect: serde_json::Value,
 }
 
 /// Opens a copy of a golden repository, a week after its last blob was written.
-pub fn golden(name: &str) -> Golden {
+pub(crate) fn golden(name: &str) -> Golden {
     let path = format!("{}/../tests/golden/{name}.tar.gz", env!("CARGO_MANIFEST_DIR"));
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()));
     let clock = Arc::new(SetClock::new(Timestamp::UNIX_EPOCH));
@@ -145,7 +143,7 @@ pub fn golden(name: &str) -> Golden {
 }
 
 /// A live entry of an invented content.
-pub fn entry(n: u32, timestamp: i64) -> Entry {
+pub(crate) fn entry(n: u32, timestamp: i64) -> Entry {
     Entry {
         id: format!("{n:032x}").parse().unwrap(),
         timestamp,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::epoch::EpochState;
-use super::legacy::LegacyState;
 use super::fetch_indexes;
+use super::legacy::LegacyState;
 use crate::content::Entry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::{Index, Table, TableBuilder};
@@ -264,7 +264,14 @@ impl Delta {
     pub fn winners(&self) -> BTreeMap<crate::content::ContentId, &Entry> {
         let mut winners: BTreeMap<_, &Entry> = BTreeMap::new();
         for entry in &self.entries {
-            winners.entry(entry.id).and_modify(|old| if entry.beats(old) { *old = entry }).or_insert(entry);
+            winners
+                .entry(entry.id)
+                .and_modify(|old| {
+                    if entry.beats(old) {
+                        *old = entry
+                    }
+                })
+                .or_insert(entry);
         }
         winners
     }

@@ -1,11 +1,10 @@
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::clock::Clock;
 use crate::index_set::load_view;
 use crate::index_set::testing::{entry, golden};
-use crate::storage::Storage;
 
 const MARKER: &[u8] = b"epoch-marker";
 
@@ -111,12 +110,4 @@ fn nothing_is_written_after_the_deadline() {
         assert_eq!(error.kind(), ErrorKind::DeadlinePassed);
         assert_eq!(golden.store.state(""), before);
     }
-}
-
-#[test]
-fn object_locks_go_on_index_blobs_where_the_repository_has_them() {
-    let golden = golden("default");
-    let ids = write_index_set(&golden.repository, vec![entry(1, 5)], "s0123147", None).unwrap();
-    assert_eq!(golden.store.memory.retention_of(&ids[0]), None, "this repository has no locks");
-    assert!(golden.store.memory.head(&ids[0]).is_ok());
 }

@@ -1,4 +1,5 @@
-//! How long Kopia waits before it does what cannot be undone (`repo/maintenance/maintenance_safety.go`), and what Verger adds.
+//! How long Kopia waits before it does what cannot be undone (`repo/maintenance/maintenance_safety.go`), and what
+//! Verger adds.
 
 use std::time::Duration;
 
@@ -42,7 +43,8 @@ pub struct Margins {
     /// Least age of a legacy compaction log before its inputs go (`index_blob_manager_v0.go`; zero where Kopia's
     /// `DisableEventualConsistencySafety` is set).
     pub legacy_settle_time: Duration,
-    /// R10: contents in packs younger than this by the storage's clock are not marked (their own timestamps are clients').
+    /// R10: contents in packs younger than this by the storage's clock are not marked (their own timestamps are
+    /// clients').
     pub pack_age_subject_to_gc: Duration,
     /// R15: least time from mark to drop. Five hours only where no client sleeps in the middle of a snapshot.
     pub mark_to_drop_wait: Duration,

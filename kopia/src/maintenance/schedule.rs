@@ -21,7 +21,8 @@ pub const KEY_PURPOSE: &str = "maintenance schedule";
 /// Run records kept for each task.
 pub const RECORDS_MAX: usize = 50;
 
-/// R15: the newest GC that ended this long ago is kept beyond [`RECORDS_MAX`], or hourly cycles would never find a pair.
+/// R15: the newest GC that ended this long ago is kept beyond [`RECORDS_MAX`], or hourly cycles would never find a
+/// pair.
 const PAIRING_AGE: Duration = Duration::from_secs(5 * 3600);
 
 const NONCE_BYTES: usize = 12;
@@ -118,9 +119,9 @@ impl Schedule {
     }
 }
 
-/// Which GC record to let go. The oldest, unless it is the only success that ended before `limit`, or none has yet: when
-/// cycles follow each other quickly, fifty records span less than the five hours that a pair of GCs must. Then the one
-/// whose neighbours are closest together, so that the rest go on to cover the time.
+/// Which GC record to let go. The oldest, unless it is the only success that ended before `limit`, or none has yet:
+/// when cycles follow each other quickly, fifty records span less than the five hours that a pair of GCs must. Then the
+/// one whose neighbours are closest together, so that the rest go on to cover the time.
 fn surplus_gc(records: &[RunRecord], limit: Timestamp) -> usize {
     let last = records.len() - 1;
     if records[..last].iter().any(|run| run.success && run.end < limit) || !records[last].success {

@@ -142,12 +142,7 @@ pub struct ManifestListItem<'a> {
 
 impl<'a> From<&'a Manifest> for ManifestListItem<'a> {
     fn from(manifest: &'a Manifest) -> Self {
-        Self {
-            id: &manifest.id,
-            length: manifest.data.get().len(),
-            labels: &manifest.labels,
-            mtime: manifest.modified,
-        }
+        Self { id: &manifest.id, length: manifest.data.get().len(), labels: &manifest.labels, mtime: manifest.modified }
     }
 }
 
@@ -189,7 +184,9 @@ mod tests {
 
     #[test]
     fn a_tie_keeps_the_manifest() {
-        for contents in [[entry("a", 1, None), entry("a", 1, Some("1"))], [entry("a", 1, Some("1")), entry("a", 1, None)]] {
+        for contents in
+            [[entry("a", 1, None), entry("a", 1, Some("1"))], [entry("a", 1, Some("1")), entry("a", 1, None)]]
+        {
             assert_eq!(bodies(contents.map(|e| vec![e]).into()).len(), 1);
         }
     }

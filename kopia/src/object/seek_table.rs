@@ -46,6 +46,10 @@ impl SeekTable {
     /// `Damaged`: not this JSON, no entries, a gap or an overlap, lengths beyond 2^63, or an empty part that is itself indirect
     /// (Kopia writes none, and a tree of them would cost time without bound).
     pub fn parse(plain: &[u8]) -> Result<Self> {
+        // serde takes a list for an object whose fields are in order.
+        if !plain.trim_ascii_start().starts_with(b"{") {
+            return Err(Error::damaged("parse a seek table: it is not a JSON object"));
+        }
         let stored: Stored =
             serde_json::from_slice(plain).map_err(|error| Error::damaged("parse a seek table").with_source(error))?;
         if stored.stream != "kopia:indirect" {
@@ -127,9 +131,12 @@ mod tests {
             assert_ne!(text, SAMPLE);
             assert!(SeekTable::parse(text.as_bytes()).is_err(), "{to}");
         }
-        for text in
-            [r#"{"stream":"kopia:indirect","entries":[]}"#, r#"{"stream":"kopia:indirect","entries":null}"#, "[]"]
-        {
+        for text in [
+            r#"{"stream":"kopia:indirect","entries":[]}"#,
+            r#"{"stream":"kopia:indirect","entries":null}"#,
+            "[]",
+            r#"["kopia:indirect",[{"l":1,"o":"aa"}]]"#,
+        ] {
             assert!(SeekTable::parse(text.as_bytes()).is_err(), "{text}");
         }
         let deep = format!("{{\"x\":{}", "[".repeat(1_000_000));

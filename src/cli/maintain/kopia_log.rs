@@ -3,7 +3,7 @@
 use serde_json::Value;
 use verger_kopia::maintenance::rules::plan::Mode;
 
-use crate::embedded::CycleReport;
+use verger::embedded::CycleReport;
 use crate::output;
 
 /// What Kopia would have said of this cycle; nothing of a plan.

@@ -10,9 +10,10 @@ use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
-use super::Context;
+use verger::embedded::{self, CycleReport, CycleRequest, Ownership, Safety};
+
+use super::{Context, cycle};
 use crate::config::{CycleArgs, Engine, EngineArgs, RepositoryArgs, SafetyLevel, Target};
-use crate::embedded::{self, CycleReport, CycleRequest, Ownership, Safety};
 use crate::exit::Exit;
 use crate::progress::Progress;
 use crate::signal;
@@ -125,7 +126,8 @@ fn run(context: &Context, engine: EngineArgs, repository: RepositoryArgs, reques
     let progress = Arc::new(Progress::new(output));
     // A plan changes nothing, so it needs nobody's word.
     let request = CycleRequest { alone: request.alone || request.dry_run, ..request.clone() };
-    let report = embedded::cycle(&target, &engine, &request, progress.clone(), stop);
+    let means = cycle::means(&target, &engine, &request, progress.clone(), stop)?;
+    let report = embedded::cycle(means, &request);
     progress.finish();
     let report = report?;
     kopia_log::lines(&report).iter().for_each(|line| output.note(line));

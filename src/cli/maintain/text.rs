@@ -6,7 +6,7 @@ use verger_kopia::maintenance::rules::plan::Mode;
 use verger_proto::report::Damage;
 
 use super::kopia_log::number;
-use crate::embedded::{CycleReport, PlanSummary};
+use verger::embedded::{CycleReport, PlanSummary};
 use crate::output;
 
 /// Damage beyond this is only counted.

@@ -2,11 +2,12 @@
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::Entry;
-use verger_kopia::maintenance::history::{
-    AdvanceEpochStats, CleanupMarkersStats, CleanupSupersededIndexesStats, CompactIndexesStats, CompactSingleEpochStats,
-    DeleteUnreferencedPacksStats, ExtendBlobRetentionStats, GenerateRangeCheckpointStats, RewriteContentsStats, Task,
-};
 use verger_kopia::maintenance::go_json::duration_text;
+use verger_kopia::maintenance::history::{
+    AdvanceEpochStats, CleanupMarkersStats, CleanupSupersededIndexesStats, CompactIndexesStats,
+    CompactSingleEpochStats, DeleteUnreferencedPacksStats, ExtendBlobRetentionStats, GenerateRangeCheckpointStats,
+    RewriteContentsStats, Task,
+};
 use verger_kopia::maintenance::rules::plan::{DeletePlan, IndexStep, Mode, PlanBody};
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
@@ -20,7 +21,7 @@ use crate::task::deed::{Deeds, Effect};
 use crate::task::delete::Deleted;
 use crate::task::guard::Guard;
 use crate::task::publish::Publication;
-use crate::task::rewrite::{Copied, Order, copy};
+use crate::task::rewrite::{Order, copy};
 
 /// A rewrite whose record is older than this gets a new end before more of it is published (R20).
 const RECORD_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(600);
@@ -134,6 +135,7 @@ impl Work<'_> {
         let order = Order { stage, table, packs, session: &session.id, now, revive: false };
         let copied = copy(&self.workspace, &order)?;
         let damages: Vec<Damage> = copied.left.iter().map(|(row, error)| left_damage(table, *row, error)).collect();
+        self.figures.written_bytes += copied.pack_bytes;
         self.copied = Some((copied, Some(session)));
         self.damages.extend(damages.iter().cloned());
         let outcome = if damages.is_empty() { Outcome::Done } else { Outcome::Degraded(damages) };
@@ -211,7 +213,11 @@ impl Work<'_> {
         }
         let epoch = deeds.guard.write_epoch().unwrap_or(0);
         let times = (began, self.now());
-        Ok(if epochs { self.record_epochs(plan.mode, &lane, epoch, times) } else { self.record_legacy(plan.mode, times) })
+        Ok(if epochs {
+            self.record_epochs(plan.mode, &lane, epoch, times)
+        } else {
+            self.record_legacy(plan.mode, times)
+        })
     }
 
     fn record_legacy(&mut self, mode: Mode, times: (Timestamp, Timestamp)) -> Vec<Task> {
@@ -239,7 +245,11 @@ impl Work<'_> {
             figures.success(schedule, Task::GenerateEpochRangeIndex, times, lane.range.as_ref());
             figures.success(schedule, Task::CleanupEpochMarkers, times, lane.markers.as_ref());
             figures.success(schedule, Task::DeleteSupersededEpochIndexes, times, lane.superseded.as_ref());
-            tasks.extend([Task::GenerateEpochRangeIndex, Task::CleanupEpochMarkers, Task::DeleteSupersededEpochIndexes]);
+            tasks.extend([
+                Task::GenerateEpochRangeIndex,
+                Task::CleanupEpochMarkers,
+                Task::DeleteSupersededEpochIndexes,
+            ]);
         }
         tasks
     }

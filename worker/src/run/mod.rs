@@ -13,11 +13,13 @@ use std::sync::Arc;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
+use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, PlanBody};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::control::Control;
 use verger_proto::id::WorkerId;
 use verger_proto::job::{JobSpec, ViewRef};
+use verger_proto::plan::PlanHeader;
 use verger_proto::report::{Damage, Failure, FailureKind, JobReport, Outcome};
 use verger_proto::stage::Stage;
 
@@ -26,8 +28,8 @@ use crate::evidence::Evidence;
 use crate::task::deed::{Deeds, Position};
 use crate::task::guard::Guard;
 use crate::task::record::ScheduleFile;
-use crate::task::rewrite::Copied;
 use crate::task::revive::OpenSession;
+use crate::task::rewrite::Copied;
 use crate::task::solve::Used;
 use crate::task::summary::Summaries;
 use crate::task::survey::Survey;
@@ -55,7 +57,6 @@ pub struct Work<'a> {
     worker: WorkerId,
     choice: Choice,
     lease: Option<&'a LeaseKeeper>,
-    evidence: Evidence,
     schedule: ScheduleFile,
     /// A view from before the start, used again if the index is still the same.
     earlier: Option<Arc<IndexView>>,
@@ -66,10 +67,13 @@ pub struct Work<'a> {
     summaries: Option<Summaries>,
     used: Option<Arc<Used>>,
     plan: Option<Arc<PlanBody>>,
+    header: Option<PlanHeader>,
     guard: Option<Guard>,
     copied: Option<(Copied, Option<OpenSession>)>,
     figures: Figures,
     damages: Vec<Damage>,
+    next: Option<Next>,
+    failure: Option<(FailureKind, String)>,
 }
 
 impl<'a> Work<'a> {
@@ -80,7 +84,6 @@ impl<'a> Work<'a> {
         worker: WorkerId,
         choice: Choice,
         lease: Option<&'a LeaseKeeper>,
-        evidence: Evidence,
         schedule: ScheduleFile,
         earlier: Option<Arc<IndexView>>,
     ) -> Self {
@@ -91,7 +94,6 @@ impl<'a> Work<'a> {
             worker,
             choice,
             lease,
-            evidence,
             schedule,
             earlier,
             gc_started,
@@ -100,11 +102,38 @@ impl<'a> Work<'a> {
             summaries: None,
             used: None,
             plan: None,
+            header: None,
             guard: None,
             copied: None,
             figures: Figures::default(),
             damages: Vec::new(),
+            next: None,
+            failure: None,
         }
+    }
+
+    /// When the cycle began, by this machine's clock.
+    #[must_use]
+    pub fn began(&self) -> Timestamp {
+        self.gc_started
+    }
+
+    /// When bytes can go next, by which rule.
+    #[must_use]
+    pub fn next(&self) -> Option<&Next> {
+        self.next.as_ref()
+    }
+
+    /// Bytes of blobs that this cycle wrote for contents it moved.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.figures.written_bytes
+    }
+
+    /// The last failure that no later attempt made good.
+    #[must_use]
+    pub fn failure(&self) -> Option<(FailureKind, String)> {
+        self.failure.clone()
     }
 
     /// Figures of Kopia's tasks that ran.
@@ -117,6 +146,12 @@ impl<'a> Work<'a> {
     #[must_use]
     pub fn plan(&self) -> Option<&Arc<PlanBody>> {
         self.plan.as_ref()
+    }
+
+    /// The plan's header, once there is one.
+    #[must_use]
+    pub fn header(&self) -> Option<&PlanHeader> {
+        self.header.as_ref()
     }
 
     /// The survey, once it was made.
@@ -144,10 +179,20 @@ impl<'a> Work<'a> {
             Stage::Solve => self.solve(),
             Stage::Sweep => Ok(JobReport::done(Vec::new())),
             Stage::Plan => self.make_plan(spec),
-            Stage::Check => self.check_plan(spec),
+            Stage::Check => self.check_plan(),
             stage => self.deed(spec, stage),
         };
-        done.unwrap_or_else(|error| JobReport::new(Outcome::Failed(failure(&error, spec.stage))))
+        match done {
+            Ok(report) => {
+                self.failure = None;
+                report
+            }
+            Err(error) => {
+                let failure = failure(&error, spec.stage);
+                self.failure = Some((failure.kind, failure.text.clone()));
+                JobReport::new(Outcome::Failed(failure))
+            }
+        }
     }
 
     fn taken_stock(&self) -> Result<Arc<Survey>> {
@@ -168,7 +213,8 @@ impl<'a> Work<'a> {
             guard: self.guard.as_mut().ok_or_else(|| out_of_order("plan"))?,
             schedule: &mut self.schedule,
             lease,
-            evidence: &mut self.evidence,
+            evidence: Evidence::default(),
+            kept: None,
             position: Position::default(),
         })
     }

@@ -15,6 +15,8 @@ pub struct Figures {
     tasks: BTreeMap<&'static str, Value>,
     /// The first deletion of the cycle, whose record a second one goes into: its start and figures.
     pub(super) first_delete: Option<(Timestamp, DeleteUnreferencedPacksStats)>,
+    /// Bytes of the packs that moved contents went into.
+    pub(super) written_bytes: u64,
 }
 
 impl Figures {

@@ -113,7 +113,7 @@ impl Deeds<'_> {
         let steps = legacy::deferred(&state, &cleanups, newest, settle);
         self.add_deletions(&steps.inputs, &mut deleted)?;
         if !steps.retire.is_empty() && deleted.left.is_empty() {
-                self.batch(Stage::Index, 0, digest(&steps.retire), |_, approved| {
+            self.batch(Stage::Index, 0, digest(&steps.retire), |_, approved| {
                 let not_after = Some(approved.deadline.since_boot());
                 legacy::write_cleanup(&repository, steps.retire.clone(), newest, not_after)?;
                 Ok(Effect::default())
@@ -170,7 +170,10 @@ fn list_lengths(deeds: &Deeds<'_>, blobs: &[BlobId]) -> Result<Vec<(BlobId, u64)
 fn find(active: &[BlobMetadata], names: &[BlobId]) -> Result<Vec<BlobMetadata>> {
     let one = |name: &BlobId| {
         active.iter().find(|blob| blob.id == *name).cloned().ok_or_else(|| {
-            Error::new(ErrorKind::ForeignMaintenance, format!("index blob {name} is not active any more: somebody else compacted it"))
+            Error::new(
+                ErrorKind::ForeignMaintenance,
+                format!("index blob {name} is not active any more: somebody else compacted it"),
+            )
         })
     };
     names.iter().map(one).collect()

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::Digest;
 use verger_proto::batch::{Batch, BatchOutcome, BatchRequest, BatchResult, DEADLINE_MILLISECONDS_MAX};
 use verger_proto::control::{Control, ControlError, Directive};
 use verger_proto::id::PlanDigest;
 use verger_proto::job::{OutputRef, Ticket, ViewRef};
 use verger_proto::stage::Stage;
 use verger_proto::time::StoreTime;
-use verger_proto::Digest;
 
 use super::guard::Guard;
 use super::record::ScheduleFile;
@@ -37,8 +37,10 @@ pub struct Deeds<'a> {
     pub schedule: &'a mut ScheduleFile,
     /// The lease in the store.
     pub lease: &'a LeaseKeeper,
-    /// Names of what was done.
-    pub evidence: &'a mut Evidence,
+    /// Names of what the batch under way does.
+    pub evidence: Evidence,
+    /// The last evidence of the batch under way.
+    pub kept: Option<OutputRef>,
     /// Where the job is: its next batch, and the first item of it.
     pub position: Position,
 }
@@ -72,6 +74,8 @@ pub struct Approved {
     pub again: bool,
     /// The store's time when the worker looked.
     pub store_now: Timestamp,
+    /// Which batch.
+    pub batch: Batch,
 }
 
 impl Deeds<'_> {
@@ -91,7 +95,7 @@ impl Deeds<'_> {
         let approved = self.approve(batch)?;
         let done = approved.deadline.check(&**self.workspace.repository.clock(), stage.name());
         let done = done.and_then(|()| deed(self, &approved));
-        let evidence = self.evidence.close_batch()?;
+        let evidence = self.kept.take();
         let (result, effect) = match &done {
             Ok(effect) => (BatchResult::Done, *effect),
             Err(e) if e.kind() == ErrorKind::DeadlinePassed => (BatchResult::NotDone, Effect::default()),
@@ -124,7 +128,7 @@ impl Deeds<'_> {
         let clock = &**self.workspace.repository.clock();
         let spent = clock.since_boot().saturating_sub(looked_at);
         let left = Duration::from_millis(approval.valid_for).saturating_sub(spent);
-        Ok(Approved { deadline: Deadline::after(clock, left), again: approval.again, store_now: look.store_now })
+        Ok(Approved { deadline: Deadline::after(clock, left), again: approval.again, store_now: look.store_now, batch })
     }
 
     /// After taking over from a holder that is proven dead, nothing is approved until its last requests have ended (R4).
@@ -133,6 +137,19 @@ impl Deeds<'_> {
         if !wait.is_zero() {
             self.workspace.repository.clock().sleep(wait);
         }
+    }
+
+    /// Keeps the names beside the ledger, before the request that makes it so (S6).
+    ///
+    /// # Errors
+    /// The ledger cannot be written.
+    pub fn keep_evidence(&mut self, batch: Batch) -> Result<()> {
+        for (rule, names) in self.evidence.take() {
+            let evidence = verger_proto::batch::Evidence { batch, rule: rule.to_owned(), names };
+            let kept = self.control.keep_evidence(&self.ticket, evidence).map_err(|e| refused(e, batch.stage))?;
+            self.kept = Some(kept);
+        }
+        Ok(())
     }
 
     fn tell(

@@ -7,7 +7,6 @@ use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
 use super::deed::{Approved, Deeds, Effect};
-use crate::evidence::Line;
 use crate::progress::{Meter, Unit};
 
 /// Blobs of one batch: what one S3 request takes.
@@ -64,10 +63,10 @@ impl Deeds<'_> {
                 deleted.left.push((deletion.blob.clone(), "an index entry names it again".to_owned()));
                 continue;
             }
-            let (rule, subject) = (rule_name(deletion.rule), deletion.blob.as_str());
-            self.evidence.note(&Line { stage: stage.name(), rule, subject, bytes: deletion.length })?;
+            self.evidence.note(rule_name(deletion.rule), deletion.blob.as_str());
             wanted.push(deletion.blob.clone());
         }
+        self.keep_evidence(approved.batch)?;
         let storage = self.guard.repository().storage().clone();
         let mut report = storage.delete(&wanted, Some(approved.deadline.since_boot()));
         let unknown: Vec<BlobId> =

@@ -21,7 +21,8 @@ impl Deeds<'_> {
     /// # Errors
     /// The first failure, after all were tried, with the count; what [`Deeds::batch`] says.
     pub fn extend_locks(&mut self, plan: &LocksPlan) -> Result<u64> {
-        let meter = Meter::start(&*self.workspace.progress, Stage::Locks.name(), Some(plan.blobs.len() as u64), Unit::Blobs);
+        let meter =
+            Meter::start(&*self.workspace.progress, Stage::Locks.name(), Some(plan.blobs.len() as u64), Unit::Blobs);
         let mut extended = 0;
         for blobs in plan.blobs.chunks(BATCH) {
             let names: Vec<&str> = blobs.iter().map(verger_kopia::storage::BlobId::as_str).collect();

@@ -121,7 +121,8 @@ impl Guard {
     fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
         let Some(delta) = self.seen.newer(&self.repository, workspace.threads)? else { return Ok(()) };
         if let Some(gone) = delta.gone.first() {
-            let step = format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
+            let step =
+                format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
             return Err(Error::new(ErrorKind::ForeignMaintenance, step)
                 .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
         }
@@ -137,7 +138,9 @@ impl Guard {
             }
             match self.newer.entry(entry.id) {
                 std::collections::btree_map::Entry::Vacant(slot) => drop(slot.insert(entry)),
-                std::collections::btree_map::Entry::Occupied(mut slot) if entry.beats(slot.get()) => drop(slot.insert(entry)),
+                std::collections::btree_map::Entry::Occupied(mut slot) if entry.beats(slot.get()) => {
+                    drop(slot.insert(entry))
+                }
                 std::collections::btree_map::Entry::Occupied(_) => {}
             }
         }

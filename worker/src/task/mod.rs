@@ -1,6 +1,7 @@
 //! The stages of a cycle, in the order in which they run.
 //!
-//! Everything here only reads, and is safe to repeat: nothing becomes visible and nothing is deleted.
+//! Up to `plan`, and in `rewrite`, nothing becomes visible and nothing is deleted: safe to repeat. Then come the deeds: nothing becomes
+//! visible but by `publish` (and, for index blobs alone, `compact` and `watermark`), nothing is deleted but by `delete`.
 
 pub mod survey;
 
@@ -17,3 +18,22 @@ pub mod sweep;
 
 pub mod check;
 pub mod plan;
+
+pub mod deed;
+pub mod guard;
+mod newcomers;
+pub mod record;
+
+pub mod revive;
+
+pub mod publish;
+
+pub mod watermark;
+
+pub mod delete;
+
+pub mod rewrite;
+
+pub mod compact;
+
+pub mod extend_locks;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use verger_kopia::content::read::ContentReader;
 use verger_kopia::content::{ContentId, Entry};
 use verger_kopia::directory::{EntryType, parse_object};
-use verger_kopia::manifest::store::read_entries;
+use verger_kopia::manifest::entry::decode;
 use verger_kopia::object::{ObjectId, resolve};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 
@@ -45,15 +45,17 @@ pub(super) fn needs(
     let mut roots = Vec::new();
     for entry in contents {
         let plain = reader.read(entry)?.to_vec();
-        for manifest in read_entries(&plain).map_err(|e| e.at(format!("read manifest content {}", entry.id)))? {
+        for manifest in decode(&plain).map_err(|e| e.at(format!("read manifest content {}", entry.id)))? {
             let Some(body) = manifest.body() else { continue };
             let is_snapshot = manifest.labels.get("type").is_some_and(|kind| kind == "snapshot");
-            if guard.manifests().contains(&manifest.id) || !found.manifests.insert(manifest.id.clone()) || !is_snapshot {
+            if guard.manifests().contains(&manifest.id) || !found.manifests.insert(manifest.id.clone()) || !is_snapshot
+            {
                 continue;
             }
             let step = || format!("read snapshot {}, which is newer than this cycle's view", manifest.id);
             let body: Body = serde_json::from_str(body).map_err(|e| Error::damaged(step()).with_source(e))?;
-            let object: ObjectId = body.root.obj.parse().map_err(|e: Error| e.into_kind(ErrorKind::Damaged).at(step()))?;
+            let object: ObjectId =
+                body.root.obj.parse().map_err(|e: Error| e.into_kind(ErrorKind::Damaged).at(step()))?;
             roots.push((object, body.root.kind == "d"));
         }
     }
@@ -80,11 +82,14 @@ impl Walk<'_> {
             }
             let (guard, reader) = (self.guard, &mut self.reader);
             let mut fetch = |id: &ContentId| {
-                let missing = || Error::damaged(format!("content {id}, which a newer snapshot needs, has no index entry"));
+                let missing =
+                    || Error::damaged(format!("content {id}, which a newer snapshot needs, has no index entry"));
                 reader.read(&guard.current(id).ok_or_else(missing)?).map(<[u8]>::to_vec)
             };
             let contents = &mut *self.contents;
-            resolve(&object, &mut fetch, &mut |found| drop(contents.insert(found.id)))?;
+            resolve(&object, &mut fetch, &mut |found| {
+                contents.insert(found.id);
+            })?;
             if is_directory {
                 parse_object(object, fetch, |child| todo.push((child.object, child.kind == EntryType::Directory)))?;
             }

@@ -3,19 +3,18 @@
 //! Right before each write the entries are joined with every index blob that appeared since the plan's view (R1): whose winner
 //! changed is left out, and so is what a newer snapshot needs.
 
+use verger_kopia::Result;
 use verger_kopia::content::Entry;
 use verger_kopia::index_set::write::write_index_set;
 use verger_kopia::session::SessionId;
-use verger_kopia::Result;
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
 use super::deed::{Approved, Deeds, Effect};
-use crate::evidence::Line;
 use crate::progress::{Meter, Unit};
 
-/// Entries of one batch: about 10 MB of index, a few seconds on a slow link.
-pub const BATCH: usize = 250_000;
+/// Entries of one batch: about 4 MB of index, a few seconds on a slow link; Kopia's own GC flushes as often.
+pub const BATCH: usize = 100_000;
 
 /// What is published.
 pub struct Publication<'a> {
@@ -90,11 +89,10 @@ impl Deeds<'_> {
             }
             effect.changed += 1;
             effect.bytes += u64::from(entry.packed_length);
-            let subject = entry.id.to_string();
-            let (stage, rule) = (publication.stage.name(), publication.rule);
-            self.evidence.note(&Line { stage, rule, subject: &subject, bytes: u64::from(entry.packed_length) })?;
+            self.evidence.note(publication.rule, entry.id.to_string());
             write.push(entry);
         }
+        self.keep_evidence(approved.batch)?;
         if !write.is_empty() {
             let not_after = Some(approved.deadline.since_boot());
             let session = publication.session.as_str();

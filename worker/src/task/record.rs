@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::history::{Figures, RunRecord, Task};
-use verger_kopia::maintenance::margins::CLOCK_SKEW_MAX;
 use verger_kopia::maintenance::schedule::{self, BLOB, Loaded, Schedule};
 use verger_kopia::storage::{BlobId, BlobMetadata};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -104,21 +103,6 @@ impl ScheduleFile {
         };
         if same { Ok(()) } else { Err(foreign()) }
     }
-}
-
-/// Refuses clocks that disagree by more than five minutes (`repo/maintenance/maintenance_run.go`).
-///
-/// # Errors
-/// `Clock`, with the offset.
-pub fn check_clock(storage: Timestamp, local: Timestamp) -> Result<()> {
-    let offset = storage.duration_since(local);
-    if offset.unsigned_abs() <= CLOCK_SKEW_MAX {
-        return Ok(());
-    }
-    let way = if offset.is_negative() { "behind" } else { "ahead of" };
-    let seconds = offset.unsigned_abs().as_secs();
-    Err(Error::new(ErrorKind::Clock, format!("clock skew detected: the storage's clock is {seconds} s {way} this machine's"))
-        .with_fix("Set the clocks; if both are right, the store may be answering with stale data"))
 }
 
 /// Name of the blob.

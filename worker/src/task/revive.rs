@@ -62,12 +62,8 @@ impl Deeds<'_> {
         let session = self.start_session()?;
         let now = self.guard.repository().storage().now()?.as_second();
         let copied = self.copy_live(rows, &session.id, now)?;
-        let publication = Publication {
-            stage: Stage::Revive,
-            rule: "needed-by-snapshot",
-            session: &session.id,
-            stamp: false,
-        };
+        let publication =
+            Publication { stage: Stage::Revive, rule: "needed-by-snapshot", session: &session.id, stamp: false };
         let total = copied.entries.len() as u64;
         let published = self.publish(&publication, total, copied.entries.into_iter())?;
         self.end_session(session)?;
@@ -103,17 +99,10 @@ impl Deeds<'_> {
         let copied = self.copy_live(&rows, &session.id, approved.store_now.as_second().saturating_add(1))?;
         let bytes = copied.bytes;
         for entry in &copied.entries {
-            let subject = entry.id.to_string();
-            let line = crate::evidence::Line {
-                stage: Stage::Revive.name(),
-                rule: "needed-by-newer-snapshot",
-                subject: &subject,
-                bytes: u64::from(entry.packed_length),
-            };
-            self.evidence.note(&line)?;
+            self.evidence.note("needed-by-newer-snapshot", entry.id.to_string());
         }
-        let told = self.evidence.close_batch()?;
-        let told = told.ok_or_else(|| Error::new(ErrorKind::Internal, "revive nothing"))?;
+        self.keep_evidence(approved.batch)?;
+        let told = self.kept.clone().ok_or_else(|| Error::new(ErrorKind::Internal, "revive nothing"))?;
         self.control
             .add_revivals(&self.ticket, told, bytes)
             .map_err(|e| Error::new(ErrorKind::PlanRefused, "revive what newer snapshots need").with_source(e))?;

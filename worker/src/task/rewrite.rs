@@ -49,6 +49,8 @@ pub struct Copied {
     pub left: Vec<(u32, Error)>,
     /// Stored bytes of the copied contents.
     pub bytes: u64,
+    /// Bytes of the new packs.
+    pub pack_bytes: u64,
 }
 
 /// Stored bytes of one row, or why there are none.
@@ -205,6 +207,7 @@ fn fill(workspace: &Workspace, order: &Order<'_>, pieces: &Receiver<Vec<Piece>>,
 
 fn store(repository: &Repository, writer: PackWriter, session: &SessionId, copied: &mut Copied) -> Result<()> {
     let (id, data, entries) = writer.finish(repository, session)?;
+    copied.pack_bytes += data.len() as u64;
     let options = PutOptions { retention: retention(repository), ..PutOptions::default() };
     repository.storage().put(&id, data, &options).map_err(|e| e.at(format!("write pack {id}")))?;
     copied.packs.push(id);

@@ -7,7 +7,7 @@ use super::bulk;
 use super::holds;
 use super::summary::{Ledger, Summaries};
 use super::survey::Survey;
-use crate::limit::TABLE_BYTES_PER_CONTENT;
+use crate::limit::table_bytes;
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
@@ -24,8 +24,8 @@ pub fn scan(workspace: &Workspace, survey: &Survey) -> Result<Summaries> {
     let table = &survey.view.table;
     let first = first_prefixed(table);
     let rows = wanted(table, first);
-    let table_bytes = (table.len() as u64).saturating_mul(TABLE_BYTES_PER_CONTENT);
-    workspace.memory.keep(table_bytes.saturating_add(survey.estimate.summaries));
+    let kept = table_bytes(table.len() as u64, survey.repository.hasher().length());
+    workspace.memory.keep(kept.saturating_add(survey.estimate.summaries));
     let total = bulk::read_bytes(workspace, table, &rows);
     let meter = Meter::start(&*workspace.progress, "scan", Some(total), Unit::Bytes);
     let ledger = Ledger::new(table, first)?;
@@ -48,7 +48,7 @@ pub fn scan(workspace: &Workspace, survey: &Survey) -> Result<Summaries> {
     )?;
     drop(pens);
     let summaries = ledger.close();
-    workspace.memory.keep(table_bytes.saturating_add(summaries.bytes()));
+    workspace.memory.keep(kept.saturating_add(summaries.bytes()));
     Ok(summaries)
 }
 

@@ -54,6 +54,8 @@ pub struct Touch {
 pub struct Used {
     /// One bit a row.
     pub rows: Bitmap,
+    /// Rows that were read as directories.
+    pub directories: Bitmap,
     /// What they need and cannot have, sorted by object.
     pub damages: Vec<Damage>,
     /// Contents that had to be fetched by themselves.
@@ -72,7 +74,7 @@ pub fn solve(workspace: &Workspace, survey: &Survey, summaries: &Summaries) -> R
     }
     walk.run()?;
     let damages = if walk.faults.is_empty() { Vec::new() } else { trace::damages(&walk, survey)? };
-    Ok(Used { rows: walk.used, damages, fetched: walk.fetched })
+    Ok(Used { rows: walk.used, directories: walk.listed, damages, fetched: walk.fetched })
 }
 
 /// What a fault is named by: what was looked for, and as what.

@@ -151,35 +151,26 @@ impl Segment {
 pub struct Pen<'a> {
     table: &'a Table,
     segment: Segment,
-    head: usize,
-    rare_before: usize,
+    /// References of the content in hand: looked up together when it is finished.
+    pending: Vec<(Role, ObjectId)>,
+    rows: Vec<Option<u32>>,
 }
 
 impl<'a> Pen<'a> {
     /// Looks up in `table`.
     #[must_use]
     pub fn new(table: &'a Table) -> Self {
-        Self { table, segment: Segment::default(), head: 0, rare_before: 0 }
+        Self { table, segment: Segment::default(), pending: Vec::new(), rows: Vec::new() }
     }
 
     /// Begins a content; what was begun and not finished is forgotten.
     pub fn begin(&mut self) {
-        self.segment.words.truncate(self.head);
-        self.segment.rare.truncate(self.rare_before);
-        self.segment.words.push(0);
+        self.pending.clear();
     }
 
     /// One reference of the content that was begun.
     pub fn refer(&mut self, role: Role, object: &ObjectId) {
-        let word = match resolve(self.table, object) {
-            Target::Row(row) => row,
-            rare => {
-                self.segment.rare.push(rare);
-                // A segment is closed long before its list of rare forms is that long.
-                RARE | (self.segment.rare.len() - 1) as u32
-            }
-        };
-        self.segment.words.push(if role == Role::Directory { word | AS_DIRECTORY } else { word });
+        self.pending.push((role, *object));
     }
 
     /// Finishes the content and says where its line starts.
@@ -187,9 +178,8 @@ impl<'a> Pen<'a> {
     /// # Errors
     /// `Unsupported`: more references than a line can count.
     pub fn finish(&mut self, holds: Holds) -> Result<u32> {
-        let count = self.segment.words.len() - self.head - 1;
-        let count = u32::try_from(count).ok().filter(|&count| count <= COUNT);
-        let start = u32::try_from(self.head).ok();
+        let count = u32::try_from(self.pending.len()).ok().filter(|&count| count <= COUNT);
+        let start = u32::try_from(self.segment.words.len()).ok();
         let (Some(count), Some(start)) = (count, start) else {
             return Err(Error::unsupported("a directory with more than 500 million entries in one content"));
         };
@@ -198,31 +188,44 @@ impl<'a> Pen<'a> {
             Holds::PackedDirectory => 1,
             Holds::Table => 2,
         };
-        self.segment.words[self.head] = kind << KIND_SHIFT | count;
-        self.head = self.segment.words.len();
-        self.rare_before = self.segment.rare.len();
+        self.segment.words.push(kind << KIND_SHIFT | count);
+        self.rows.clear();
+        self.table.find_many(self.pending.iter().map(|(_, object)| &object.content), &mut self.rows);
+        for ((role, object), row) in self.pending.drain(..).zip(&self.rows) {
+            let word = match target(&object, *row) {
+                Target::Row(row) => row,
+                rare => {
+                    self.segment.rare.push(rare);
+                    // A segment is closed long before its list of rare forms is that long.
+                    RARE | (self.segment.rare.len() - 1) as u32
+                }
+            };
+            self.segment.words.push(if role == Role::Directory { word | AS_DIRECTORY } else { word });
+        }
         Ok(start)
     }
 
     /// The finished lines.
     #[must_use]
     pub fn close(mut self) -> Segment {
-        self.segment.words.truncate(self.head);
-        self.segment.rare.truncate(self.rare_before);
         self.segment.words.shrink_to_fit();
         self.segment.rare.shrink_to_fit();
         self.segment
     }
 
     fn is_full(&self) -> bool {
-        self.head >= SEGMENT_WORDS
+        self.segment.words.len() >= SEGMENT_WORDS
     }
 }
 
 /// Where an object ID leads in this view.
 #[must_use]
 pub fn resolve(table: &Table, object: &ObjectId) -> Target {
-    match table.find(&object.content) {
+    target(object, table.find(&object.content))
+}
+
+fn target(object: &ObjectId, row: Option<u32>) -> Target {
+    match row {
         None => Target::Missing(*object),
         Some(row) if object.indirection > 0 => Target::Indirect { row, depth: object.indirection },
         Some(row) if object.compressed => Target::Packed(row),
@@ -238,6 +241,12 @@ pub struct Summaries {
 }
 
 impl Summaries {
+    /// Covers nothing: a solve on these fetches everything by itself.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { first: 0, lines: Vec::new(), segments: Vec::new() }
+    }
+
     /// What is known of a row.
     #[must_use]
     pub fn line(&self, row: u32) -> Line<'_> {

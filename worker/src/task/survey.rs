@@ -1,10 +1,12 @@
 //! What there is: one view of the index, the manifests in it, the snapshots, and every blob. The facts all later stages share.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use verger_kopia::Repository;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_kopia::index_set::{IndexView, load_view};
+use verger_kopia::index_set::{IndexView, list_active, load_view};
 use verger_kopia::maintenance::margins::CLOCK_SKEW_MAX;
 use verger_kopia::maintenance::params::Params;
 use verger_kopia::maintenance::schedule;
@@ -14,7 +16,7 @@ use verger_kopia::session::{Sessions, active_sessions};
 use verger_kopia::storage::BlobMetadata;
 
 use super::summary::Role;
-use crate::limit::{Estimate, TABLE_BYTES_PER_CONTENT};
+use crate::limit::{Estimate, table_bytes};
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
@@ -76,7 +78,7 @@ pub struct Survey {
     /// Every blob, listed before the view was taken: a pack that is listed and old has its entries in the view.
     pub listing: Listing,
     /// One view of the index, taken after the start.
-    pub view: IndexView,
+    pub view: Arc<IndexView>,
     /// The manifests of that view.
     pub manifests: ManifestSet,
     /// All snapshots of that view, incomplete ones too.
@@ -91,12 +93,51 @@ pub struct Survey {
     pub schedule: schedule::Loaded,
 }
 
-/// Takes stock.
+/// What must be known before the first write: whose the repository is, and how often its cycles run.
+pub struct Ahead {
+    /// The view that it was read from; good for the survey if the index does not change until then.
+    pub view: Arc<IndexView>,
+    /// The manifests of that view.
+    pub manifests: ManifestSet,
+    /// Parameters: owner, intervals, log retention.
+    pub params: Params,
+}
+
+/// Looks before anything is written. `earlier`: a view of a moment ago.
+///
+/// # Errors
+/// As [`survey`].
+pub fn look_ahead(workspace: &Workspace, earlier: Option<Arc<IndexView>>) -> Result<Ahead> {
+    let repository = &workspace.repository;
+    let view = match earlier {
+        Some(view) => view,
+        None => {
+            let active = list_active(repository)?;
+            Estimate::new(total(&active.blobs), 0, repository.hasher().length()).fit(&workspace.memory)?;
+            Arc::new(load_view(repository, workspace.threads)?)
+        }
+    };
+    let manifests = ManifestSet::load(repository, &view)?;
+    let params = Params::load(&manifests)?;
+    Ok(Ahead { view, manifests, params })
+}
+
+/// A view taken now: the earlier one, if the index is still what it was (R10: the same names say the same), else read anew.
+fn view(workspace: &Workspace, repository: &Repository, earlier: Option<Arc<IndexView>>) -> Result<Arc<IndexView>> {
+    if let Some(earlier) = earlier
+        && list_active(repository)?.digest() == earlier.digest()
+    {
+        return Ok(earlier);
+    }
+    Ok(Arc::new(load_view(repository, workspace.threads)?))
+}
+
+/// Takes stock. `earlier`: a view from before the start, used again if the index did not change.
 ///
 /// # Errors
 /// `Clock` if this machine and the storage disagree by more than five minutes; `MemoryLimit`; `UpgradeInProgress`; `Damaged` if an
 /// index blob cannot be read (R11), the parameters or the schedule cannot; storage errors; `Interrupted`.
-pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
+pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView>>) -> Result<Survey> {
     let repository = workspace.repository.refresh()?;
     let storage_now = repository.storage().now()?;
     check_clock(storage_now, repository.clock().now())?;
@@ -105,18 +146,16 @@ pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
         Start::DryRun => storage_now,
     };
     let listing = list(workspace, &repository)?;
-    let estimate = Estimate::new(
-        total(&listing.indexes),
-        total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q'))),
-    );
+    let metadata = total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q')));
+    let estimate = Estimate::new(total(&listing.indexes), metadata, repository.hasher().length());
     estimate.fit(&workspace.memory)?;
     workspace.memory.keep(estimate.table.saturating_add(estimate.index));
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
     // its old packs would look like orphans that nobody protects.
     let sessions = active_sessions(&repository)?;
     workspace.stop.check()?;
-    let view = load_view(&repository, workspace.threads)?;
-    workspace.memory.keep((view.table.len() as u64).saturating_mul(TABLE_BYTES_PER_CONTENT));
+    let view = view(workspace, &repository, earlier)?;
+    workspace.memory.keep(table_bytes(view.table.len() as u64, repository.hasher().length()));
     workspace.stop.check()?;
     let manifests = ManifestSet::load(&repository, &view)?;
     let (roots, mut unreadable) = roots(&manifests);
@@ -143,7 +182,11 @@ pub fn survey(workspace: &Workspace, start: Start) -> Result<Survey> {
     })
 }
 
-fn check_clock(storage: Timestamp, local: Timestamp) -> Result<()> {
+/// Refuses clocks that disagree by more than five minutes (`repo/maintenance/maintenance_run.go`).
+///
+/// # Errors
+/// `Clock`, with the offset.
+pub fn check_clock(storage: Timestamp, local: Timestamp) -> Result<()> {
     let skew = storage.duration_since(local).unsigned_abs();
     if skew <= CLOCK_SKEW_MAX {
         return Ok(());

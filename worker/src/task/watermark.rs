@@ -1,9 +1,9 @@
 //! Forgets marks: the watermark moves on (epochs), or a compaction drops them (legacy index).
 
+use verger_kopia::Result;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::index_set::{compact, watermark};
 use verger_kopia::maintenance::rules::plan::DropPlan;
-use verger_kopia::Result;
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
 

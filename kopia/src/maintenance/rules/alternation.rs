@@ -1,5 +1,6 @@
 //! May packs be rewritten, may orphans be deleted: the alternation of both (`shouldFullRewriteContents`,
-//! `shouldQuickRewriteContents`, `shouldDeleteOrphanedPacks`, `hadRecentFullRewrite` in `repo/maintenance/maintenance_run.go`).
+//! `shouldQuickRewriteContents`, `shouldDeleteOrphanedPacks`, `hadRecentFullRewrite` in
+//! `repo/maintenance/maintenance_run.go`).
 
 use super::facts::after;
 use super::plan::Mode;
@@ -116,8 +117,8 @@ mod tests {
         }
     }
 
-    /// Daily full runs in Kopia's order (rewrite, then delete): one rewrites and cannot delete, the next deletes and cannot
-    /// rewrite.
+    /// Daily full runs in Kopia's order (rewrite, then delete): one rewrites and cannot delete, the next deletes and
+    /// cannot rewrite.
     #[test]
     fn a_kopia_owner_alternates_over_days() {
         let (full, mut schedule) = (Margins::full(), Schedule::default());

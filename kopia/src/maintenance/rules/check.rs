@@ -1,5 +1,5 @@
-//! A second pair of eyes: holds a plan against the facts with code of its own. It calls none of the rules that made the plan,
-//! so that a mistake in one of them has to be made twice.
+//! A second pair of eyes: holds a plan against the facts with code of its own. It calls none of the rules that made the
+//! plan, so that a mistake in one of them has to be made twice.
 
 mod blobs;
 mod contents;
@@ -73,8 +73,8 @@ impl Notes {
     }
 }
 
-/// Checks `plan` against `facts`. `allow_removing` is the percentage of packed bytes that may go ([`ALLOWED_PERCENT`], or a
-/// person's word for this plan alone). Worst notes first.
+/// Checks `plan` against `facts`. `allow_removing` is the percentage of packed bytes that may go ([`ALLOWED_PERCENT`],
+/// or a person's word for this plan alone). Worst notes first.
 pub fn check<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, allow_removing: u8) -> Vec<Note> {
     let mut notes = Notes::default();
     for (what, said, is) in [

@@ -36,8 +36,8 @@ impl Skips {
 
 /// Plans a cycle. A plan with marks may only be carried out if [`check`](super::check) finds nothing against it.
 ///
-/// While something is unreadable (R11) the plan may still hold a `gc` part with revivals and no marks; `skipped` then names
-/// `snapshot-gc`, and no success of it may be recorded.
+/// While something is unreadable (R11) the plan may still hold a `gc` part with revivals and no marks; `skipped` then
+/// names `snapshot-gc`, and no success of it may be recorded.
 ///
 /// # Errors
 /// `Internal` if a full cycle does not know what snapshots need, or figures do not add up (R12).

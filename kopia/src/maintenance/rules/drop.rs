@@ -1,4 +1,5 @@
-//! Forgetting of marks: up to when, and which rows disappear (`findSafeDropTime` in `repo/maintenance/maintenance_run.go`).
+//! Forgetting of marks: up to when, and which rows disappear (`findSafeDropTime` in
+//! `repo/maintenance/maintenance_run.go`).
 
 use super::facts::{Frozen, age, before, shorter};
 use super::gc;
@@ -26,8 +27,8 @@ pub fn safe_drop_time(history: &[RunRecord], this_start: Option<Timestamp>, marg
 
 /// Marks of which time may be forgotten now: the earlier of Kopia's safe drop time and R15's wait before `now`.
 ///
-/// Without margins all go that bear the sealed second or an earlier one. The legacy index forgets marks *before* the cutoff
-/// and not those *at* it, so there the cutoff is one second later.
+/// Without margins all go that bear the sealed second or an earlier one. The legacy index forgets marks *before* the
+/// cutoff and not those *at* it, so there the cutoff is one second later.
 #[must_use]
 pub fn cutoff(
     history: &[RunRecord],
@@ -53,7 +54,8 @@ pub fn covers(cutoff: Timestamp, legacy: bool, mark: i64) -> bool {
     if legacy { age(cutoff, mark) > 0 } else { mark <= cutoff.as_second() }
 }
 
-/// Which rows disappear under the cutoff: marks, and those that `gc` makes where it reaches them; never what `gc` revives.
+/// Which rows disappear under the cutoff: marks, and those that `gc` makes where it reaches them; never what `gc`
+/// revives.
 pub fn rows<R: Rows>(table: &R, gc: Option<&GcPlan>, cutoff: Timestamp, legacy: bool) -> DropPlan {
     let revived = gc.map_or(&[][..], |gc| &gc.undelete);
     let marked = gc.map_or(&[][..], |gc| &gc.mark);
@@ -99,7 +101,8 @@ pub fn earliest(mark: i64, history: &[RunRecord], this_start: Timestamp, margins
     }
     let start_needed = super::facts::after(mark, margins.drop_content_from_index_extra_margin);
     let done = history.iter().filter(|run| run.success).map(|run| (run.start, run.end));
-    // The earliest-ending GC that began late enough; else the next one, which can begin when the margin after the mark ends.
+    // The earliest-ending GC that began late enough; else the next one, which can begin when the margin after the mark
+    // ends.
     let first = done.chain([(this_start, this_start)]).filter(|run| run.0 >= start_needed).map(|run| run.1).min();
     let second = super::facts::after(first.unwrap_or(start_needed), margins.margin_between_snapshot_gc);
     second.max(super::facts::after(mark, margins.mark_to_drop_wait))

@@ -20,8 +20,9 @@ pub fn stamp(sealed: i64, old: i64) -> i64 {
 /// Goes through all rows in Kopia's order of tests. `used` says which rows snapshots need, `pack_times` when the store
 /// got each pack (by ordinal), `started` is the cycle's first storage time, `stamp` the time to mark with.
 ///
-/// R10: a live content also counts as too recent while its pack is younger than the margin by the storage's clock, since
-/// its own timestamp is a client's; and while its pack is not there at all, since a mark must name a pack that exists.
+/// R10: a live content also counts as too recent while its pack is younger than the margin by the storage's clock,
+/// since its own timestamp is a client's; and while its pack is not there at all, since a mark must name a pack that
+/// exists.
 ///
 /// # Errors
 /// `Internal` if the parts do not add up to the whole (R12), or `pack_times` belongs to another table.
@@ -162,7 +163,8 @@ mod tests {
                 let r = &rows[row as usize];
                 prop_assert!(r.0 != b'm' && !r.1 && !r.5 && r.2 <= START - 24 * HOUR);
             }
-            let revived: Vec<u32> = (0u32..).zip(&rows).filter(|(_, r)| r.0 != b'm' && r.1 && r.5).map(|r| r.0).collect();
+            let revive = |r: &(u8, bool, i64, u32, &str, bool)| r.0 != b'm' && r.1 && r.5;
+            let revived: Vec<u32> = (0u32..).zip(&rows).filter(|(_, r)| revive(r)).map(|r| r.0).collect();
             prop_assert_eq!(plan.undelete, revived);
         }
     }

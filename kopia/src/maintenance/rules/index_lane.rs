@@ -238,16 +238,16 @@ pub fn legacy_compaction(active: &[BlobMetadata], max_pack_size: u64) -> Vec<Blo
     ids(if merge_small { &very_small } else { &candidates })
 }
 
-/// Whether deleting this blob would bring back older ones: it is what a log with inputs still there made of them. Such a chain
-/// goes from its old end, one link a cycle, so that the order inside a batch does not matter.
+/// Whether deleting this blob would bring back older ones: it is what a log with inputs still there made of them. Such
+/// a chain goes from its old end, one link a cycle, so that the order inside a batch does not matter.
 #[must_use]
 pub fn unmasks(all: &[BlobMetadata], logs: &[CompactionLog], blob: &BlobId) -> bool {
     let listed = |id: &BlobId| all.iter().any(|other| other.id == *id);
     logs.iter().any(|log| log.outputs.contains(blob) && log.inputs.iter().any(listed))
 }
 
-/// Legacy blobs that go: inputs of compactions older than the settle time; then the logs of which no input is left, once a
-/// note or twice the settle time allows it; then notes. A log that goes before its inputs brings them back.
+/// Legacy blobs that go: inputs of compactions older than the settle time; then the logs of which no input is left,
+/// once a note or twice the settle time allows it; then notes. A log that goes before its inputs brings them back.
 #[must_use]
 pub fn legacy_superseded(
     all: &[BlobMetadata],

@@ -1,5 +1,5 @@
-//! Is a cycle due, and which (`shouldRun` in `repo/maintenance/maintenance_run.go`, and what Verger adds: unfinished cycles
-//! and margins that have ended).
+//! Is a cycle due, and which (`shouldRun` in `repo/maintenance/maintenance_run.go`, and what Verger adds: unfinished
+//! cycles and margins that have ended).
 
 use super::facts::after;
 use super::plan::Mode;
@@ -26,8 +26,8 @@ impl NextTimes {
         Self { full: schedule.next_full, quick: schedule.next_quick }
     }
 
-    /// From the starts of the last cycles and Kopia's intervals: where Verger itself set the schedule's times far ahead (R22)
-    /// they say nothing. A full cycle counts as a quick one.
+    /// From the starts of the last cycles and Kopia's intervals: where Verger itself set the schedule's times far ahead
+    /// (R22) they say nothing. A full cycle counts as a quick one.
     #[must_use]
     pub fn of_ledger(params: &Params, last_full: Option<Timestamp>, last_quick: Option<Timestamp>) -> Self {
         Self {
@@ -101,8 +101,8 @@ impl Due<'_> {
     }
 }
 
-/// The first write of a run moves the next times: a full run both, a quick one its own only. It comes before the work, so that
-/// a crash does not make Kopia start again at once.
+/// The first write of a run moves the next times: a full run both, a quick one its own only. It comes before the work,
+/// so that a crash does not make Kopia start again at once.
 pub fn advance(schedule: &mut Schedule, params: &Params, mode: Mode, now: Timestamp) {
     if mode == Mode::Full {
         schedule.next_full = Some(after(now, params.full.interval));
@@ -164,7 +164,8 @@ mod tests {
         assert_eq!(Due { params: &off, ..chase }.decide(), Decision::Wait(Some(at(H))), "disabled: not by itself");
     }
 
-    /// Over two days with Kopia's defaults, asked every ten minutes: two full runs, and a quick one in every other hour.
+    /// Over two days with Kopia's defaults, asked every ten minutes: two full runs, and a quick one in every other
+    /// hour.
     #[test]
     fn simulated_days() {
         let (params, mut schedule) = (Params::kopia_default(), Schedule::default());

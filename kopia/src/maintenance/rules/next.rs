@@ -13,8 +13,8 @@ use crate::maintenance::history::Task;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// Bytes that can go at a time. Ages of contents only say when their bytes *can* go: of packs that hold live contents too, a
-/// rewrite has to come first.
+/// Bytes that can go at a time. Ages of contents only say when their bytes *can* go: of packs that hold live contents
+/// too, a rewrite has to come first.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Next {
     /// When all of them can go, if cycles come as margins end.

@@ -168,8 +168,8 @@ pub enum IndexStep {
         /// Blobs.
         blobs: Vec<BlobId>,
     },
-    /// Legacy index: merge these active blobs into one (with `drop_before`, marks before it are removed: then this step is
-    /// the drop itself and runs in its stage, before any pack is deleted).
+    /// Legacy index: merge these active blobs into one (with `drop_before`, marks before it are removed: then this step
+    /// is the drop itself and runs in its stage, before any pack is deleted).
     CompactLegacy {
         /// Active `n` blobs to merge.
         inputs: Vec<BlobId>,

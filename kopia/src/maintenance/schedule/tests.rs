@@ -12,7 +12,8 @@ fn run(start: i64, end: i64) -> RunRecord {
 fn what_was_sealed_opens_and_keeps_what_is_not_known() {
     let json = concat!(
         r#"{"nextFullMaintenance":"2024-05-06T05:08:09.12Z","nextQuickMaintenance":"0001-01-01T00:00:00Z","#,
-        r#""runs":{"a-new-task":[{"start":"2024-05-06T05:08:09Z","end":"2024-05-06T05:08:10Z","x":1}],"snapshot-gc":[]},"#,
+        r#""runs":{"a-new-task":[{"start":"2024-05-06T05:08:09Z","end":"2024-05-06T05:08:10Z","x":1}],"#,
+        r#""snapshot-gc":[]},"#,
         r#""future":[1]}"#
     );
     let schedule: Schedule = serde_json::from_str(json).unwrap();

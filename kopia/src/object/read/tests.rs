@@ -144,3 +144,27 @@ fn a_table_that_names_itself_ends() {
     assert!(contents.read(object).is_err());
     assert!(contents.resolve(&object).unwrap().0.is_empty());
 }
+
+#[test]
+fn compressed_chunks_are_unpacked_and_never_beyond_what_their_table_says() {
+    let zipped = |plain: &[u8]| {
+        let mut out = vec![0, 0, 0x10, 0];
+        let mut gzip = flate2::read::GzEncoder::new(plain, flate2::Compression::fast());
+        gzip.read_to_end(&mut out).unwrap();
+        out
+    };
+    let mut contents = Contents::default();
+    let packed = |content| ObjectId { indirection: 0, compressed: true, content };
+    let chunk = packed(contents.put(0, zipped(b"hello ")));
+    let zeros = packed(contents.put(0, zipped(&vec![0; 2 << 20])));
+    let plain = ObjectId::direct(contents.put(0, "world"));
+    assert_eq!(contents.read(chunk).unwrap(), b"hello ");
+    let whole = contents.indirect(&[(chunk, 6), (plain, 5)]);
+    assert_eq!(contents.read(whole).unwrap(), b"hello world");
+    for (part, length) in [(chunk, 5), (chunk, 7), (zeros, 100)] {
+        let object = contents.indirect(&[(part, length)]);
+        assert_eq!(contents.read(object).unwrap_err().kind(), ErrorKind::Damaged, "{length}");
+    }
+    let not_packed = packed(plain.content);
+    assert!(contents.read(not_packed).is_err());
+}

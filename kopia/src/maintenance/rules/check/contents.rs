@@ -133,8 +133,8 @@ fn drops<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived
     }
 }
 
-/// Whether a GC that began an hour after the cutoff, and one that began four hours after that one ended, are on record or are
-/// this cycle's.
+/// Whether a GC that began an hour after the cutoff, and one that began four hours after that one ended, are on record
+/// or are this cycle's.
 fn two_cycles<R: Rows>(facts: &Facts<'_, R>, cutoff: i128) -> bool {
     let runs = facts.schedule.runs.get("snapshot-gc").map_or(&[][..], Vec::as_slice);
     let extra = i128::try_from(facts.margins.drop_content_from_index_extra_margin.as_nanos()).unwrap_or(i128::MAX);

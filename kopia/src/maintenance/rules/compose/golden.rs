@@ -133,7 +133,8 @@ fn without_margins_plans_do_what_kopia_did() {
     }
 }
 
-/// At most one pack more than Kopia left. What is rewritten fills new packs, of each letter one more than its bytes need.
+/// At most one pack more than Kopia left. What is rewritten fills new packs, of each letter one more than its bytes
+/// need.
 fn assert_packs<R: Rows>(name: &str, plan: &PlanBody, packs: &[BlobMetadata], after: &Value, facts: &Facts<'_, R>) {
     let is_pack = |id: &str| id.starts_with(['p', 'q']);
     let gone = plan.delete.iter().chain(&plan.delete_rewritten).flat_map(|delete| &delete.blobs);

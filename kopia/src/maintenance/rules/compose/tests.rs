@@ -184,8 +184,8 @@ fn turns_are_decided_once_with_the_deletion_first() {
     assert!(plan.delete.is_some() && plan.rewrite.is_some() && plan.delete_rewritten.is_none());
 }
 
-/// Daily cycles with full margins: marked on day 0, forgotten when a second GC and 24 h have passed, its pack deleted in
-/// that same cycle; the rewritten pack goes in the next.
+/// Daily cycles with full margins: marked on day 0, forgotten when a second GC and 24 h have passed, its pack deleted
+/// in that same cycle; the rewritten pack goes in the next.
 #[test]
 fn simulated_days() {
     let mut rows = vec![
@@ -241,7 +241,9 @@ proptest! {
         let named = |r: &(u8, bool, i64, u32, u8, bool)| match (r.0, r.4) {
             (0, 1) => "p1", (0, 2) => "p2", (0, _) => "p3", (_, 1) => "q1", (_, 2) => "q2-sa", _ => "q3",
         };
-        let mut table = TestRows::new(&rows.iter().map(|r| (r.0, r.1, NOW + r.2 * H, r.3, named(r))).collect::<Vec<_>>());
+        let entries: Vec<_> = rows.iter().map(|r| (r.0, r.1, NOW + r.2 * H, r.3, named(r))).collect();
+        let mut table = TestRows::new(&entries);
+        let needed: Vec<u32> = (0u32..).zip(&rows).filter(|(_, r)| r.5).map(|(n, _)| n).collect();
         table.hidden = vec!["p8".into()];
         let names = ["p1", "p2", "p3", "q1", "q2-sa", "q3", "p8", "q9-sa"];
         let mut given = Given {
@@ -249,7 +251,7 @@ proptest! {
             mode: if quick { Mode::Quick } else { Mode::Full },
             frozen: [Frozen::Nothing, Frozen::MarksAndDrops, Frozen::Everything][usize::from(frozen)],
             packs: names.iter().zip(&ages).filter_map(|(n, age)| Some(blob(n, (*age)? * H))).collect(),
-            used: used(u32::try_from(rows.len()).unwrap(), &(0u32..).zip(&rows).filter(|(_, r)| r.5).map(|(n, _)| n).collect::<Vec<_>>()),
+            used: used(u32::try_from(rows.len()).unwrap(), &needed),
             ..Given::default()
         };
         if legacy_index { given.index = legacy(9); }
@@ -257,13 +259,18 @@ proptest! {
             given.sessions.push(SessionFact { marker: blob("s1-sa", hours * H), checkpoint: None, over: false });
             given.packs.push(blob("s1-sa", hours * H));
         }
-        let tasks = [Task::SnapshotGc, Task::FullRewriteContents, Task::QuickRewriteContents, Task::FullDeleteBlobs, Task::QuickDeleteBlobs];
+        let tasks = [
+            Task::SnapshotGc, Task::FullRewriteContents, Task::QuickRewriteContents, Task::FullDeleteBlobs,
+            Task::QuickDeleteBlobs,
+        ];
         for (task, hours, success) in runs {
-            given.schedule.report(tasks[task], RunRecord { success, ..RunRecord::success(at(hours * H), at(hours * H + 60)) });
+            let run = RunRecord::success(at(hours * H), at(hours * H + 60));
+            given.schedule.report(tasks[task], RunRecord { success, ..run });
         }
         let facts = Facts { max_pack_size: 1000, ..given.facts(&table) };
         let plan = compose(&facts).unwrap();
-        let wrong: Vec<_> = check(&plan, &facts, 100).into_iter().filter(|note| note.severity == Severity::Fatal).collect();
+        let notes = check(&plan, &facts, 100);
+        let wrong: Vec<_> = notes.iter().filter(|note| note.severity == Severity::Fatal).collect();
         prop_assert!(wrong.is_empty(), "{wrong:?}\n{plan:?}");
     }
 }

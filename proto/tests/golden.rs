@@ -1,0 +1,195 @@
+//! Every kind of event has a golden file of each version; all are read for ever. `VERGER_WRITE_GOLDEN=1` writes missing ones of
+//! the newest version, and never changes one that is there.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::PathBuf;
+
+use verger_proto::envelope::{self, Kind};
+use verger_proto::event::{CycleEnd, PassReason, Stop};
+use verger_proto::{
+    Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure, FailureKind,
+    IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, RepositoryId, Safety, Severity, Shard,
+    Stage, StageWork, StoreTime, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
+};
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden/event/v1"))
+}
+
+fn repository() -> RepositoryId {
+    format!("{}-{}", "ab".repeat(32), "01".repeat(16)).parse().unwrap()
+}
+
+fn ticket() -> Ticket {
+    let worker = WorkerId::new("cellar/1").unwrap();
+    Ticket { cycle: CycleId(7), job: JobId(300), attempt: 2, term: Term(11), worker }
+}
+
+fn view() -> ViewRef {
+    ViewRef { digest: Digest::of(b"view"), taken: StoreTime(1_700_000_000_000) }
+}
+
+fn output(name: &str) -> OutputRef {
+    OutputRef { name: name.to_owned(), digest: Digest::of(name.as_bytes()), count: 70_000, view: view().digest }
+}
+
+fn header() -> PlanHeader {
+    PlanHeader {
+        repository: repository(),
+        store: "s3://attic/photos/".to_owned(),
+        view: view(),
+        term: Term(11),
+        mode: Mode::Full,
+        stages: vec![
+            StageWork { stage: Stage::Mark, items: 3, bytes: 4_000_000_000 },
+            StageWork { stage: Stage::Close, items: 0, bytes: 0 },
+        ],
+        removed_bytes: 30,
+        total_packed_bytes: 100,
+        contents: 10,
+        live_contents: 7,
+        body: output("plan"),
+    }
+}
+
+fn batch() -> Batch {
+    Batch { stage: Stage::Delete, number: 3, first: 1_500, items: 500, digest: Digest::of(b"batch") }
+}
+
+fn outcome(result: BatchResult) -> BatchOutcome {
+    let evidence = Some(output("evidence/7"));
+    BatchOutcome { batch: batch(), result, changed: 499, left_out: 1, bytes: 1 << 33, evidence }
+}
+
+fn failure() -> Failure {
+    let text = "the store does not answer".to_owned();
+    Failure { kind: FailureKind::StoreUnavailable, text, retryable: true }
+}
+
+/// One event of each kind, or more where a field has shapes of its own.
+fn samples() -> Vec<(&'static str, Event)> {
+    let (cycle, job, stage) = (CycleId(7), JobId(300), Stage::Delete);
+    let (repository, term, plan) = (repository(), Term(11), header().digest().unwrap());
+    let (store_now, acts_until) = (StoreTime(1_700_000_000_000), StoreTime(1_700_000_120_000));
+    let shard = Shard { from: b"k".to_vec(), to: Some(b"kf0".to_vec()) };
+    let progress = Some(Progress { done: 5, total: 9, unit: Unit::Blobs });
+    let options = CycleOptions {
+        mode: Mode::Quick,
+        safety: Safety::None,
+        index: IndexKind::Legacy,
+        dry_run: true,
+        allow_removing: Some(99),
+        exclusive: true,
+        alone: true,
+    };
+    let damage = Damage {
+        severity: Severity::LostIndex,
+        subject: "xn3_00".to_owned(),
+        text: "cannot be read".to_owned(),
+        snapshots: vec!["m1".to_owned()],
+        paths: vec!["/photos".to_owned()],
+    };
+    let approval = Approval {
+        batch: batch(),
+        term,
+        plan: Some(plan),
+        view: view(),
+        deadline: LogTime(1_700_000_100_000),
+        store_deadline: acts_until,
+        valid_for: 100_000,
+        again: true,
+    };
+    let stats = vec![TaskStats { task: "snapshot-gc".to_owned(), data: "{\"unreferencedContentCount\":3}".to_owned() }];
+    let removes = Refusal::RemovesTooMuch { removed: 30, total: 50, allowed: 50 };
+    let boxed = || Box::new(header());
+    vec![
+        ("", Event::LeaseTaken { repository: repository.clone(), term, store_now, acts_until }),
+        ("", Event::LeaseRenewed { repository: repository.clone(), term, store_now, acts_until }),
+        ("", Event::LeaseLost { repository: repository.clone(), term, reason: "taken over".to_owned() }),
+        ("", Event::LeaseReleased { repository: repository.clone(), term }),
+        ("", Event::CycleOpened { cycle, repository, term, options }),
+        ("", Event::CycleJoined { cycle }),
+        ("", Event::StageOpened { cycle, stage, jobs: 12 }),
+        ("", Event::StagePassed { cycle, stage: Stage::Revive, reason: PassReason::NothingToDo }),
+        ("", Event::StageClosed { cycle, stage }),
+        ("", Event::JobOffered { cycle, job, stage: Stage::Scan, shard, attempt: 2 }),
+        ("", Event::JobClaimed { ticket: ticket() }),
+        ("", Event::JobProgressed { ticket: ticket(), progress }),
+        ("", Event::JobCompleted { ticket: ticket(), outputs: vec![output("scan-300")], stats, view: Some(view()) }),
+        ("", Event::JobFailed { ticket: ticket(), failure: failure() }),
+        ("", Event::JobLost { cycle, job, attempt: 2, worker: ticket().worker }),
+        ("", Event::ShardQuarantined { cycle, job, stage: Stage::Rewrite, failure: failure() }),
+        ("", Event::ResultFenced { ticket: ticket(), reason: Refusal::StaleTerm { given: Term(10), current: term } }),
+        ("", Event::ResultRepeated { ticket: ticket() }),
+        ("", Event::CycleDegraded { cycle, severity: Severity::LostIndex, damage: vec![damage] }),
+        ("", Event::PlanSealed { cycle, plan, header: boxed(), allowed_percent: 50 }),
+        ("", Event::PlanRefused { cycle, plan: Some(plan), reason: removes.clone() }),
+        ("", Event::PlanChecked { cycle, plan, header: boxed(), refusal: Some(removes) }),
+        ("", Event::RevivalsAdded { ticket: ticket(), revived: output("revived"), bytes: 77 }),
+        ("", Event::BatchApproved { ticket: ticket(), approval }),
+        ("", Event::BatchDone { ticket: ticket(), outcome: outcome(BatchResult::Done) }),
+        ("", Event::BatchAmbiguous { ticket: ticket(), outcome: outcome(BatchResult::Ambiguous) }),
+        ("", Event::CycleStopping { cycle, stop: Stop::Park }),
+        ("-abort", Event::CycleStopping { cycle, stop: Stop::Abort("enough".to_owned()) }),
+        ("-fail", Event::CycleStopping { cycle, stop: Stop::Fail(failure()) }),
+        ("", Event::CycleParked { cycle, stage }),
+        ("", Event::CycleResumed { cycle, stage, term }),
+        ("", Event::CycleRestarted { cycle, term, dropped_plan: Some(plan), view: Some(view().digest) }),
+        ("", Event::CycleClosed { cycle, end: CycleEnd::Degraded }),
+        ("-done", Event::CycleClosed { cycle, end: CycleEnd::Done }),
+        ("-planned", Event::CycleClosed { cycle, end: CycleEnd::Planned }),
+        ("-aborted", Event::CycleClosed { cycle, end: CycleEnd::Aborted("enough".to_owned()) }),
+        ("-failed", Event::CycleClosed { cycle, end: CycleEnd::Failed(failure()) }),
+        ("", refused(Refusal::BatchOutOfOrder { number: 3, first: 1_500 })),
+        // The last variant of its enum: a variant put in before it would shift its number.
+        ("-last", refused(Refusal::NoRevival(Stage::Close))),
+    ]
+}
+
+fn refused(reason: Refusal) -> Event {
+    let (cycle, job) = (Some(CycleId(7)), Some(JobId(300)));
+    Event::CommandRefused { command: "approve_batch".to_owned(), cycle, job, reason }
+}
+
+#[test]
+fn every_kind_has_a_sample() {
+    let mut kinds: Vec<&str> = samples().iter().map(|(_, event)| event.kind()).collect();
+    kinds.dedup();
+    assert_eq!(kinds, Event::KINDS);
+}
+
+#[test]
+fn what_is_written_today_is_byte_for_byte_the_golden_files() {
+    let write = std::env::var_os("VERGER_WRITE_GOLDEN").is_some();
+    for (suffix, event) in samples() {
+        let stem = folder().join(format!("{}{suffix}", event.kind()));
+        let (bin, json) = (stem.with_extension("bin"), stem.with_extension("expected.json"));
+        let bytes = envelope::encode(Kind::Event, &event).unwrap();
+        if write && !bin.exists() {
+            std::fs::write(&bin, &bytes).unwrap();
+            std::fs::write(&json, serde_json::to_string_pretty(&event).unwrap() + "\n").unwrap();
+        }
+        let golden = std::fs::read(&bin).unwrap_or_else(|error| panic!("{}: {error}", bin.display()));
+        assert!(golden == bytes, "{} is written differently now: add a version, keep the old", bin.display());
+    }
+}
+
+#[test]
+fn every_golden_file_reads_as_it_says_and_each_belongs_to_a_kind() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "bin") {
+            continue;
+        }
+        let event: Event = envelope::decode(Kind::Event, &std::fs::read(&path).unwrap()).unwrap();
+        let json = std::fs::read_to_string(path.with_extension("expected.json")).unwrap();
+        let expected: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_value(&event).unwrap(), expected, "{}", path.display());
+        assert_eq!(serde_json::from_value::<Event>(expected.clone()).unwrap(), event);
+        assert_eq!(expected.as_object().unwrap().keys().next().unwrap(), event.kind());
+        kinds.insert(event.kind());
+    }
+    assert_eq!(kinds.len(), Event::KINDS.len(), "every kind has a file");
+}

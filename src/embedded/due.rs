@@ -1,0 +1,48 @@
+//! Is a cycle due, and which.
+
+use verger_coordinator::drive::Drive;
+use verger_kopia::Result;
+use verger_kopia::maintenance::rules::mode::{self, Due, NextTimes};
+use verger_kopia::maintenance::rules::plan::Mode;
+use verger_worker::task::record::ScheduleFile;
+
+use super::report::CycleReport;
+use super::state::Known;
+use super::{CycleRequest, Session};
+
+/// What to do now.
+pub(super) enum Decision {
+    /// Run this.
+    Run(Mode),
+    /// Nothing is due: the report that says so.
+    Wait(Box<CycleReport>),
+}
+
+/// What was asked for, or what is due by Kopia's times, an unfinished cycle, or the end of a margin.
+pub(super) fn decide(
+    request: &CycleRequest,
+    session: &Session,
+    drive: &Drive,
+    known: &Known,
+    schedule: &ScheduleFile,
+) -> Result<Decision> {
+    if let Some(mode) = request.mode {
+        return Ok(Decision::Run(mode));
+    }
+    let unfinished = drive.is_due(&known.id).then(|| match drive.unfinished(&known.id) {
+        Some((_, options)) if options.mode == verger_proto::mode::Mode::Quick => Mode::Quick,
+        _ => Mode::Full,
+    });
+    let due = Due {
+        params: &session.ahead.params,
+        next: NextTimes::of_schedule(schedule.schedule()),
+        now: session.clock.now(),
+        unfinished,
+        freeing: known.freeing(),
+        last_cycle: known.last_cycle(),
+    };
+    Ok(match due.decide() {
+        mode::Decision::Run(mode, _) => Decision::Run(mode),
+        mode::Decision::Wait(next) => Decision::Wait(Box::new(CycleReport::nothing_due(session.clock.now(), next))),
+    })
+}

@@ -1,0 +1,302 @@
+//! One cycle in one process: machine, ledger and worker, with no service.
+//!
+//! look (owner, due?) -> locks -> lease -> cycle: claim, run, report, until it is closed -> release
+
+mod due;
+mod lease;
+mod ownership;
+mod report;
+mod state;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use verger_coordinator::drive::{Drive, LocalControl};
+use verger_coordinator::machine::Phase;
+use verger_kopia::clock::Clock;
+use verger_kopia::index_set::IndexView;
+use verger_kopia::maintenance::Margins;
+use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::control::Control;
+use verger_proto::id::{CycleId, RepositoryId, WorkerId};
+use verger_proto::queue::Queue;
+use verger_proto::queue::local::LocalQueue;
+use verger_proto::report::FailureKind;
+use verger_proto::{Command, CycleOptions};
+use verger_worker::kopia_lock::KopiaLocks;
+use verger_worker::limit::MemoryLimit;
+use verger_worker::progress::{Progress, Stop};
+use verger_worker::run::{Choice, Work};
+use verger_worker::task::record::ScheduleFile;
+use verger_worker::task::survey::{Ahead, look_ahead};
+use verger_worker::workspace::Workspace;
+
+pub use ownership::Ownership;
+pub use report::{CycleReport, PlanSummary};
+
+
+/// How long a worker waits for the next job of its own cycle.
+const JOB_WAIT: Duration = Duration::from_millis(500);
+
+/// Kopia's margins, or none of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Safety {
+    /// All margins
+    Full,
+    /// No margins: only where no other client is at work
+    None,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct CycleRequest {
+    /// `None`: what is due.
+    pub mode: Option<Mode>,
+    /// Margins.
+    pub safety: Safety,
+    /// No other client is at work, by a person's word.
+    pub alone: bool,
+    /// No other maintainer is at work, by a person's word.
+    pub exclusive: bool,
+    /// Percentage of the packed bytes that this plan may remove.
+    pub allow_removing: Option<u8>,
+    /// Plan only.
+    pub dry_run: bool,
+    /// Wait for a foreign lease.
+    pub wait: bool,
+    /// Least time from mark to drop.
+    pub mark_to_drop: Option<Duration>,
+    /// In whose name.
+    pub owner: Ownership,
+    /// File for the plan's body, as JSON lines.
+    pub plan_out: Option<PathBuf>,
+}
+
+impl CycleRequest {
+    fn margins(&self) -> Margins {
+        let mut margins = match self.safety {
+            Safety::Full => Margins::full(),
+            Safety::None => Margins::none(),
+        };
+        if let (Some(wait), Safety::Full) = (self.mark_to_drop, self.safety) {
+            margins.mark_to_drop_wait = wait;
+        }
+        margins
+    }
+}
+
+/// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
+pub struct Means {
+    /// The open repository; read-only is enough for a dry run.
+    pub repository: Repository,
+    /// `user@host` of this client.
+    pub identity: String,
+    /// Kopia's own locks of this machine, held (R22); none if this client has no connection of Kopia's, or acts in another's name.
+    pub kopia_locks: KopiaLocks,
+    /// Folder of the ledger.
+    pub state_dir: PathBuf,
+    /// Most memory to use, in bytes.
+    pub memory_limit: u64,
+    /// Storage requests at once; `None`: as suits the store.
+    pub parallel: Option<usize>,
+    /// Who hears how far it is.
+    pub progress: Arc<dyn Progress>,
+    /// Who may ask to stop.
+    pub stop: Stop,
+    /// Told what is being waited for, and how long.
+    pub notice: Arc<dyn Fn(&str, Duration) + Send + Sync>,
+}
+
+/// Everything that a cycle needs of this process.
+struct Session {
+    workspace: Workspace,
+    clock: Arc<dyn Clock>,
+    identity: String,
+    ahead: Ahead,
+    margins: Margins,
+}
+
+/// Runs one cycle, or makes its plan. What a failed cycle did is in the ledger; the error says what, why and what helps.
+///
+/// # Errors
+/// Of every kind that `docs/exit-codes.md` names.
+pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
+    if request.safety == Safety::None && !request.alone {
+        return Err(Error::new(ErrorKind::Usage, "--safety none needs the word that no other client is at work")
+            .with_fix("Say it with --i-am-alone if it is so; without it all margins hold"));
+    }
+    let Means { state_dir, kopia_locks, notice, .. } = &means;
+    let session = open(&means, request)?;
+    if request.dry_run {
+        return dry_run(&session, request);
+    }
+    ownership::check(request, &session.identity, &session.ahead.params)?;
+    state::check_writable(state_dir)?;
+    let local_lock = lease::lock_local(&session)?;
+    let known = state::Known::open(state_dir, &session)?;
+    let queue = Arc::new(LocalQueue::default());
+    let drive = Arc::new(Drive::open(state_dir, &known.id, session.clock.clone(), queue.clone(), None)?);
+    let schedule = ScheduleFile::load(&session.workspace.repository)?;
+    let mode = match due::decide(request, &session, &drive, &known, &schedule)? {
+        due::Decision::Run(mode) => mode,
+        due::Decision::Wait(report) => return Ok(*report),
+    };
+    if !request.exclusive && !request.alone && kopia_locks.count() == 0 {
+        ownership::wait_until_quiet(&session, &schedule)?;
+    }
+    let held = lease::Held::take(&session, request, &drive, &known, local_lock, &**notice)?;
+    let outcome = held_cycle(session, request, mode, &drive, &queue, &known, &held, schedule);
+    let released = held.release(&drive);
+    let mut report = outcome?;
+    released?;
+    known.remember(state_dir, &mut report)?;
+    Ok(report)
+}
+
+fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
+    let identity = request.owner.identity(&means.identity);
+    let mut workspace = Workspace::new(means.repository.clone());
+    workspace.memory = MemoryLimit::new(means.memory_limit);
+    if let Some(parallel) = means.parallel {
+        workspace.parallel = parallel;
+    }
+    workspace.progress = means.progress.clone();
+    workspace.stop = means.stop.clone();
+    workspace.identity = identity.clone();
+    let ahead = look_ahead(&workspace, None)?;
+    let clock = means.repository.clock().clone();
+    Ok(Session { workspace, clock, identity, ahead, margins: request.margins() })
+}
+
+/// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
+fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
+    let mode = request.mode.unwrap_or(Mode::Full);
+    let folder = tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
+    let id = state::unknown_store(&session.workspace.repository)?;
+    let queue = Arc::new(LocalQueue::default());
+    let drive = Arc::new(Drive::open(folder.path(), &id, session.clock.clone(), queue.clone(), None)?);
+    let schedule = ScheduleFile::load(&session.workspace.repository)?;
+    let choice = choice(session, request, mode);
+    let control = LocalControl::new(drive.clone());
+    let worker = worker_id()?;
+    let earlier = Some(session.ahead.view.clone());
+    let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
+    let cycle = begin(&drive, &id, options(session, request, mode))?;
+    drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work)?;
+    let report = report::of(&drive, cycle, &work, session, mode)?;
+    write_plan(request, &work)?;
+    Ok(report)
+}
+
+#[allow(clippy::too_many_arguments, reason = "the parts of one process, named once")]
+fn held_cycle(
+    session: Session,
+    request: &CycleRequest,
+    mode: Mode,
+    drive: &Arc<Drive>,
+    queue: &Arc<LocalQueue>,
+    known: &state::Known,
+    held: &lease::Held,
+    schedule: ScheduleFile,
+) -> Result<CycleReport> {
+    let mut schedule = schedule;
+    let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
+    if request.owner.takes() && session.ahead.params.owner != session.identity {
+        ownership::take(&session, held)?;
+        // The parameters and the index changed by our own hand.
+        earlier = None;
+        schedule = ScheduleFile::load(&session.workspace.repository)?;
+    }
+    let choice = choice(&session, request, mode);
+    let control = LocalControl::new(drive.clone());
+    let worker = worker_id()?;
+    let keeper = held.keeper();
+    let mut work =
+        Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
+    let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
+    held.while_renewing(&session, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
+    let report = report::of(drive, cycle, &work, &session, mode);
+    write_plan(request, &work)?;
+    report
+}
+
+fn choice(session: &Session, request: &CycleRequest, mode: Mode) -> Choice {
+    Choice { mode, margins: session.margins.clone(), allow_removing: request.allow_removing, dry_run: request.dry_run }
+}
+
+fn options(session: &Session, request: &CycleRequest, mode: Mode) -> CycleOptions {
+    use verger_proto::mode;
+    CycleOptions {
+        mode: if mode == Mode::Full { mode::Mode::Full } else { mode::Mode::Quick },
+        safety: if request.safety == Safety::None { mode::Safety::None } else { mode::Safety::Full },
+        index: if session.workspace.repository.config().epoch.enabled {
+            mode::IndexKind::Epochs
+        } else {
+            mode::IndexKind::Legacy
+        },
+        dry_run: request.dry_run,
+        allow_removing: request.allow_removing,
+        exclusive: request.exclusive || request.alone,
+        alone: request.alone,
+    }
+}
+
+fn worker_id() -> Result<WorkerId> {
+    WorkerId::new(format!("local-{}", std::process::id()))
+        .map_err(|e| Error::new(ErrorKind::Internal, "name this worker").with_source(e))
+}
+
+fn begin(drive: &Drive, id: &RepositoryId, options: CycleOptions) -> Result<CycleId> {
+    drive.begin(id, options)?.map_err(|e| Error::new(ErrorKind::PlanRefused, "open a cycle").with_source(e))
+}
+
+/// Opens a cycle. One that an earlier process left with other options is given up: its work is found again by this one's view.
+fn begin_or_replace(drive: &Drive, id: &RepositoryId, options: CycleOptions) -> Result<CycleId> {
+    if let Some((cycle, others)) = drive.unfinished(id)
+        && others != options
+    {
+        let reason = "a new cycle with other options takes its place".to_owned();
+        drive.submit(Command::AbortCycle { cycle, reason })?;
+    }
+    begin(drive, id, options)
+}
+
+/// Claims, runs and reports the cycle's jobs until the machine has closed, parked or refused it.
+fn drive_to_end(
+    drive: &Drive,
+    queue: &LocalQueue,
+    control: &LocalControl,
+    worker: &WorkerId,
+    cycle: CycleId,
+    work: &mut Work<'_>,
+) -> Result<()> {
+    loop {
+        match drive.state(|state| state.cycles.get(&cycle).map(|cycle| cycle.phase.clone())) {
+            None | Some(Phase::Parked | Phase::WaitingForWord) => return Ok(()),
+            Some(Phase::Running | Phase::Stopping(_)) => {}
+        }
+        let Ok(Some(hint)) = queue.take(JOB_WAIT) else {
+            drive.submit(Command::Tick)?;
+            continue;
+        };
+        let ticket = hint.ticket(worker);
+        let Ok(spec) = control.claim(&ticket) else { continue };
+        let report = work.run(&spec);
+        let interrupted = matches!(&report.outcome,
+            verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
+        if interrupted {
+            drive.submit(Command::ParkCycle { cycle })?;
+        }
+        // A refused report is in the ledger; the machine says what comes next.
+        let _ = control.report(&ticket, report);
+    }
+}
+
+fn write_plan(request: &CycleRequest, work: &Work<'_>) -> Result<()> {
+    let (Some(path), Some(plan), Some(survey)) = (&request.plan_out, work.plan(), work.survey()) else { return Ok(()) };
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write the plan to {}", path.display())).with_source(e);
+    let mut file = std::fs::File::create(path).map_err(failed)?;
+    verger_worker::task::plan::lines::write_lines(plan, &survey.view.table, &mut file).map_err(failed)
+}

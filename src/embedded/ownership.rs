@@ -1,0 +1,146 @@
+//! In whose name a cycle runs (R22).
+
+use std::time::Duration;
+
+use verger_kopia::clock::Timestamp;
+use verger_kopia::maintenance::history::Task;
+use verger_kopia::maintenance::owner::Identity;
+use verger_kopia::maintenance::{Params, Schedule};
+use verger_kopia::manifest::ManifestEntry;
+use verger_kopia::manifest::entry::new_id;
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_worker::manifests::write_manifests;
+use verger_worker::task::record::ScheduleFile;
+
+use super::lease::Held;
+use super::{CycleRequest, Session};
+
+/// In whose name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ownership {
+    /// As this client; it must be the owner.
+    Own,
+    /// As this client, which becomes the owner.
+    Take,
+    /// In the owner's name.
+    ActAs(String),
+}
+
+impl Ownership {
+    /// `user@host` of this maintainer.
+    pub fn identity(&self, own: &str) -> String {
+        match self {
+            Self::ActAs(name) => name.clone(),
+            Self::Own | Self::Take => own.to_owned(),
+        }
+    }
+
+    /// Whether the owner is to be written.
+    #[must_use]
+    pub fn takes(&self) -> bool {
+        *self == Self::Take
+    }
+}
+
+/// Refuses to run in a name that is not the owner's.
+pub(super) fn check(request: &CycleRequest, identity: &str, params: &Params) -> Result<()> {
+    if request.owner.takes() {
+        return Identity::parse(identity).map(drop);
+    }
+    Identity::parse(identity)?.require(&params.owner)
+}
+
+/// Writes the parameters with this identity as owner, in place of every earlier manifest of them.
+pub(super) fn take(session: &Session, held: &Held) -> Result<()> {
+    let repository = &session.workspace.repository;
+    held.keeper().cover(repository.storage().now()?)?;
+    let params = Params { owner: session.identity.clone(), ..session.ahead.params.clone() };
+    let now = session.clock.now();
+    let existing = verger_kopia::maintenance::params::existing(&session.ahead.manifests);
+    let mut entries: Vec<ManifestEntry> = existing.into_iter().map(|id| ManifestEntry::deletion(id, now)).collect();
+    let labels = [("type".to_owned(), "maintenance".to_owned())].into();
+    let data = serde_json::value::RawValue::from_string(params.to_json())
+        .map_err(|e| Error::new(ErrorKind::Internal, "write maintenance parameters").with_source(e))?;
+    entries.push(ManifestEntry::put(new_id(), labels, now, data));
+    write_manifests(&session.workspace, &entries)
+}
+
+/// Nothing is published until the run that wrote the schedule last is over: Kopia checks its owner once, at entry.
+pub(super) fn wait_until_quiet(session: &Session, schedule: &ScheduleFile) -> Result<()> {
+    let Some(written) = schedule.written() else { return Ok(()) };
+    let until = quiet_from(schedule.schedule(), written);
+    let now = session.workspace.repository.storage().now()?;
+    if now >= until {
+        return Ok(());
+    }
+    let step = format!("a maintenance run of Kopia that wrote its schedule at {written} may still be under way");
+    Err(Error::new(ErrorKind::ForeignMaintenance, step)
+        .with_fix(format!("Run again after {until}; or say --exclusive if no other maintainer is at work")))
+}
+
+/// When the run that wrote the schedule last is certainly over (R22): at once if its last record is that of a finished run, else
+/// after the longer of a day and twice the longest run.
+fn quiet_from(schedule: &Schedule, written: Timestamp) -> Timestamp {
+    let newest = newest(schedule);
+    let near = |end: Timestamp| written.duration_since(end).unsigned_abs() <= Duration::from_secs(300);
+    if let Some((task, end, success, start)) = &newest
+        && near(*end)
+    {
+        let cleaned = schedule.latest_success(&[Task::CleanupLogs]).unwrap_or(Timestamp::MIN);
+        let full_since = schedule.runs.iter().any(|(name, runs)| {
+            (name == Task::SnapshotGc.as_str() || name.starts_with("full-")) && runs.iter().any(|run| run.end > cleaned)
+        });
+        let finished = task == Task::CleanupLogs.as_str()
+            || !success
+            || (task == Task::AdvanceEpoch.as_str() && !full_since && *start <= *end);
+        if finished {
+            return written;
+        }
+    }
+    let longest = schedule.runs.values().flatten().map(|run| run.end.duration_since(run.start).unsigned_abs()).max();
+    written + longest.map_or(Duration::ZERO, |longest| longest * 2).max(Duration::from_secs(24 * 3600))
+}
+
+/// The record that ended last: task, end, success, start.
+fn newest(schedule: &Schedule) -> Option<(String, Timestamp, bool, Timestamp)> {
+    let records = schedule.runs.iter().flat_map(|(task, runs)| runs.iter().map(move |run| (task, run)));
+    let (task, run) = records.max_by_key(|(_, run)| run.end)?;
+    Some((task.clone(), run.end, run.success, run.start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verger_kopia::maintenance::history::RunRecord;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn schedule(runs: &[(Task, i64, bool)]) -> Schedule {
+        let mut schedule = Schedule::default();
+        for (task, end, success) in runs {
+            let record = if *success {
+                RunRecord::success(at(end - 10), at(*end))
+            } else {
+                RunRecord::failure(at(end - 10), at(*end), "x")
+            };
+            schedule.report(*task, record);
+        }
+        schedule
+    }
+
+    #[test]
+    fn r22_a_finished_run_is_quiet_at_once_and_any_other_after_a_day() {
+        let day = Duration::from_secs(24 * 3600);
+        let full = [(Task::SnapshotGc, 100, true), (Task::FullRewriteContents, 200, true), (Task::CleanupLogs, 300, true)];
+        assert_eq!(quiet_from(&schedule(&full), at(301)), at(301));
+        assert_eq!(quiet_from(&schedule(&full[..2]), at(201)), at(201) + day, "in the middle of a full run");
+        assert_eq!(quiet_from(&schedule(&[(Task::SnapshotGc, 100, false)]), at(101)), at(101), "it failed");
+        let quick = [(Task::CleanupLogs, 50, true), (Task::AdvanceEpoch, 100, true)];
+        assert_eq!(quiet_from(&schedule(&quick), at(101)), at(101));
+        let begun = [(Task::CleanupLogs, 50, true), (Task::SnapshotGc, 90, true), (Task::AdvanceEpoch, 100, true)];
+        assert_eq!(quiet_from(&schedule(&begun), at(101)), at(101) + day, "a full run goes on after its epochs");
+        assert_eq!(quiet_from(&schedule(&full), at(3000)), at(3000) + day, "written by somebody after the last record");
+    }
+}

@@ -1,0 +1,138 @@
+//! What this state directory remembers of repositories: their store IDs, terms, and when bytes can go next.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use verger_kopia::clock::Timestamp;
+use verger_kopia::maintenance::rules::next::Next;
+use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::id::{RepositoryId, StoreId, UniqueId};
+use verger_worker::bucket_lease::{self, LockFile};
+
+use super::Session;
+use super::report::CycleReport;
+
+const FILE: &str = "known.json";
+
+/// What is remembered of one repository at one address.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Memory {
+    store_id: String,
+    term: u64,
+    /// When bytes can go next, from the last report.
+    freeing: Option<Timestamp>,
+    /// End of the last cycle.
+    last_cycle: Option<Timestamp>,
+    /// Start of the last full cycle.
+    last_full: Option<Timestamp>,
+}
+
+/// A repository as this state directory knows it.
+pub(super) struct Known {
+    pub(super) id: RepositoryId,
+    pub(super) last_term: u64,
+    key: String,
+    memory: Memory,
+}
+
+impl Known {
+    /// Looks the repository up, by the lease in its store or by what is remembered.
+    pub(super) fn open(state_dir: &Path, session: &Session) -> Result<Self> {
+        let storage = session.workspace.repository.storage();
+        let address = storage.address();
+        let unique = unique(&session.workspace.repository)?;
+        let key = format!("{unique}@{address}");
+        let mut all = read(state_dir)?;
+        let mut memory = all.remove(&key).unwrap_or_default();
+        let lease = bucket_lease::read(&**storage)?;
+        // A lease that was written for another address may be a copy: its store ID is not believed (R6).
+        let found = lease.map(|(_, body)| body).filter(|body| body.address == address && body.unique_id == unique.as_str());
+        if let Some(body) = found {
+            memory.store_id = body.store_id;
+        } else if memory.store_id.is_empty() {
+            memory.store_id = format!("{:032x}", rand::rng().random::<u128>());
+        }
+        let store = StoreId::new(memory.store_id.clone()).map_err(|e| Error::damaged("read the lease").with_source(e))?;
+        Ok(Self { id: RepositoryId { unique, store }, last_term: memory.term, key, memory })
+    }
+
+    /// The lock file of this state directory's ledger; none yet names a holder that could be proven dead by it.
+    pub(super) fn lock_file(&self) -> Option<LockFile> {
+        None
+    }
+
+    pub(super) fn freeing(&self) -> Option<Timestamp> {
+        self.memory.freeing
+    }
+
+    pub(super) fn last_cycle(&self) -> Option<Timestamp> {
+        self.memory.last_cycle
+    }
+
+    /// Keeps what the next run needs to know.
+    pub(super) fn remember(mut self, state_dir: &Path, report: &mut CycleReport) -> Result<()> {
+        let next: Option<&Next> = report.next.as_ref();
+        self.memory.term = self.memory.term.max(report.term);
+        self.memory.last_cycle = Some(report.ended);
+        if report.is_full() {
+            self.memory.freeing = next.map(|next| next.at);
+            self.memory.last_full = Some(report.started);
+        }
+        let mut all = read(state_dir)?;
+        all.insert(self.key, self.memory);
+        write(state_dir, &all)
+    }
+}
+
+fn unique(repository: &Repository) -> Result<UniqueId> {
+    UniqueId::new(verger_kopia::hex(repository.unique_id()))
+        .map_err(|e| Error::new(ErrorKind::Internal, "name the repository").with_source(e))
+}
+
+/// An ID for a dry run, which takes no lease and so learns of no store.
+pub(super) fn unknown_store(repository: &Repository) -> Result<RepositoryId> {
+    let store = StoreId::new("0".repeat(32)).map_err(|e| Error::new(ErrorKind::Internal, "name the store").with_source(e))?;
+    Ok(RepositoryId { unique: unique(repository)?, store })
+}
+
+/// Refuses before any write if the ledger could not be kept.
+pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
+    let probe = state_dir.join(format!(".probe-{}", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(state_dir)?;
+        std::fs::write(&probe, b"")?;
+        std::fs::remove_file(&probe)
+    };
+    write().map_err(|e| {
+        let full = e.kind() == std::io::ErrorKind::StorageFull;
+        let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Permission };
+        Error::new(kind, format!("the ledger cannot be kept in {}", state_dir.display()))
+            .with_source(e)
+            .with_fix("Name a folder that can be written with --state-dir")
+    })
+}
+
+fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(FILE)
+}
+
+fn read(state_dir: &Path) -> Result<BTreeMap<String, Memory>> {
+    let path = path(state_dir);
+    let bad = || Error::damaged(format!("read {}", path.display())).with_fix("Remove that file; the lease in the store is then waited for once");
+    match std::fs::read(&path) {
+        Ok(text) => serde_json::from_slice(&text).map_err(|e| bad().with_source(e)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(e) => Err(bad().into_kind(ErrorKind::Permission).with_source(e)),
+    }
+}
+
+fn write(state_dir: &Path, all: &BTreeMap<String, Memory>) -> Result<()> {
+    let path = path(state_dir);
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write {}", path.display())).with_source(e);
+    let text = serde_json::to_vec_pretty(all).map_err(|e| failed(e.into()))?;
+    let temporary = state_dir.join(format!("{FILE}.{}", std::process::id()));
+    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(failed)
+}
