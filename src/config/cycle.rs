@@ -12,7 +12,7 @@ const MARK_TO_DROP_MIN: u64 = 5;
 /// Kopia's safety level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SafetyLevel {
+pub(crate) enum SafetyLevel {
     /// All margins hold: right while other clients are at work
     Full,
     /// No margins: deletes at once, and breaks snapshots that other clients are making
@@ -22,7 +22,7 @@ pub enum SafetyLevel {
 /// What a cycle may do, and in whose name.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct CycleArgs {
+pub(crate) struct CycleArgs {
     /// A full cycle now: snapshot GC, drop, rewrite, delete, index, logs
     #[arg(long, env = "VERGER_FULL", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, help_heading = "Cycle")]
     pub full: bool,
@@ -60,7 +60,7 @@ impl CycleArgs {
     /// # Errors
     /// `Usage` for alternatives that exclude each other, values out of range, and a file that asks for no margins: that is a
     /// person's word, said each time.
-    pub fn or(self, file: Self) -> Result<Self> {
+    pub(crate) fn or(self, file: Self) -> Result<Self> {
         if file.safety == Some(SafetyLevel::None) {
             return Err(usage(
                 "the configuration file asks for `safety: none`",
@@ -96,7 +96,7 @@ impl CycleArgs {
 
     /// Time from mark to drop, if somebody said.
     #[must_use]
-    pub fn mark_to_drop(&self) -> Option<Duration> {
+    pub(crate) fn mark_to_drop(&self) -> Option<Duration> {
         self.mark_to_drop.map(|hours| Duration::from_secs(hours.saturating_mul(3600)))
     }
 }
