@@ -64,7 +64,8 @@ pub(crate) fn read(path: &Path) -> Result<Connection> {
         return Err(Error::unsupported(format!("{}: it leads to a Kopia API server", step()))
             .with_fix("Maintenance needs the storage itself: give its address"));
     }
-    let storage = written.storage.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{}: no storage in it", step())))?;
+    let storage =
+        written.storage.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{}: no storage in it", step())))?;
     let or = |text: String, default: String| if text.is_empty() { default } else { text };
     let default = identity::default_identity();
     let (user, host) = default.split_once('@').unwrap_or((&default, ""));
