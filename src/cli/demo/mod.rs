@@ -31,7 +31,10 @@ const EXAMPLES: &str = "Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// Leave the sample repository in its folder
-    #[arg(long, env = "VERGER_KEEP", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, env = "VERGER_KEEP",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     keep: bool,
 }
 
@@ -93,7 +96,8 @@ impl Demo {
         let safe_default = self.cycle(&request(Safety::Full, true, None))?;
         say(safe(&safe_default))?;
         let report = self.cycle(&request(Safety::None, false, Some(plan)))?;
-        let deleted = sample::deletions(plan)?;
+        let mut deleted = sample::deletions(plan)?;
+        deleted.extend(sample::superseded(&report));
         let after = self.state()?;
         say(cleaned(&report, &deleted, &before, &after))?;
         let check = verify::check(self.output, &self.target, &self.engine, true, 0.0)?;
@@ -132,9 +136,8 @@ fn opening(repository: &Path, state: &State) -> Vec<String> {
     let day =
         |at: Option<verger_kopia::clock::Timestamp>| at.map_or_else(String::new, |at| at.strftime("%F").to_string());
     vec![
-        "A full maintenance cycle on a sample repository: made by the real Kopia, of invented data.".to_owned(),
-        format!("Unpacked into {}", repository.display()),
-        String::new(),
+        "A full maintenance cycle on a sample repository, made by the real Kopia of invented data.".to_owned(),
+        format!("It lies in {}", repository.display()),
         "BEFORE".to_owned(),
         format!(
             "  {} snapshots of {}, {} to {}; many older ones were deleted",
@@ -158,8 +161,6 @@ fn safe(plan: &CycleReport) -> Vec<String> {
         ),
     ];
     lines.extend(plan.next.iter().map(|next| format!("  {}", text::next(next))));
-    let waits = plan.skipped.iter().filter_map(|skipped| Some((skipped, skipped.until?)));
-    lines.extend(waits.map(|(skipped, until)| format!("  {} may run from {} on.", skipped.task, text::time(until))));
     lines.push(String::new());
     lines.push("WHAT RUNS NOW, since nobody else has this copy: all margins are off".to_owned());
     lines.push(format!(
@@ -176,7 +177,6 @@ fn cleaned(report: &CycleReport, deleted: &BTreeMap<String, (u64, u64)>, before:
     for (rule, (blobs, bytes)) in deleted {
         lines.push(format!("  {blobs:>4} blobs {:>10}  {rule}: {}", output::bytes(*bytes), why(rule)));
     }
-    lines.push(String::new());
     lines.push(format!("{:<12} {:>10} {:>10}", "", "BEFORE", "AFTER"));
     let bytes = output::bytes;
     for (name, old, new) in [

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
+use verger::embedded::CycleReport;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::index_set::load_view;
 use verger_kopia::manifest::ManifestSet;
@@ -83,4 +84,12 @@ pub(super) fn deletions(plan: &Path) -> Result<BTreeMap<String, (u64, u64)>> {
         }
     }
     Ok(rules)
+}
+
+/// Index blobs that went because compacted ones replace them: the plan names them with the step that makes those.
+pub(super) fn superseded(report: &CycleReport) -> Option<(String, (u64, u64))> {
+    let data = report.tasks.get("delete-superseded-epoch-indexes")?;
+    let figure = |field: &str| data.get(field).and_then(Value::as_u64);
+    let (blobs, bytes) = (figure("deletedBlobCount")?, figure("deletedTotalSize")?);
+    (blobs > 0).then(|| ("superseded-index".to_owned(), (blobs, bytes)))
 }

@@ -62,7 +62,9 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     }
     if let Some(at) = report.tasks.get("full-drop-deleted-content").and_then(|d| d.get("droppedContentsDeletedBefore"))
     {
-        lines.push(format!("Dropped from the index: marks of before {}.", at.as_str().unwrap_or_default()));
+        let text = at.as_str().unwrap_or_default();
+        let until = text.parse().map_or_else(|_| text.to_owned(), time);
+        lines.push(format!("Dropped from the index: all marks up to {until}."));
     }
     for task in ["full-rewrite-contents", "quick-rewrite-contents"] {
         if figure(task, "rewrittenContentCount") > 0 {
