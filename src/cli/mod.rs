@@ -1,6 +1,7 @@
 //! The command line: parse, dispatch, end with a code.
 
 mod completion;
+mod cycle;
 mod demo;
 mod inspect;
 mod maintain;

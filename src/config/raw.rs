@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// Which repository, and how to reach it.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct RepositoryArgs {
+pub(crate) struct RepositoryArgs {
     /// Address: `filesystem:///path`, `s3://bucket/prefix`, `gcs://bucket/prefix` or `azure://container/prefix`
     #[arg(value_name = "REPO", env = "KOPIA_REPOSITORY")]
     pub repository: Option<String>,
@@ -38,7 +38,7 @@ pub struct RepositoryArgs {
 /// How much of the machine and the network a cycle may use.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct EngineArgs {
+pub(crate) struct EngineArgs {
     /// Most memory to use, such as `512MiB` or `2GB` [default: 512MiB]
     #[arg(long, value_name = "SIZE", env = "VERGER_MEMORY_LIMIT", help_heading = "Limits")]
     pub memory_limit: Option<String>,

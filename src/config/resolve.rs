@@ -16,11 +16,11 @@ use super::password::{self, Reference};
 use super::raw::RepositoryArgs;
 use super::{identity, stores};
 
-pub use super::engine::Engine;
+pub(crate) use super::engine::Engine;
 
 /// Which repository, how it is reached, and who this client is to it. Its `Debug` shows no secret.
 #[derive(Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// Where it lies.
     pub address: Address,
     identity: String,
@@ -47,7 +47,7 @@ impl Target {
     ///
     /// # Errors
     /// `Usage` if nothing or contradicting things were given; `Unsupported` for backends that Verger does not reach.
-    pub fn resolve(args: RepositoryArgs, file: RepositoryArgs) -> Result<Self> {
+    pub(crate) fn resolve(args: RepositoryArgs, file: RepositoryArgs) -> Result<Self> {
         let (args, file) = (place_once(args)?, file);
         let file = without_overridden(file, &args);
         let reference = Reference::of(&args)?.map_or_else(|| Reference::of(&file), |r| Ok(Some(r)))?;
@@ -84,7 +84,7 @@ impl Target {
 
     /// A target that no setting led to: a repository on this disk whose password is in this file.
     #[must_use]
-    pub fn local(path: &Path, password_file: &Path) -> Self {
+    pub(crate) fn local(path: &Path, password_file: &Path) -> Self {
         Self {
             address: Address::Filesystem(path.to_owned()),
             identity: identity::default_identity(),
@@ -97,7 +97,7 @@ impl Target {
 
     /// `user@host`: of Kopia's connection to it on this machine if there is one, else Kopia's default.
     #[must_use]
-    pub fn identity(&self) -> &str {
+    pub(crate) fn identity(&self) -> &str {
         &self.identity
     }
 
@@ -105,7 +105,7 @@ impl Target {
     ///
     /// # Errors
     /// As [`password::find`].
-    pub fn password(&self) -> Result<Zeroizing<String>> {
+    pub(crate) fn password(&self) -> Result<Zeroizing<String>> {
         let found = password::find(self.password.as_ref(), &self.connections, &self.address.to_string())?;
         Ok(Zeroizing::new(found.expose().to_owned()))
     }
@@ -114,7 +114,7 @@ impl Target {
     ///
     /// # Errors
     /// `ForeignMaintenance` if one is held.
-    pub fn maintenance_locks(&self) -> Result<KopiaLocks> {
+    pub(crate) fn maintenance_locks(&self) -> Result<KopiaLocks> {
         let paths: Vec<_> = self.connections.iter().map(Connection::maintenance_lock).collect();
         KopiaLocks::take(&paths)
     }
@@ -124,7 +124,7 @@ impl Target {
     /// # Errors
     /// `NotARepository`; if only `prefix/` holds a repository, the error gives that address. `Permission` for changes through a
     /// connection that is read-only; what opening the store gives.
-    pub fn open(&self, engine: &Engine, access: Access) -> Result<Arc<dyn Storage>> {
+    pub(crate) fn open(&self, engine: &Engine, access: Access) -> Result<Arc<dyn Storage>> {
         if self.read_only && access == Access::ReadWrite {
             return Err(Error::new(ErrorKind::Permission, "not running maintenance on read-only repository connection")
                 .with_fix("Connect without --readonly, or give the repository's address"));
@@ -142,7 +142,7 @@ impl Target {
     ///
     /// # Errors
     /// As [`Target::open`], [`Target::password`] and [`Repository::open`].
-    pub fn open_repository(&self, engine: &Engine, access: Access) -> Result<Repository> {
+    pub(crate) fn open_repository(&self, engine: &Engine, access: Access) -> Result<Repository> {
         let storage = self.open(engine, access)?;
         Repository::open(storage, &self.password()?, Arc::new(SystemClock))
     }
