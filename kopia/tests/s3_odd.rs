@@ -4,8 +4,12 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use support::script::{Answer, Request, ScriptServer, error, xml};
 use verger_kopia::ErrorKind;
 use verger_kopia::storage::address::BucketPrefix;
@@ -173,6 +177,37 @@ fn requests_look_as_kopias_do() {
         p.headers.iter().all(|(name, _)| !name.starts_with("x-amz-checksum") && !name.starts_with("x-amz-trailer"))
     );
     assert_eq!(p.body, b"hello");
+}
+
+/// A server whose certificate only the test authority vouches for.
+fn tls_server() -> ScriptServer {
+    let file = |name: &str| std::fs::read(format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let chain = CertificateDer::pem_slice_iter(&file("server.pem")).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(&file("server-key.pem")).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    let wrap = move |stream| Some(StreamOwned::new(ServerConnection::new(Arc::clone(&config)).ok()?, stream));
+    ScriptServer::start_over(wrap, |_| Answer(200, vec![], b"over tls".to_vec()))
+}
+
+#[test]
+fn trust_is_as_set() {
+    let server = tls_server();
+    let authority = |name: &str| std::fs::read(format!("{}/tests/tls/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let settings = |root_ca: Option<Vec<u8>>, skip_tls_verification: bool| S3Settings {
+        endpoint: Some(format!("https://127.0.0.1:{}", server.port())),
+        root_ca,
+        skip_tls_verification,
+        ..server.settings()
+    };
+    let get = |settings: S3Settings| connect(settings).get(&BlobId::new("p1"), ByteRange::All);
+    assert_eq!(get(settings(Some(authority("authority.pem")), false)).unwrap(), "over tls");
+    assert_eq!(get(settings(None, true)).unwrap(), "over tls");
+    let strange = get(settings(Some(authority("other-authority.pem")), false)).unwrap_err();
+    assert_eq!(strange.kind(), ErrorKind::StoreUnavailable);
+    assert!(strange.chain().contains("certificate"), "{strange:?}");
+    assert!(strange.fix().is_some_and(|fix| fix.contains("certificate")), "{strange:?}");
 }
 
 #[test]

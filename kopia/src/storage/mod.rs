@@ -22,6 +22,14 @@ pub mod settings;
 pub mod fs;
 pub mod memory;
 
+#[cfg(feature = "azure")]
+pub mod azure;
+#[cfg(feature = "gcs")]
+pub mod gcs;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+pub mod object;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod object_date;
 #[cfg(feature = "s3")]
 pub mod s3;
 

@@ -4,4 +4,5 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs, unreachable_pub)]
 
 pub mod script;
+#[cfg(feature = "s3")]
 pub mod weed;

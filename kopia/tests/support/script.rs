@@ -45,17 +45,29 @@ pub struct ScriptServer {
 
 impl ScriptServer {
     pub fn start(script: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_over(Some, script)
+    }
+
+    /// With something between the sockets and the script, such as TLS.
+    pub fn start_over<S: Read + Write>(
+        wrap: impl Fn(TcpStream) -> Option<S> + Send + Sync + 'static,
+        script: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let (script, log): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&seen));
+        let (script, wrap, log): (Arc<Script>, _, _) = (Arc::new(script), Arc::new(wrap), Arc::clone(&seen));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (script, log) = (Arc::clone(&script), Arc::clone(&log));
-                std::thread::spawn(move || serve(stream, &*script, &log));
+                let (script, wrap, log) = (Arc::clone(&script), Arc::clone(&wrap), Arc::clone(&log));
+                std::thread::spawn(move || wrap(stream).map(|stream| serve(stream, &*script, &log)));
             }
         });
         Self { port, seen }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn settings(&self) -> S3Settings {
@@ -75,10 +87,9 @@ impl ScriptServer {
     }
 }
 
-fn serve(stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>) {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut writer = stream;
-    while let Some(request) = read_request(&mut reader) {
+fn serve(stream: impl Read + Write, script: &Script, log: &Mutex<Vec<Request>>) {
+    let mut stream = BufReader::new(stream);
+    while let Some(request) = read_request(&mut stream) {
         log.lock().unwrap().push(request.clone());
         let Answer(status, headers, body) = script(&request);
         let mut head = format!("HTTP/1.1 {status} x\r\n");
@@ -90,17 +101,18 @@ fn serve(stream: TcpStream, script: &Script, log: &Mutex<Vec<Request>>) {
         }
         head.push_str("\r\n");
         let body = if request.method == "HEAD" { &[][..] } else { &body };
-        if writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(body)).is_err() {
-            return;
-        }
+        let writer = stream.get_mut();
+        let sent =
+            writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(body)).and_then(|()| writer.flush());
         let promised = headers.iter().find(|(name, _)| *name == "content-length");
-        if request.method != "HEAD" && promised.is_some_and(|(_, length)| *length != body.len().to_string()) {
+        let cut = request.method != "HEAD" && promised.is_some_and(|(_, length)| *length != body.len().to_string());
+        if sent.is_err() || cut {
             return;
         }
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Request> {
+fn read_request(reader: &mut BufReader<impl Read>) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|&n| n > 0)?;
     let mut words = line.split(' ');

@@ -39,7 +39,11 @@ impl S3Storage {
         }
         let kind = kind(status, &code);
         let cause = Cause::of(error, status, &code);
+        let untrusted = cause.text.contains("invalid peer certificate");
         let failure = Error::new(kind, step).with_source(cause);
+        if untrusted {
+            return failure.with_fix("give the certificate of the authority that signed the server's");
+        }
         match fix(kind, &code, region.as_deref()) {
             Some(fix) => failure.with_fix(fix),
             None => failure,
