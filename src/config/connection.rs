@@ -23,7 +23,7 @@ pub(crate) struct Connection {
     pub read_only: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Written {
     storage: Option<WrittenStorage>,
@@ -32,12 +32,6 @@ struct Written {
     hostname: String,
     username: String,
     readonly: bool,
-}
-
-impl Default for Written {
-    fn default() -> Self {
-        Self { storage: None, api_server: None, hostname: String::new(), username: String::new(), readonly: false }
-    }
 }
 
 #[derive(Deserialize)]
