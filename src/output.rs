@@ -83,7 +83,8 @@ impl Output {
 }
 
 fn closed(error: std::io::Error) -> Error {
-    let kind = if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
+    let kind =
+        if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
     Error::new(kind, "write to standard output").with_source(error)
 }
 
@@ -137,7 +138,15 @@ mod tests {
 
     #[test]
     fn sizes_switch_units_where_kopia_does() {
-        for (count, text) in [(0, "0 B"), (899, "899 B"), (900, "0.9 KB"), (899_999, "900 KB"), (900_000, "0.9 MB"), (20_971_520, "21 MB"), (1_500_000, "1.5 MB")] {
+        for (count, text) in [
+            (0, "0 B"),
+            (899, "899 B"),
+            (900, "0.9 KB"),
+            (899_999, "900 KB"),
+            (900_000, "0.9 MB"),
+            (20_971_520, "21 MB"),
+            (1_500_000, "1.5 MB"),
+        ] {
             assert_eq!(bytes(count), text);
         }
     }

@@ -80,7 +80,10 @@ impl CycleArgs {
             act_as: self.act_as.or(if owner_is_given { None } else { file.act_as }),
         };
         if both.full && both.quick {
-            return Err(usage("both --full and --quick are given", "Give one; a full cycle includes the quick one's work"));
+            return Err(usage(
+                "both --full and --quick are given",
+                "Give one; a full cycle includes the quick one's work",
+            ));
         }
         if both.take_ownership && both.act_as.is_some() {
             return Err(usage("both --take-ownership and --act-as are given", "Give one of them"));

@@ -27,8 +27,10 @@ impl Reference {
     /// `Usage` if there are two.
     pub(crate) fn of(args: &RepositoryArgs) -> Result<Option<Self>> {
         match (&args.password_file, &args.password_env) {
-            (Some(_), Some(_)) => Err(Error::new(ErrorKind::Usage, "both --password-file and --password-env are given")
-                .with_fix("Give one of them")),
+            (Some(_), Some(_)) => {
+                Err(Error::new(ErrorKind::Usage, "both --password-file and --password-env are given")
+                    .with_fix("Give one of them"))
+            }
             (Some(file), None) => Ok(Some(Self::File(file.clone()))),
             (None, Some(name)) => Ok(Some(Self::Variable(name.clone()))),
             (None, None) => Ok(None),

@@ -65,7 +65,8 @@ impl Target {
         };
         let environment = stores::with_flags(stores::from_environment(), &args)?;
         let mut connections = named.clone().into_iter().collect::<Vec<_>>();
-        connections.extend(known(&address, &environment).into_iter().filter(|c| args.config_file.as_ref() != Some(&c.path)));
+        connections
+            .extend(known(&address, &environment).into_iter().filter(|c| args.config_file.as_ref() != Some(&c.path)));
         let settings = match (&named, connections.first()) {
             // A file that was named comes before what lies about in the environment; one that was found comes after it.
             (Some(named), _) => stores::or(stores::from_connection(named)?, stores::from_environment()),
@@ -126,8 +127,11 @@ impl Target {
     /// connection that is read-only; what opening the store gives.
     pub(crate) fn open(&self, engine: &Engine, access: Access) -> Result<Arc<dyn Storage>> {
         if self.read_only && access == Access::ReadWrite {
-            return Err(Error::new(ErrorKind::Permission, "not running maintenance on read-only repository connection")
-                .with_fix("Connect without --readonly, or give the repository's address"));
+            return Err(Error::new(
+                ErrorKind::Permission,
+                "not running maintenance on read-only repository connection",
+            )
+            .with_fix("Connect without --readonly, or give the repository's address"));
         }
         let settings = StoreSettings { throttle: engine.throttle, ..self.settings.clone() };
         let storage = settings::open(&self.address, &settings, access)?;
@@ -254,7 +258,10 @@ mod tests {
         let flag = RepositoryArgs { repository: Some("filesystem:///from/flag".into()), ..RepositoryArgs::default() };
         let target = Target::resolve(flag.clone(), file()).unwrap();
         assert_eq!(target.address.to_string(), "filesystem:///from/flag");
-        assert_eq!(Target::resolve(RepositoryArgs::default(), file()).unwrap().address.to_string(), "filesystem:///from/file");
+        assert_eq!(
+            Target::resolve(RepositoryArgs::default(), file()).unwrap().address.to_string(),
+            "filesystem:///from/file"
+        );
         let nothing = Target::resolve(RepositoryArgs::default(), RepositoryArgs::default());
         assert_eq!(nothing.unwrap_err().kind(), ErrorKind::Usage);
         let both = RepositoryArgs { config_file: Some("c".into()), ..flag };

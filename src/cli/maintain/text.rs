@@ -6,8 +6,8 @@ use verger_kopia::maintenance::rules::plan::Mode;
 use verger_proto::report::Damage;
 
 use super::kopia_log::number;
-use verger::embedded::{CycleReport, PlanSummary};
 use crate::output;
+use verger::embedded::{CycleReport, PlanSummary};
 
 /// Damage beyond this is only counted.
 const DAMAGE_MAX: usize = 20;
@@ -64,7 +64,8 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
             figure("snapshot-gc", "recoveredContentCount"),
         ));
     }
-    if let Some(at) = report.tasks.get("full-drop-deleted-content").and_then(|d| d.get("droppedContentsDeletedBefore")) {
+    if let Some(at) = report.tasks.get("full-drop-deleted-content").and_then(|d| d.get("droppedContentsDeletedBefore"))
+    {
         lines.push(format!("Dropped from the index: marks of before {}.", at.as_str().unwrap_or_default()));
     }
     for task in ["full-rewrite-contents", "quick-rewrite-contents"] {
@@ -169,7 +170,11 @@ mod tests {
         assert_eq!(text[1], "Marked in the index: 9 contents that no snapshot needs (6.3 KB); revived: 0.");
         assert_eq!(text[2], "Deleted from the store: 2 packs (8 KB); 1 more wait for a margin.");
         assert_eq!(text[3], "Freed in the store: 8 KB; written in its place: 0 B.");
-        assert!(text[4].starts_with("Next: 6.3 KB can go at 2026-11-21 10:01 UTC: marked contents wait"), "{}", text[4]);
+        assert!(
+            text[4].starts_with("Next: 6.3 KB can go at 2026-11-21 10:01 UTC: marked contents wait"),
+            "{}",
+            text[4]
+        );
     }
 
     #[test]
@@ -177,8 +182,9 @@ mod tests {
         let mut waits = report("nothing-due", &json!({}));
         waits.mode = None;
         waits.next_due = Some(waits.ended);
-        assert_eq!(lines(&waits), [
-            "Nothing is due; the next cycle is due at 2026-11-21 10:01 UTC. `verger maintain --full` runs one now."
-        ]);
+        assert_eq!(
+            lines(&waits),
+            ["Nothing is due; the next cycle is due at 2026-11-21 10:01 UTC. `verger maintain --full` runs one now."]
+        );
     }
 }
