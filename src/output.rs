@@ -91,9 +91,16 @@ fn closed(error: std::io::Error) -> Error {
 /// Prints a failure as the last line of standard error: what, why, and the fix.
 pub(crate) fn failure(error: &Error) {
     match error.fix() {
-        Some(fix) => eprintln!("verger: {}. {fix}", error.chain().trim_end_matches('.')),
+        Some(fix) => eprintln!("verger: {}. {}", error.chain().trim_end_matches('.'), capital(fix)),
         None => eprintln!("verger: {}", error.chain()),
     }
+}
+
+/// The text with a capital letter first.
+#[must_use]
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Asks something at the terminal; the answer is read elsewhere.
@@ -104,11 +111,6 @@ pub(crate) fn ask(question: &str) {
 /// Says that a signal was heard.
 pub(crate) fn interrupting() {
     eprintln!("Stopping after the step at work; the next run continues. Once more stops at once.");
-}
-
-/// Says what is being waited for.
-pub(crate) fn wait(text: &str, left: std::time::Duration) {
-    eprintln!("{text} ({} s)", left.as_secs());
 }
 
 /// Whether standard error is a terminal.

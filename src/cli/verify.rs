@@ -78,7 +78,7 @@ pub(crate) fn check(output: Output, target: &Target, engine: &Engine, full: bool
     report
 }
 
-fn text(report: &Report, full: bool) -> Vec<String> {
+pub(super) fn text(report: &Report, full: bool) -> Vec<String> {
     let mut lines = vec![
         format!("Snapshots: {}, directories: {}, files: {}.", report.snapshots, report.directories, report.files),
         format!("Contents in place: {} in {} packs.", report.contents, report.packs),

@@ -18,6 +18,8 @@ pub(crate) enum Reference {
     File(PathBuf),
     /// The value of an environment variable.
     Variable(String),
+    /// Known already.
+    Known(Secret),
 }
 
 impl Reference {
@@ -44,6 +46,7 @@ impl Reference {
 /// `Usage` if a reference leads nowhere, or there is none and no terminal to ask at.
 pub(crate) fn find(reference: Option<&Reference>, connections: &[Connection], address: &str) -> Result<Secret> {
     match reference {
+        Some(Reference::Known(secret)) => return Ok(secret.clone()),
         Some(Reference::File(path)) => return read(path),
         Some(Reference::Variable(name)) => {
             return variable(name)?.ok_or_else(|| {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use verger_kopia::clock::SystemClock;
 use verger_kopia::format::FORMAT_BLOB;
+use verger_kopia::storage::secret::Secret;
 use verger_kopia::storage::settings::{self, StoreSettings};
 use verger_kopia::storage::{Access, Address, BlobId, Storage};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -83,15 +84,15 @@ impl Target {
         })
     }
 
-    /// A target that no setting led to: a repository on this disk whose password is in this file.
+    /// A target that no setting led to: a repository on this disk with this password.
     #[must_use]
-    pub(crate) fn local(path: &Path, password_file: &Path) -> Self {
+    pub(crate) fn local(path: &Path, password: &str) -> Self {
         Self {
             address: Address::Filesystem(path.to_owned()),
             identity: identity::default_identity(),
             connections: Vec::new(),
             settings: StoreSettings::default(),
-            password: Some(Reference::File(password_file.to_owned())),
+            password: Some(Reference::Known(Secret::new(password))),
             read_only: false,
         }
     }

@@ -4,6 +4,7 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::{Next, Rule};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_proto::report::Damage;
+use verger_proto::stage::Stage;
 
 use super::kopia_log::number;
 use crate::output;
@@ -19,7 +20,7 @@ pub(crate) fn lines(report: &CycleReport) -> Vec<String> {
         "planned" => vec![format!("A {} cycle would do this; nothing was changed.", mode(report))],
         outcome => {
             let seconds = report.ended.duration_since(report.started).as_secs().max(0);
-            let mode = capital(mode(report));
+            let mode = output::capital(mode(report));
             vec![format!("{mode} cycle {} {outcome} after {seconds} s (term {}).", report.cycle, report.term)]
         }
     };
@@ -46,11 +47,6 @@ fn mode(report: &CycleReport) -> &'static str {
     if report.mode == Some(Mode::Quick) { "quick" } else { "full" }
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
 /// What was marked in the index and what was freed in the store are different things, and told apart.
 pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     let figure = |task: &str, field: &str| report.tasks.get(task).map_or(0, |data| number(data, field));
@@ -66,7 +62,9 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     }
     if let Some(at) = report.tasks.get("full-drop-deleted-content").and_then(|d| d.get("droppedContentsDeletedBefore"))
     {
-        lines.push(format!("Dropped from the index: marks of before {}.", at.as_str().unwrap_or_default()));
+        let text = at.as_str().unwrap_or_default();
+        let until = text.parse().map_or_else(|_| text.to_owned(), time);
+        lines.push(format!("Dropped from the index: all marks up to {until}."));
     }
     for task in ["full-rewrite-contents", "quick-rewrite-contents"] {
         if figure(task, "rewrittenContentCount") > 0 {
@@ -98,7 +96,8 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
 
 fn planned(plan: &PlanSummary) -> Vec<String> {
     let mut lines = Vec::new();
-    for (stage, figures) in plan.stages.iter().filter(|(_, figures)| figures.items > 0) {
+    let order = Stage::ALL.iter().filter_map(|stage| plan.stages.get_key_value(stage.name()));
+    for (stage, figures) in order.filter(|(_, figures)| figures.items > 0) {
         lines.push(format!("  {stage:<18} {:>9} items {:>10}", figures.items, output::bytes(figures.bytes)));
     }
     if lines.is_empty() {
