@@ -49,7 +49,8 @@ fn help_of_every_command_has_examples_and_goes_to_standard_output() {
     // The table above is all of them: none is in the general help that is not tried here.
     let help = text(&run(&mut verger(home.path(), &["--help"])).stdout);
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    let names: Vec<_> =
+        listed.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
     assert!(names.len() >= 7, "{names:?}");
     for name in names {
         assert!(COMMANDS.iter().any(|command| command[0] == name), "{name} is not tried");
@@ -134,7 +135,8 @@ fn backends_that_verger_does_not_reach_are_code_15() {
         assert!(message.contains("is not supported"), "{message}");
     }
     let connection = home.path().join("repository.config");
-    std::fs::write(&connection, r#"{"storage":{"type":"b2","config":{"bucket":"b"}},"hostname":"h","username":"u"}"#).unwrap();
+    std::fs::write(&connection, r#"{"storage":{"type":"b2","config":{"bucket":"b"}},"hostname":"h","username":"u"}"#)
+        .unwrap();
     let file = connection.to_str().unwrap();
     let message = fails(&mut verger(home.path(), &["inspect", "status", "--config-file", file]), 15);
     assert!(message.contains("b2"), "{message}");
@@ -180,7 +182,8 @@ fn a_connection_file_of_kopias_gives_place_identity_and_password() {
     let mut named = golden.verger(["inspect", "status", "--json", "--config-file", file.to_str().unwrap()]);
     assert_eq!(json(&run(named.env_remove("KOPIA_PASSWORD"))), golden.expect["before"]["status"]);
     // The address alone is enough on this machine: found by the store, the owner is who we are.
-    let plan = json(&run(golden.verger(["maintain", "--full", "--dry-run", "--json", &address]).env_remove("KOPIA_PASSWORD")));
+    let plan =
+        json(&run(golden.verger(["maintain", "--full", "--dry-run", "--json", &address]).env_remove("KOPIA_PASSWORD")));
     assert_eq!(plan["outcome"], "planned");
     assert_eq!(golden.bytes(), before);
     let report = json(&run(golden.verger(["maintain", "--full", "--json", &address]).env_remove("KOPIA_PASSWORD")));
@@ -196,11 +199,13 @@ fn a_connection_file_of_kopias_gives_place_identity_and_password() {
 fn with_json_standard_output_is_one_document_and_logs_go_elsewhere() {
     let golden = Golden::unpack("epochs");
     let address = golden.address();
-    let flags = ["maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--act-as", OWNER];
+    let flags =
+        ["maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--act-as", OWNER];
     let output = run(golden.verger(flags).arg("--json").arg(&address));
     let report = json(&output);
     let log = text(&output.stderr);
-    for line in ["Running full maintenance...", "GC found ", "Advancing epoch markers...", "Finished full maintenance."] {
+    for line in ["Running full maintenance...", "GC found ", "Advancing epoch markers...", "Finished full maintenance."]
+    {
         assert!(log.contains(line), "{log}");
     }
     let gc = &report["tasks"]["snapshot-gc"];
@@ -267,7 +272,10 @@ fn an_abandoned_snapshot_is_gone_for_the_real_program_too() {
     assert_eq!(left.as_array().unwrap().len(), snapshots.as_array().unwrap().len() - 1);
     assert!(left.as_array().unwrap().iter().all(|snapshot| snapshot["id"] != id.as_str()));
     let sessions = golden.inspect("blobs", &[]);
-    assert!(sessions.as_array().unwrap().iter().all(|b| !b["id"].as_str().unwrap().starts_with('s')), "a marker is left");
+    assert!(
+        sessions.as_array().unwrap().iter().all(|b| !b["id"].as_str().unwrap().starts_with('s')),
+        "a marker is left"
+    );
     if let Some(kopia) = support::Kopia::connect(&golden.repository()) {
         kopia.verifies();
         let listed = json(&run(kopia.command(["snapshot", "list", "--all", "--incomplete", "--json"])));
@@ -280,10 +288,12 @@ fn an_unreadable_content_with_manifests_can_be_given_up() {
     let golden = Golden::unpack("default");
     let address = golden.address();
     let contents = golden.inspect("contents", &[]);
-    let victim = contents.as_array().unwrap().iter().rfind(|c| c["contentID"].as_str().unwrap().starts_with('m')).unwrap();
+    let victim =
+        contents.as_array().unwrap().iter().rfind(|c| c["contentID"].as_str().unwrap().starts_with('m')).unwrap();
     let (id, pack) = (victim["contentID"].as_str().unwrap(), victim["packFile"].as_str().unwrap());
     let mut files = golden.bytes().into_iter();
-    let (path, mut bytes) = files.find(|(path, _)| pack_name(path, &golden.repository()) == format!("{pack}.f")).unwrap();
+    let (path, mut bytes) =
+        files.find(|(path, _)| pack_name(path, &golden.repository()) == format!("{pack}.f")).unwrap();
     let offset = usize::try_from(victim["packOffset"].as_u64().unwrap()).unwrap();
     bytes[offset + 20] ^= 0x40;
     std::fs::write(&path, bytes).unwrap();
@@ -307,8 +317,14 @@ fn damage_is_code_17_with_a_list() {
     let golden = Golden::unpack("default");
     let address = golden.address();
     let contents = golden.inspect("contents", &[]);
-    let pack = contents.as_array().unwrap().iter().find_map(|c| c["packFile"].as_str().filter(|p| p.starts_with('p'))).unwrap();
-    let path = golden.bytes().into_keys().find(|path| pack_name(path, &golden.repository()) == format!("{pack}.f")).unwrap();
+    let pack = contents
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|c| c["packFile"].as_str().filter(|p| p.starts_with('p')))
+        .unwrap();
+    let path =
+        golden.bytes().into_keys().find(|path| pack_name(path, &golden.repository()) == format!("{pack}.f")).unwrap();
     std::fs::remove_file(path).unwrap();
     let output = golden.verger(["verify", "--json", &address]).output().unwrap();
     assert_eq!(output.status.code(), Some(17));
@@ -323,7 +339,9 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
     let place = home.path().join("tmp");
     std::fs::create_dir(&place).unwrap();
     let story = text(&run(verger(home.path(), &["demo"]).env("TMPDIR", &place)).stdout);
-    for words in ["BEFORE", "SAFE DEFAULT", "--safety none", "WHY", "INDEPENDENT CHECK", "No damage", "YOUR OWN REPOSITORY"] {
+    for words in
+        ["BEFORE", "SAFE DEFAULT", "--safety none", "WHY", "INDEPENDENT CHECK", "No damage", "YOUR OWN REPOSITORY"]
+    {
         assert!(story.contains(words), "{words} is missing:\n{story}");
     }
     let lines = story.lines().count();
