@@ -144,12 +144,13 @@ impl Guard {
                 std::collections::btree_map::Entry::Occupied(_) => {}
             }
         }
-        self.add_blobs(delta.blobs);
         if !manifests.is_empty() && self.used.is_some() {
             let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
             self.manifests.extend(found.manifests);
             self.needed.extend(found.contents);
         }
+        // Last: what could not be read whole is not seen, and the next look comes back to it.
+        self.add_blobs(delta.blobs);
         Ok(())
     }
 
@@ -247,15 +248,17 @@ impl Guard {
             .with_fix("Run again; nothing was changed"))
     }
 
-    /// Takes the active index blobs as they are now: this cycle compacted the index itself.
-    ///
-    /// # Errors
-    /// Storage errors; damage of the listing.
-    pub fn compacted(&mut self) -> Result<()> {
-        let active = list_active(&self.repository)?;
-        self.write_epoch = active.write_epoch;
-        self.seen = Seen { blobs: active.blobs, watermark: active.watermark };
-        Ok(())
+    /// Notes a compaction of this cycle: `inputs` are not active any more, `outputs` are, and hold nothing new. What others wrote
+    /// meanwhile stays unseen, so that the next look reads it (R14).
+    pub fn compacted(&mut self, inputs: &[BlobId], outputs: &[BlobId]) {
+        let gone: BTreeSet<&BlobId> = inputs.iter().collect();
+        self.seen.blobs.retain(|blob| !gone.contains(&blob.id));
+        self.wrote(outputs.to_vec());
+    }
+
+    /// Notes that this cycle began an epoch.
+    pub fn advanced(&mut self, epoch: u64) {
+        self.write_epoch = Some(epoch);
     }
 
     /// The watermark now.

@@ -7,6 +7,7 @@ use verger_kopia::maintenance::rules::plan::DropPlan;
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
+use super::compact::ids;
 use super::deed::{Approved, Deeds, Effect};
 
 /// What was forgotten.
@@ -60,7 +61,7 @@ impl Deeds<'_> {
         let repository = self.guard.repository().clone();
         let merged = compact::merge_legacy(&repository, &inputs, Some(before.as_second()), self.workspace.threads)?;
         merged.publish(&repository, Some(approved.deadline.since_boot()))?;
-        self.guard.compacted()?;
+        self.guard.compacted(&ids(&inputs), &merged.outputs);
         Ok(true)
     }
 
