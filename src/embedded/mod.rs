@@ -145,11 +145,11 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
         due::Decision::Run(mode) => mode,
         due::Decision::Wait(report) => return Ok(*report),
     };
-    if !request.exclusive && !request.alone && kopia_locks.count() == 0 {
-        ownership::wait_until_quiet(&session, &schedule)?;
-    }
+    let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
+    quiet.check(&session, &schedule)?;
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, &**notice)?;
-    let outcome = held_cycle(session, request, mode, &drive, &queue, &known, &held, schedule);
+    let outcome =
+        known.took(state_dir, held.term()).and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet));
     let released = held.release(&drive);
     let mut report = outcome?;
     released?;
@@ -202,16 +202,18 @@ fn held_cycle(
     queue: &Arc<LocalQueue>,
     known: &state::Known,
     held: &lease::Held,
-    schedule: ScheduleFile,
+    quiet: ownership::Quiet,
 ) -> Result<CycleReport> {
-    let mut schedule = schedule;
     let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
     if request.owner.takes() && session.ahead.params.owner != session.identity {
         ownership::take(&session, held)?;
         // The parameters and the index changed by our own hand.
         earlier = None;
-        schedule = ScheduleFile::load(&session.workspace.repository)?;
     }
+    // Read under the lease, and looked at once more: a run of Kopia may have begun while the lease was waited for, or right before
+    // the owner was written.
+    let schedule = ScheduleFile::load(&session.workspace.repository)?;
+    quiet.check(&session, &schedule)?;
     let choice = choice(&session, request, mode);
     let control = LocalControl::new(drive.clone());
     let worker = worker_id()?;
@@ -219,7 +221,7 @@ fn held_cycle(
     let mut work =
         Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
-    held.while_renewing(&session, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
+    held.while_renewing(&session, drive, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
     let report = report::of(drive, cycle, &work, &session, mode);
     write_plan(request, &work)?;
     report

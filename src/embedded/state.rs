@@ -74,6 +74,12 @@ impl Known {
         self.memory.last_cycle
     }
 
+    /// Keeps the term before anything is done under it: a lease that is remembered and gone is waited for (R6).
+    pub(super) fn took(&self, state_dir: &Path, term: u64) -> Result<()> {
+        let memory = Memory { term: self.memory.term.max(term), ..self.memory.clone() };
+        keep(state_dir, &self.key, memory)
+    }
+
     /// Keeps what the next run needs to know.
     pub(super) fn remember(mut self, state_dir: &Path, report: &mut CycleReport) -> Result<()> {
         let next: Option<&Next> = report.next.as_ref();
@@ -83,10 +89,19 @@ impl Known {
             self.memory.freeing = next.map(|next| next.at);
             self.memory.last_full = Some(report.started);
         }
-        let mut all = read(state_dir)?;
-        all.insert(self.key, self.memory);
-        write(state_dir, &all)
+        keep(state_dir, &self.key, self.memory)
     }
+}
+
+/// Writes one repository's memory into the file. Cycles of other repositories may do so at this moment.
+fn keep(state_dir: &Path, key: &str, memory: Memory) -> Result<()> {
+    let path = state_dir.join(format!("{FILE}.lock"));
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("lock {}", path.display())).with_source(e);
+    let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let mut all = read(state_dir)?;
+    all.insert(key.to_owned(), memory);
+    write(state_dir, &all)
 }
 
 fn unique(repository: &Repository) -> Result<UniqueId> {
