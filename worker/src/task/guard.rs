@@ -247,14 +247,18 @@ impl Guard {
             .with_fix("Run again; nothing was changed"))
     }
 
-    /// Takes the active index blobs as they are now: this cycle compacted the index itself.
+    /// Takes in what this cycle's own compaction made of the active index blobs. What others wrote meanwhile stays unseen, so that
+    /// the next look reads it (R14).
     ///
     /// # Errors
     /// Storage errors; damage of the listing.
-    pub fn compacted(&mut self) -> Result<()> {
+    pub fn compacted(&mut self, outputs: &[BlobId]) -> Result<()> {
         let active = list_active(&self.repository)?;
         self.write_epoch = active.write_epoch;
-        self.seen = Seen { blobs: active.blobs, watermark: active.watermark };
+        let seen = std::mem::take(&mut self.seen.blobs);
+        let is_known = |id: &BlobId| outputs.contains(id) || seen.binary_search_by(|blob| blob.id.cmp(id)).is_ok();
+        let blobs = active.blobs.into_iter().filter(|blob| is_known(&blob.id)).collect();
+        self.seen.blobs = blobs;
         Ok(())
     }
 

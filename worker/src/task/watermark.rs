@@ -60,7 +60,7 @@ impl Deeds<'_> {
         let repository = self.guard.repository().clone();
         let merged = compact::merge_legacy(&repository, &inputs, Some(before.as_second()), self.workspace.threads)?;
         merged.publish(&repository, Some(approved.deadline.since_boot()))?;
-        self.guard.compacted()?;
+        self.guard.compacted(&merged.outputs)?;
         Ok(true)
     }
 
