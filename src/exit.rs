@@ -4,7 +4,7 @@ use verger_kopia::ErrorKind;
 
 /// How the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
+pub(crate) enum Exit {
     /// Done, or nothing was due.
     Done,
     /// A cycle did what was still safe and left the rest.
@@ -16,7 +16,7 @@ pub enum Exit {
 impl Exit {
     /// The process's exit code.
     #[must_use]
-    pub fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         let kind = match self {
             Self::Done => return 0,
             Self::Degraded => return 14,

@@ -5,6 +5,7 @@ mod config;
 mod exit;
 mod output;
 mod progress;
+mod signal;
 
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 
 /// Where results go and in which form.
 #[derive(Debug, Clone, Copy)]
-pub struct Output {
+pub(crate) struct Output {
     /// One JSON document instead of text.
     pub json: bool,
     /// No progress, no notes: only results and errors.
@@ -23,17 +23,45 @@ impl Output {
     ///
     /// # Errors
     /// `Internal` if standard output is closed.
-    pub fn document<T: Serialize>(self, value: &T) -> Result<()> {
+    pub(crate) fn document<T: Serialize>(self, value: &T) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let result = serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from);
         result.and_then(|()| writeln!(out)).and_then(|()| out.flush()).map_err(closed)
+    }
+
+    /// Prints a JSON array, an element a line, as they come: a big list is never held as text.
+    ///
+    /// # Errors
+    /// `Internal` if standard output is closed; what an element's making gives.
+    pub(crate) fn list<T: Serialize>(self, items: impl IntoIterator<Item = Result<T>>) -> Result<()> {
+        let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        let mut separator: &[u8] = b"[\n ";
+        for item in items {
+            out.write_all(separator).map_err(closed)?;
+            serde_json::to_writer(&mut out, &item?).map_err(std::io::Error::from).map_err(closed)?;
+            separator = b",\n ";
+        }
+        let end: &[u8] = if separator == b"[\n " { b"[]\n" } else { b"\n]\n" };
+        out.write_all(end).and_then(|()| out.flush()).map_err(closed)
+    }
+
+    /// Prints lines of a result for people, as they come.
+    ///
+    /// # Errors
+    /// `Internal` if standard output is closed.
+    pub(crate) fn lines(self, lines: impl IntoIterator<Item = String>) -> Result<()> {
+        let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
+        for line in lines {
+            writeln!(out, "{line}").map_err(closed)?;
+        }
+        out.flush().map_err(closed)
     }
 
     /// Prints a line of a result for people.
     ///
     /// # Errors
     /// `Internal` if standard output is closed.
-    pub fn line(self, text: impl AsRef<str>) -> Result<()> {
+    pub(crate) fn line(self, text: impl AsRef<str>) -> Result<()> {
         writeln!(std::io::stdout().lock(), "{}", text.as_ref()).map_err(closed)
     }
 
@@ -41,13 +69,13 @@ impl Output {
     ///
     /// # Errors
     /// `Internal` if standard output is closed.
-    pub fn bytes(self, data: &[u8]) -> Result<()> {
+    pub(crate) fn bytes(self, data: &[u8]) -> Result<()> {
         let mut out = std::io::stdout().lock();
         out.write_all(data).and_then(|()| out.flush()).map_err(closed)
     }
 
     /// Prints a note for people on standard error.
-    pub fn note(self, text: impl AsRef<str>) {
+    pub(crate) fn note(self, text: impl AsRef<str>) {
         if !self.quiet {
             eprintln!("{}", text.as_ref());
         }
@@ -55,32 +83,45 @@ impl Output {
 }
 
 fn closed(error: std::io::Error) -> Error {
-    let kind = if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
+    let kind =
+        if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
     Error::new(kind, "write to standard output").with_source(error)
 }
 
 /// Prints a failure as the last line of standard error: what, why, and the fix.
-pub fn failure(error: &Error) {
+pub(crate) fn failure(error: &Error) {
     match error.fix() {
-        Some(fix) => eprintln!("verger: {}. {fix}", error.chain().trim_end_matches('.')),
+        Some(fix) => eprintln!("verger: {}. {}", error.chain().trim_end_matches('.'), capital(fix)),
         None => eprintln!("verger: {}", error.chain()),
     }
 }
 
-/// Says what is being waited for.
-pub fn wait(text: &str, left: std::time::Duration) {
-    eprintln!("{text} ({} s)", left.as_secs());
+/// The text with a capital letter first.
+#[must_use]
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// Asks something at the terminal; the answer is read elsewhere.
+pub(crate) fn ask(question: &str) {
+    eprint!("{question}");
+}
+
+/// Says that a signal was heard.
+pub(crate) fn interrupting() {
+    eprintln!("Stopping after the step at work; the next run continues. Once more stops at once.");
 }
 
 /// Whether standard error is a terminal.
 #[must_use]
-pub fn is_terminal() -> bool {
+pub(crate) fn is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
 /// Bytes as Kopia prints them: decimal units with one decimal, the next unit from 0.9 of it on.
 #[must_use]
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KB", "MB", "GB", "TB", "PB"];
     #[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let mut value = count as f64;
@@ -99,7 +140,15 @@ mod tests {
 
     #[test]
     fn sizes_switch_units_where_kopia_does() {
-        for (count, text) in [(0, "0 B"), (899, "899 B"), (900, "0.9 KB"), (899_999, "900 KB"), (900_000, "0.9 MB"), (20_971_520, "21 MB"), (1_500_000, "1.5 MB")] {
+        for (count, text) in [
+            (0, "0 B"),
+            (899, "899 B"),
+            (900, "0.9 KB"),
+            (899_999, "900 KB"),
+            (900_000, "0.9 MB"),
+            (20_971_520, "21 MB"),
+            (1_500_000, "1.5 MB"),
+        ] {
             assert_eq!(bytes(count), text);
         }
     }

@@ -13,7 +13,7 @@ use crate::output::{self, Output};
 const LINE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Shows how far the stage at work is.
-pub struct Progress {
+pub(crate) struct Progress {
     state: Mutex<State>,
     quiet: bool,
     terminal: bool,
@@ -30,12 +30,12 @@ struct State {
 impl Progress {
     /// Bars if standard error is a terminal, lines otherwise, nothing if `output` is quiet.
     #[must_use]
-    pub fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output) -> Self {
         Self { state: Mutex::default(), quiet: output.quiet, terminal: output::is_terminal() }
     }
 
     /// Notes `done` of `total` units of `stage`. A `total` of 0 is not known yet.
-    pub fn update(&self, stage: &str, done: u64, total: u64, unit: &str) {
+    pub(crate) fn update(&self, stage: &str, done: u64, total: u64, unit: &str) {
         if self.quiet {
             return;
         }
@@ -57,7 +57,7 @@ impl Progress {
     }
 
     /// Prints a line above the bar.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         let state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &state.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
@@ -67,7 +67,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).finish();
     }
 }

@@ -10,7 +10,7 @@ use super::identity;
 
 /// What a connection file says. `storage.config` may hold secrets: no `Debug`.
 #[derive(Clone)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The file.
     pub path: PathBuf,
     /// Kopia's backend type: `filesystem`, `s3`, `gcs`, `azureBlob`, …
@@ -23,7 +23,7 @@ pub struct Connection {
     pub read_only: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Written {
     storage: Option<WrittenStorage>,
@@ -32,12 +32,6 @@ struct Written {
     hostname: String,
     username: String,
     readonly: bool,
-}
-
-impl Default for Written {
-    fn default() -> Self {
-        Self { storage: None, api_server: None, hostname: String::new(), username: String::new(), readonly: false }
-    }
 }
 
 #[derive(Deserialize)]
@@ -51,7 +45,7 @@ struct WrittenStorage {
 ///
 /// # Errors
 /// `Usage` if it is missing or malformed; `Unsupported` if it leads to a Kopia API server.
-pub fn read(path: &Path) -> Result<Connection> {
+pub(crate) fn read(path: &Path) -> Result<Connection> {
     let step = || format!("read Kopia connection file {}", path.display());
     let text = std::fs::read(path).map_err(|e| {
         Error::new(ErrorKind::Usage, step())
@@ -64,7 +58,8 @@ pub fn read(path: &Path) -> Result<Connection> {
         return Err(Error::unsupported(format!("{}: it leads to a Kopia API server", step()))
             .with_fix("Maintenance needs the storage itself: give its address"));
     }
-    let storage = written.storage.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{}: no storage in it", step())))?;
+    let storage =
+        written.storage.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{}: no storage in it", step())))?;
     let or = |text: String, default: String| if text.is_empty() { default } else { text };
     let default = identity::default_identity();
     let (user, host) = default.split_once('@').unwrap_or((&default, ""));
@@ -80,7 +75,7 @@ pub fn read(path: &Path) -> Result<Connection> {
 impl Connection {
     /// The lock file that Kopia holds while it maintains through this connection.
     #[must_use]
-    pub fn maintenance_lock(&self) -> PathBuf {
+    pub(crate) fn maintenance_lock(&self) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(".mlock");
         name.into()
@@ -90,7 +85,7 @@ impl Connection {
     ///
     /// # Errors
     /// `Usage` if the saved file is there but cannot be read.
-    pub fn saved_password(&self) -> Result<Option<String>> {
+    pub(crate) fn saved_password(&self) -> Result<Option<String>> {
         let mut name = self.path.clone().into_os_string();
         name.push(".kopia-password");
         let step = || format!("read Kopia's saved password beside {}", self.path.display());
@@ -106,13 +101,13 @@ impl Connection {
 
     /// A text field of the backend's settings.
     #[must_use]
-    pub fn text(&self, key: &str) -> Option<String> {
+    pub(crate) fn text(&self, key: &str) -> Option<String> {
         self.config.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
     /// A yes-or-no field of the backend's settings.
     #[must_use]
-    pub fn flag(&self, key: &str) -> bool {
+    pub(crate) fn flag(&self, key: &str) -> bool {
         self.config.get(key).and_then(serde_json::Value::as_bool).unwrap_or(false)
     }
 
@@ -120,7 +115,7 @@ impl Connection {
     ///
     /// # Errors
     /// `Unsupported` for backends that Verger does not reach.
-    pub fn address(&self) -> Result<String> {
+    pub(crate) fn address(&self) -> Result<String> {
         let need = |key: &str| {
             self.text(key).ok_or_else(|| {
                 Error::new(ErrorKind::Usage, format!("read {}: no {key} in its storage", self.path.display()))
@@ -144,7 +139,7 @@ impl Connection {
 
 /// Connection files that Kopia may have on this machine: the one named in the environment, and those of its default folder.
 #[must_use]
-pub fn known() -> Vec<PathBuf> {
+pub(crate) fn known() -> Vec<PathBuf> {
     let mut files = Vec::new();
     if let Some(path) = std::env::var_os("KOPIA_CONFIG_PATH") {
         files.push(PathBuf::from(path));

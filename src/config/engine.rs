@@ -16,7 +16,7 @@ const PARALLEL_MAX: u32 = 1024;
 
 /// How much of the machine and the network may be used, and where the ledger lies.
 #[derive(Debug, Clone)]
-pub struct Engine {
+pub(crate) struct Engine {
     /// Most bytes of memory.
     pub memory_limit: u64,
     /// Parallel requests, if somebody said.
@@ -32,7 +32,7 @@ impl Engine {
     ///
     /// # Errors
     /// `Usage` for a malformed or impossible value, or where there is no home directory to keep state in.
-    pub fn resolve(args: EngineArgs, file: EngineArgs) -> Result<Self> {
+    pub(crate) fn resolve(args: EngineArgs, file: EngineArgs) -> Result<Self> {
         let given = args.or(file);
         let memory_limit = size("memory-limit", given.memory_limit.as_deref())?.unwrap_or(MEMORY_LIMIT_DEFAULT);
         if memory_limit < MEMORY_LIMIT_MIN {
@@ -64,7 +64,7 @@ impl Engine {
 
     /// Parallel requests to a store: what was said, else what suits its kind.
     #[must_use]
-    pub fn threads(&self, local: bool) -> usize {
+    pub(crate) fn threads(&self, local: bool) -> usize {
         self.parallel.unwrap_or(if local { PARALLEL_LOCAL } else { PARALLEL_REMOTE })
     }
 }
@@ -98,7 +98,7 @@ fn size(name: &str, text: Option<&str>) -> Result<Option<u64>> {
 
 /// A size: bytes, or a number with a decimal (`KB`, `MB`, …, `K`) or binary (`KiB`, `Mi`, …) unit.
 #[must_use]
-pub fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = (text.get(..split)?, text.get(split..)?.trim().to_ascii_lowercase());

@@ -5,23 +5,26 @@ use std::path::Path;
 use serde::Deserialize;
 use verger_kopia::{Error, ErrorKind, Result};
 
+use super::cycle::CycleArgs;
 use super::raw::{EngineArgs, RepositoryArgs};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct File {
+pub(crate) struct File {
     /// Which repository, and how to reach it.
     pub repository: RepositoryArgs,
     /// Limits and state.
     pub engine: EngineArgs,
+    /// What a cycle may do, and in whose name.
+    pub maintain: CycleArgs,
 }
 
 /// Reads the configuration file at `path`.
 ///
 /// # Errors
 /// `Usage` if it cannot be read, is not YAML, or has a key that Verger does not know.
-pub fn read(path: &Path) -> Result<File> {
+pub(crate) fn read(path: &Path) -> Result<File> {
     let step = || format!("read configuration file {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|e| Error::new(ErrorKind::Usage, step()).with_source(e))?;
     if text.trim().is_empty() {
@@ -33,7 +36,7 @@ pub fn read(path: &Path) -> Result<File> {
 impl RepositoryArgs {
     /// Fills what neither flag nor environment gave.
     #[must_use]
-    pub fn or(self, file: Self) -> Self {
+    pub(crate) fn or(self, file: Self) -> Self {
         Self {
             repository: self.repository.or(file.repository),
             config_file: self.config_file.or(file.config_file),
@@ -50,7 +53,7 @@ impl RepositoryArgs {
 impl EngineArgs {
     /// Fills what neither flag nor environment gave.
     #[must_use]
-    pub fn or(self, file: Self) -> Self {
+    pub(crate) fn or(self, file: Self) -> Self {
         Self {
             memory_limit: self.memory_limit.or(file.memory_limit),
             parallel: self.parallel.or(file.parallel),
@@ -75,7 +78,8 @@ mod tests {
 
     #[test]
     fn keys_are_the_flags_names() {
-        let file = parse("repository:\n  repository: s3://b/p/\n  password-env: X\nengine:\n  memory-limit: 1GiB\n").unwrap();
+        let file =
+            parse("repository:\n  repository: s3://b/p/\n  password-env: X\nengine:\n  memory-limit: 1GiB\n").unwrap();
         assert_eq!(file.repository.repository.as_deref(), Some("s3://b/p/"));
         assert_eq!(file.engine.memory_limit.as_deref(), Some("1GiB"));
     }

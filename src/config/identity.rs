@@ -2,7 +2,7 @@
 
 /// Kopia's default identity: the OS user, and the host name cut at the first dot and in lower case (`repo/userhost.go`).
 #[must_use]
-pub fn default_identity() -> String {
+pub(crate) fn default_identity() -> String {
     format!("{}@{}", user_name(), host_name())
 }
 
@@ -22,7 +22,7 @@ fn user_of_uid(uid: u32) -> Option<String> {
 
 /// Host name as Kopia shortens it.
 #[must_use]
-pub fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let short = name.split('.').next().unwrap_or_default().to_lowercase();
     if short.is_empty() { "nohost".to_owned() } else { short }

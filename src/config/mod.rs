@@ -1,13 +1,15 @@
 //! Settings: flags before environment before file. This folder is the only reader of environment and files.
 
-pub mod connection;
-pub mod engine;
-pub mod file;
-pub mod identity;
-pub mod password;
-pub mod raw;
-pub mod resolve;
-pub mod stores;
+pub(crate) mod connection;
+pub(crate) mod cycle;
+pub(crate) mod engine;
+pub(crate) mod file;
+pub(crate) mod identity;
+pub(crate) mod password;
+pub(crate) mod raw;
+pub(crate) mod resolve;
+pub(crate) mod stores;
 
-pub use raw::{EngineArgs, RepositoryArgs};
-pub use resolve::{Engine, Target};
+pub(crate) use cycle::{CycleArgs, SafetyLevel};
+pub(crate) use raw::{EngineArgs, RepositoryArgs};
+pub(crate) use resolve::{Engine, Target};

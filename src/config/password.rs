@@ -13,11 +13,13 @@ const VARIABLE: &str = "KOPIA_PASSWORD";
 
 /// A reference to the password that somebody gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reference {
+pub(crate) enum Reference {
     /// The content of a file.
     File(PathBuf),
     /// The value of an environment variable.
     Variable(String),
+    /// Known already.
+    Known(Secret),
 }
 
 impl Reference {
@@ -25,10 +27,12 @@ impl Reference {
     ///
     /// # Errors
     /// `Usage` if there are two.
-    pub fn of(args: &RepositoryArgs) -> Result<Option<Self>> {
+    pub(crate) fn of(args: &RepositoryArgs) -> Result<Option<Self>> {
         match (&args.password_file, &args.password_env) {
-            (Some(_), Some(_)) => Err(Error::new(ErrorKind::Usage, "both --password-file and --password-env are given")
-                .with_fix("Give one of them")),
+            (Some(_), Some(_)) => {
+                Err(Error::new(ErrorKind::Usage, "both --password-file and --password-env are given")
+                    .with_fix("Give one of them"))
+            }
             (Some(file), None) => Ok(Some(Self::File(file.clone()))),
             (None, Some(name)) => Ok(Some(Self::Variable(name.clone()))),
             (None, None) => Ok(None),
@@ -40,8 +44,9 @@ impl Reference {
 ///
 /// # Errors
 /// `Usage` if a reference leads nowhere, or there is none and no terminal to ask at.
-pub fn find(reference: Option<&Reference>, connections: &[Connection], address: &str) -> Result<Secret> {
+pub(crate) fn find(reference: Option<&Reference>, connections: &[Connection], address: &str) -> Result<Secret> {
     match reference {
+        Some(Reference::Known(secret)) => return Ok(secret.clone()),
         Some(Reference::File(path)) => return read(path),
         Some(Reference::Variable(name)) => {
             return variable(name)?.ok_or_else(|| {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 /// Which repository, and how to reach it.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct RepositoryArgs {
+pub(crate) struct RepositoryArgs {
     /// Address: `filesystem:///path`, `s3://bucket/prefix`, `gcs://bucket/prefix` or `azure://container/prefix`
     #[arg(value_name = "REPO", env = "KOPIA_REPOSITORY")]
     pub repository: Option<String>,
@@ -31,14 +31,17 @@ pub struct RepositoryArgs {
     #[arg(long, value_name = "FILE", env = "VERGER_ROOT_CA_PEM_PATH", help_heading = "Storage")]
     pub root_ca_pem_path: Option<PathBuf>,
     /// Do not verify the storage endpoint's TLS certificate
-    #[arg(long, env = "VERGER_DISABLE_TLS_VERIFICATION", help_heading = "Storage", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, env = "VERGER_DISABLE_TLS_VERIFICATION", help_heading = "Storage",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     pub disable_tls_verification: bool,
 }
 
 /// How much of the machine and the network a cycle may use.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct EngineArgs {
+pub(crate) struct EngineArgs {
     /// Most memory to use, such as `512MiB` or `2GB` [default: 512MiB]
     #[arg(long, value_name = "SIZE", env = "VERGER_MEMORY_LIMIT", help_heading = "Limits")]
     pub memory_limit: Option<String>,

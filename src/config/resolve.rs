@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use verger_kopia::clock::SystemClock;
 use verger_kopia::format::FORMAT_BLOB;
+use verger_kopia::storage::secret::Secret;
 use verger_kopia::storage::settings::{self, StoreSettings};
 use verger_kopia::storage::{Access, Address, BlobId, Storage};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -16,11 +17,11 @@ use super::password::{self, Reference};
 use super::raw::RepositoryArgs;
 use super::{identity, stores};
 
-pub use super::engine::Engine;
+pub(crate) use super::engine::Engine;
 
 /// Which repository, how it is reached, and who this client is to it. Its `Debug` shows no secret.
 #[derive(Clone)]
-pub struct Target {
+pub(crate) struct Target {
     /// Where it lies.
     pub address: Address,
     identity: String,
@@ -47,7 +48,7 @@ impl Target {
     ///
     /// # Errors
     /// `Usage` if nothing or contradicting things were given; `Unsupported` for backends that Verger does not reach.
-    pub fn resolve(args: RepositoryArgs, file: RepositoryArgs) -> Result<Self> {
+    pub(crate) fn resolve(args: RepositoryArgs, file: RepositoryArgs) -> Result<Self> {
         let (args, file) = (place_once(args)?, file);
         let file = without_overridden(file, &args);
         let reference = Reference::of(&args)?.map_or_else(|| Reference::of(&file), |r| Ok(Some(r)))?;
@@ -65,7 +66,8 @@ impl Target {
         };
         let environment = stores::with_flags(stores::from_environment(), &args)?;
         let mut connections = named.clone().into_iter().collect::<Vec<_>>();
-        connections.extend(known(&address, &environment).into_iter().filter(|c| args.config_file.as_ref() != Some(&c.path)));
+        connections
+            .extend(known(&address, &environment).into_iter().filter(|c| args.config_file.as_ref() != Some(&c.path)));
         let settings = match (&named, connections.first()) {
             // A file that was named comes before what lies about in the environment; one that was found comes after it.
             (Some(named), _) => stores::or(stores::from_connection(named)?, stores::from_environment()),
@@ -82,22 +84,22 @@ impl Target {
         })
     }
 
-    /// A target that no setting led to: a repository on this disk whose password is in this file.
+    /// A target that no setting led to: a repository on this disk with this password.
     #[must_use]
-    pub fn local(path: &Path, password_file: &Path) -> Self {
+    pub(crate) fn local(path: &Path, password: &str) -> Self {
         Self {
             address: Address::Filesystem(path.to_owned()),
             identity: identity::default_identity(),
             connections: Vec::new(),
             settings: StoreSettings::default(),
-            password: Some(Reference::File(password_file.to_owned())),
+            password: Some(Reference::Known(Secret::new(password))),
             read_only: false,
         }
     }
 
     /// `user@host`: of Kopia's connection to it on this machine if there is one, else Kopia's default.
     #[must_use]
-    pub fn identity(&self) -> &str {
+    pub(crate) fn identity(&self) -> &str {
         &self.identity
     }
 
@@ -105,7 +107,7 @@ impl Target {
     ///
     /// # Errors
     /// As [`password::find`].
-    pub fn password(&self) -> Result<Zeroizing<String>> {
+    pub(crate) fn password(&self) -> Result<Zeroizing<String>> {
         let found = password::find(self.password.as_ref(), &self.connections, &self.address.to_string())?;
         Ok(Zeroizing::new(found.expose().to_owned()))
     }
@@ -114,7 +116,7 @@ impl Target {
     ///
     /// # Errors
     /// `ForeignMaintenance` if one is held.
-    pub fn maintenance_locks(&self) -> Result<KopiaLocks> {
+    pub(crate) fn maintenance_locks(&self) -> Result<KopiaLocks> {
         let paths: Vec<_> = self.connections.iter().map(Connection::maintenance_lock).collect();
         KopiaLocks::take(&paths)
     }
@@ -124,10 +126,13 @@ impl Target {
     /// # Errors
     /// `NotARepository`; if only `prefix/` holds a repository, the error gives that address. `Permission` for changes through a
     /// connection that is read-only; what opening the store gives.
-    pub fn open(&self, engine: &Engine, access: Access) -> Result<Arc<dyn Storage>> {
+    pub(crate) fn open(&self, engine: &Engine, access: Access) -> Result<Arc<dyn Storage>> {
         if self.read_only && access == Access::ReadWrite {
-            return Err(Error::new(ErrorKind::Permission, "not running maintenance on read-only repository connection")
-                .with_fix("Connect without --readonly, or give the repository's address"));
+            return Err(Error::new(
+                ErrorKind::Permission,
+                "not running maintenance on read-only repository connection",
+            )
+            .with_fix("Connect without --readonly, or give the repository's address"));
         }
         let settings = StoreSettings { throttle: engine.throttle, ..self.settings.clone() };
         let storage = settings::open(&self.address, &settings, access)?;
@@ -142,7 +147,7 @@ impl Target {
     ///
     /// # Errors
     /// As [`Target::open`], [`Target::password`] and [`Repository::open`].
-    pub fn open_repository(&self, engine: &Engine, access: Access) -> Result<Repository> {
+    pub(crate) fn open_repository(&self, engine: &Engine, access: Access) -> Result<Repository> {
         let storage = self.open(engine, access)?;
         Repository::open(storage, &self.password()?, Arc::new(SystemClock))
     }
@@ -254,7 +259,10 @@ mod tests {
         let flag = RepositoryArgs { repository: Some("filesystem:///from/flag".into()), ..RepositoryArgs::default() };
         let target = Target::resolve(flag.clone(), file()).unwrap();
         assert_eq!(target.address.to_string(), "filesystem:///from/flag");
-        assert_eq!(Target::resolve(RepositoryArgs::default(), file()).unwrap().address.to_string(), "filesystem:///from/file");
+        assert_eq!(
+            Target::resolve(RepositoryArgs::default(), file()).unwrap().address.to_string(),
+            "filesystem:///from/file"
+        );
         let nothing = Target::resolve(RepositoryArgs::default(), RepositoryArgs::default());
         assert_eq!(nothing.unwrap_err().kind(), ErrorKind::Usage);
         let both = RepositoryArgs { config_file: Some("c".into()), ..flag };

@@ -23,7 +23,7 @@ fn secret(name: &str) -> Option<Secret> {
 
 /// What the usual environment variables of the providers say.
 #[must_use]
-pub fn from_environment() -> StoreSettings {
+pub(crate) fn from_environment() -> StoreSettings {
     let mut settings = StoreSettings::default();
     settings.s3.endpoint = set("AWS_S3_ENDPOINT");
     settings.s3.region = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION"));
@@ -47,7 +47,7 @@ pub fn from_environment() -> StoreSettings {
 ///
 /// # Errors
 /// `Usage` if a value cannot be meant.
-pub fn from_connection(connection: &Connection) -> Result<StoreSettings> {
+pub(crate) fn from_connection(connection: &Connection) -> Result<StoreSettings> {
     let bad = |key: &str| {
         let step = format!("read Kopia connection file {}: {key} is malformed", connection.path.display());
         Error::new(ErrorKind::Usage, step)
@@ -95,7 +95,7 @@ pub fn from_connection(connection: &Connection) -> Result<StoreSettings> {
 
 /// Fills what `first` leaves open. Keys of one identity are never mixed with those of another.
 #[must_use]
-pub fn or(mut first: StoreSettings, second: StoreSettings) -> StoreSettings {
+pub(crate) fn or(mut first: StoreSettings, second: StoreSettings) -> StoreSettings {
     first.filesystem.file_mode = first.filesystem.file_mode.or(second.filesystem.file_mode);
     first.filesystem.directory_mode = first.filesystem.directory_mode.or(second.filesystem.directory_mode);
     let (s3, other) = (&mut first.s3, second.s3);
@@ -125,7 +125,7 @@ pub fn or(mut first: StoreSettings, second: StoreSettings) -> StoreSettings {
 ///
 /// # Errors
 /// `Usage` if the certificate file cannot be read.
-pub fn with_flags(mut settings: StoreSettings, args: &RepositoryArgs) -> Result<StoreSettings> {
+pub(crate) fn with_flags(mut settings: StoreSettings, args: &RepositoryArgs) -> Result<StoreSettings> {
     let s3 = &mut settings.s3;
     if let Some(endpoint) = &args.s3_endpoint {
         s3.endpoint = Some(endpoint.clone());
@@ -150,7 +150,7 @@ fn certificates(path: &Path) -> Result<Vec<u8>> {
 
 /// Host and port of an endpoint, to compare two of them.
 #[must_use]
-pub fn endpoint_host(endpoint: Option<&str>) -> String {
+pub(crate) fn endpoint_host(endpoint: Option<&str>) -> String {
     let text = endpoint.unwrap_or(AMAZON);
     let host = text.split_once("://").map_or(text, |(_, host)| host);
     host.trim_end_matches('/').to_ascii_lowercase()

@@ -36,7 +36,6 @@ use verger_worker::workspace::Workspace;
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 
-
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
 
@@ -87,6 +86,9 @@ impl CycleRequest {
     }
 }
 
+/// Told what is being waited for, and how long.
+pub type Notice = Arc<dyn Fn(&str, Duration) + Send + Sync>;
+
 /// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
 pub struct Means {
     /// The open repository; read-only is enough for a dry run.
@@ -106,7 +108,7 @@ pub struct Means {
     /// Who may ask to stop.
     pub stop: Stop,
     /// Told what is being waited for, and how long.
-    pub notice: Arc<dyn Fn(&str, Duration) + Send + Sync>,
+    pub notice: Notice,
 }
 
 /// Everything that a cycle needs of this process.
@@ -173,7 +175,8 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
 fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
     let mode = request.mode.unwrap_or(Mode::Full);
-    let folder = tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
+    let folder =
+        tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
     let id = state::unknown_store(&session.workspace.repository)?;
     let queue = Arc::new(LocalQueue::default());
     let drive = Arc::new(Drive::open(folder.path(), &id, session.clock.clone(), queue.clone(), None)?);
@@ -298,7 +301,9 @@ fn drive_to_end(
 
 fn write_plan(request: &CycleRequest, work: &Work<'_>) -> Result<()> {
     let (Some(path), Some(plan), Some(survey)) = (&request.plan_out, work.plan(), work.survey()) else { return Ok(()) };
-    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write the plan to {}", path.display())).with_source(e);
+    let failed = |e: std::io::Error| {
+        Error::new(ErrorKind::Permission, format!("write the plan to {}", path.display())).with_source(e)
+    };
     let mut file = std::fs::File::create(path).map_err(failed)?;
     verger_worker::task::plan::lines::write_lines(plan, &survey.view.table, &mut file).map_err(failed)
 }

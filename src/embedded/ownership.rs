@@ -160,7 +160,8 @@ mod tests {
     #[test]
     fn r22_a_finished_run_is_quiet_at_once_and_any_other_after_a_day() {
         let day = Duration::from_secs(24 * 3600);
-        let full = [(Task::SnapshotGc, 100, true), (Task::FullRewriteContents, 200, true), (Task::CleanupLogs, 300, true)];
+        let full =
+            [(Task::SnapshotGc, 100, true), (Task::FullRewriteContents, 200, true), (Task::CleanupLogs, 300, true)];
         assert_eq!(quiet_from(&schedule(&full), at(301)), at(301));
         assert_eq!(quiet_from(&schedule(&full[..2]), at(201)), at(201) + day, "in the middle of a full run");
         assert_eq!(quiet_from(&schedule(&[(Task::SnapshotGc, 100, false)]), at(101)), at(101), "it failed");

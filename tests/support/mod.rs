@@ -148,6 +148,23 @@ impl Kopia {
         Some(kopia)
     }
 
+    /// Every snapshot and every content of a repository in a bucket, as the real program sees it.
+    pub fn verifies_s3(endpoint: &str, bucket: &str, prefix: &str, key: &str, secret: &str) {
+        if Command::new("kopia").arg("--version").output().is_err() {
+            return skipped("no kopia on PATH: the real program verifies nothing on S3");
+        }
+        let kopia = Self { home: tempfile::tempdir().unwrap() };
+        let flags = [
+            format!("--endpoint={endpoint}"),
+            format!("--bucket={bucket}"),
+            format!("--prefix={prefix}"),
+            format!("--access-key={key}"),
+            format!("--secret-access-key={secret}"),
+        ];
+        run(kopia.command(["repository", "connect", "s3", "--disable-tls", "--region=us-east-1"]).args(&flags));
+        kopia.verifies();
+    }
+
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> &mut Command {
         let mut command = Box::new(Command::new("kopia"));
         let home = self.home.path();

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use verger_kopia::Result;
 use verger_kopia::index_set::write::write_index_set;
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::encode;
 use verger_kopia::pack::write::PackWriter;
 use verger_kopia::session::{delete_markers, start_session};
 use verger_kopia::storage::PutOptions;
-use verger_kopia::Result;
 
 use crate::task::rewrite::retention;
 use crate::workspace::Workspace;

@@ -22,6 +22,17 @@ pub mod settings;
 pub mod fs;
 pub mod memory;
 
+#[cfg(feature = "azure")]
+pub mod azure;
+#[cfg(feature = "gcs")]
+pub mod gcs;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+pub mod object;
+#[cfg(any(feature = "gcs", feature = "azure"))]
+mod object_date;
+#[cfg(feature = "s3")]
+pub mod s3;
+
 // What lies around a store.
 pub mod fault;
 pub mod latency;
@@ -33,6 +44,8 @@ pub mod throttle;
 pub mod conformance;
 pub mod probe;
 
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod cloud_runtime;
 mod deadline;
 mod local_disk;
 mod sharding;

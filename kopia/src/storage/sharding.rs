@@ -1,6 +1,6 @@
 //! Where Kopia puts a blob below the root of a file system: `.shards` and the path rule (repo/blob/sharded).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -84,11 +84,6 @@ impl Sharding {
         (names::is_valid(&name) && !names::is_own(&name)).then_some(name)
     }
 
-    /// Whether `path`, relative to the root, is where this rule puts `name`.
-    pub(crate) fn is_at(&self, name: &str, path: &Path) -> bool {
-        self.path(name) == path
-    }
-
     fn shards(&self, name: &str) -> &[i64] {
         let first = self.overrides.iter().flatten().find(|item| name.starts_with(&item.prefix));
         first.map_or(self.default.as_slice(), |item| item.shards.as_deref().unwrap_or_default())
@@ -135,7 +130,6 @@ mod tests {
             let parent = path.parent().unwrap().to_str().unwrap().replace('/', "");
             let back = Sharding::name(&parent, path.file_name().unwrap().to_str().unwrap());
             proptest::prop_assert_eq!(back.as_deref(), Some(name.as_str()));
-            proptest::prop_assert!(sharding.is_at(&name, &path));
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use verger_kopia::index_set::{list_active, load_view};
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
-use verger_kopia::index_set::{list_active, load_view};
 use verger_kopia::object::ObjectId;
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};

@@ -1,0 +1,164 @@
+//! Deleting in batches, or one by one where a store has no batches.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aws_sdk_s3::types::{Delete, ObjectIdentifier};
+
+use super::intercept::{ContentMd5, Deadline};
+use super::{DELETE_BATCH_MAX, S3Storage, errors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{BlobId, DeleteReport, deadline, names};
+
+/// Single deletes under way at once.
+const SINGLE_PARALLEL: usize = 8;
+
+impl S3Storage {
+    pub(super) fn delete_all(&self, ids: &[BlobId], not_after: Option<Duration>) -> DeleteReport {
+        let mut report = DeleteReport::default();
+        let mut wanted = Vec::with_capacity(ids.len());
+        for id in ids {
+            match names::check_change(id) {
+                Ok(()) => wanted.push(id.clone()),
+                Err(error) => report.failed.push((id.clone(), error)),
+            }
+        }
+        for batch in wanted.chunks(DELETE_BATCH_MAX) {
+            if batch.len() == 1
+                || self.single_deletes.load(Ordering::Relaxed)
+                || !self.batch(batch, not_after, &mut report)
+            {
+                self.one_by_one(batch, not_after, &mut report);
+            }
+        }
+        report
+    }
+
+    /// One request for all of them; false if the store has no such request.
+    fn batch(&self, ids: &[BlobId], not_after: Option<Duration>, report: &mut DeleteReport) -> bool {
+        let step = || format!("delete {} blobs", ids.len());
+        let fail = |report: &mut DeleteReport, error: &Error| {
+            report.failed.extend(ids.iter().map(|id| (id.clone(), again(error, id))));
+        };
+        // Built by hand, so nothing is missing in it.
+        let objects: Result<Vec<_>, _> =
+            ids.iter().map(|id| ObjectIdentifier::builder().key(self.key(id)).build()).collect();
+        let body = objects.and_then(|objects| Delete::builder().set_objects(Some(objects)).quiet(false).build());
+        let body = match body {
+            Ok(body) => body,
+            Err(error) => {
+                fail(report, &Error::new(ErrorKind::Internal, step()).with_source(error));
+                return true;
+            }
+        };
+        let request = self.client.delete_objects().bucket(&self.place.bucket).delete(body);
+        let mut request = request.customize().interceptor(ContentMd5);
+        if let Some(not_after) = not_after {
+            match self.once(not_after, &step()) {
+                Ok(once) => request = request.config_override(once),
+                Err(error) => {
+                    fail(report, &error);
+                    return true;
+                }
+            }
+            request = request.interceptor(Deadline { clock: Arc::clone(&self.clock), not_after });
+        }
+        match self.runtime.block_on(request.send()) {
+            Ok(answer) => {
+                self.sort_out(ids, answer.deleted.unwrap_or_default(), answer.errors.unwrap_or_default(), report);
+                true
+            }
+            Err(error)
+                if errors::is_not_implemented(&error)
+                    || matches!(errors::code(&error), Some("MalformedXML" | "InvalidRequest")) =>
+            {
+                self.single_deletes.store(true, Ordering::Relaxed);
+                false
+            }
+            Err(error) => {
+                fail(report, &self.failure(error, step()));
+                true
+            }
+        }
+    }
+
+    /// An answer of 200 may hold an error for any key, or leave one out.
+    fn sort_out(
+        &self,
+        ids: &[BlobId],
+        deleted: Vec<aws_sdk_s3::types::DeletedObject>,
+        failed: Vec<aws_sdk_s3::types::Error>,
+        report: &mut DeleteReport,
+    ) {
+        let deleted: HashSet<String> = deleted.into_iter().filter_map(|object| object.key).collect();
+        let failed: HashMap<String, (String, String)> = failed
+            .into_iter()
+            .filter_map(|error| Some((error.key?, (error.code.unwrap_or_default(), error.message.unwrap_or_default()))))
+            .collect();
+        for id in ids {
+            let key = self.key(id);
+            match failed.get(&key) {
+                Some((code, _)) if code == "NoSuchKey" => report.deleted.push(id.clone()),
+                Some((code, message)) => {
+                    let kind = errors::kind(None, code);
+                    let error = Error::new(kind, format!("delete blob {id}: {code} {message}"));
+                    report.failed.push((id.clone(), error));
+                }
+                None if deleted.contains(&key) => report.deleted.push(id.clone()),
+                None => {
+                    let step = format!("delete blob {id}: the store's answer does not mention it");
+                    report.failed.push((id.clone(), Error::new(ErrorKind::StoreUnavailable, step)));
+                }
+            }
+        }
+    }
+
+    fn one_by_one(&self, ids: &[BlobId], not_after: Option<Duration>, report: &mut DeleteReport) {
+        let per_thread = ids.len().div_ceil(SINGLE_PARALLEL).max(1);
+        let results: Vec<(BlobId, Result<()>)> = std::thread::scope(|scope| {
+            let each = |part: &[BlobId]| {
+                part.iter().map(|id| (id.clone(), self.delete_one(id, not_after))).collect::<Vec<_>>()
+            };
+            if ids.len() == 1 {
+                return each(ids);
+            }
+            let running: Vec<_> = ids.chunks(per_thread).map(|part| scope.spawn(move || each(part))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            running.into_iter().flat_map(join).collect()
+        });
+        for (id, result) in results {
+            match result {
+                Ok(()) => report.deleted.push(id),
+                Err(error) => report.failed.push((id, error)),
+            }
+        }
+    }
+
+    fn delete_one(&self, id: &BlobId, not_after: Option<Duration>) -> Result<()> {
+        let step = || format!("delete blob {id}");
+        deadline::left(&*self.clock, not_after, &step())?;
+        let mut request = self.client.delete_object().bucket(&self.place.bucket).key(self.key(id)).customize();
+        if let Some(not_after) = not_after {
+            request = request.config_override(self.once(not_after, &step())?);
+            request = request.interceptor(Deadline { clock: Arc::clone(&self.clock), not_after });
+        }
+        match self.runtime.block_on(request.send()) {
+            Ok(_) => Ok(()),
+            Err(error) if errors::code(&error) == Some("NoSuchKey") => Ok(()),
+            Err(error) => Err(self.failure(error, step())),
+        }
+    }
+}
+
+/// The failure of a whole batch, for each blob of it.
+fn again(error: &Error, id: &BlobId) -> Error {
+    let copy = Error::new(error.kind(), format!("delete blob {id}: {}", error.chain()));
+    match error.fix() {
+        Some(fix) => copy.with_fix(fix),
+        None => copy,
+    }
+}

@@ -1,0 +1,72 @@
+//! A full cycle on a real S3 server, under a prefix, through both credential styles: keys in the environment, and a profile of the
+//! default chain.
+
+#![cfg(feature = "s3")]
+
+mod support;
+#[path = "../kopia/tests/support/weed.rs"]
+mod weed;
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use support::{Golden, Kopia, json, run};
+use verger_kopia::storage::address::BucketPrefix;
+use verger_kopia::storage::s3::{S3Options, S3Storage};
+use verger_kopia::storage::{Access, ByteRange, FsStorage, PutOptions, Storage, list_all};
+use weed::{ACCESS_KEY, BUCKET, SECRET_KEY, Weed};
+
+fn live(contents: &Value) -> BTreeSet<&str> {
+    let live = contents.as_array().unwrap().iter().filter(|c| c["deleted"].as_bool() != Some(true));
+    live.filter_map(|c| c["contentID"].as_str()).filter(|id| !id.starts_with('m')).collect()
+}
+
+fn upload(golden: &Golden, server: &Weed, prefix: &str) {
+    let source = FsStorage::open(golden.repository(), Access::ReadOnly).unwrap();
+    let place = BucketPrefix { bucket: BUCKET.to_owned(), prefix: prefix.to_owned() };
+    let target = S3Storage::connect(S3Options::new(place, server.settings())).unwrap();
+    for blob in list_all(&source, "").unwrap() {
+        let data = source.get(&blob.id, ByteRange::All).unwrap();
+        target.put(&blob.id, data, &PutOptions::default()).unwrap();
+    }
+}
+
+#[test]
+fn a_cycle_on_s3_gives_what_the_real_program_gave() {
+    let Some(server) = Weed::start() else { return };
+    for (name, style) in
+        [("epochs", "environment"), ("format1", "profile"), ("split-fixed-128k-large-dirs", "environment")]
+    {
+        let golden = Golden::unpack(name);
+        let prefix = format!("fleet/{name}/");
+        upload(&golden, &server, &prefix);
+        let address = format!("s3://{BUCKET}/{prefix}");
+        let profile = golden.folder.path().join("credentials");
+        std::fs::write(
+            &profile,
+            format!("[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"),
+        )
+        .unwrap();
+        let verger = |arguments: &[&str]| {
+            let mut command = golden.verger(arguments);
+            command.env("AWS_S3_ENDPOINT", server.endpoint()).env("AWS_REGION", "us-east-1").arg(&address);
+            if style == "profile" {
+                command.env("AWS_SHARED_CREDENTIALS_FILE", &profile);
+            } else {
+                command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+            }
+            json(&run(&mut command))
+        };
+        let flags =
+            ["maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--json", "--act-as"];
+        let report = verger(&[&flags[..], &[support::OWNER]].concat());
+        let after = &golden.expect["after"];
+        let want = &after["maintenance"]["schedule"]["runs"]["snapshot-gc"][0]["extra"][0]["data"];
+        assert_eq!(&report["tasks"]["snapshot-gc"], want, "{name}");
+        let contents = verger(&["inspect", "contents", "--json"]);
+        assert_eq!(live(&contents), live(&after["contents"]), "{name}");
+        verger(&["verify", "--full", "--json"]);
+        let port = server.endpoint().trim_start_matches("http://").to_owned();
+        Kopia::verifies_s3(&port, BUCKET, &prefix, ACCESS_KEY, SECRET_KEY);
+    }
+}
