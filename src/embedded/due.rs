@@ -1,7 +1,7 @@
 //! Is a cycle due, and which.
 
 use verger_coordinator::drive::Drive;
-use verger_kopia::Result;
+use verger_kopia::{Error, Result};
 use verger_kopia::maintenance::rules::mode::{self, Due, NextTimes};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_worker::task::record::ScheduleFile;
@@ -27,6 +27,10 @@ pub(super) fn decide(
     schedule: &ScheduleFile,
 ) -> Result<Decision> {
     if let Some(mode) = request.mode {
+        if mode == Mode::Quick && known.lost_index() {
+            let step = "the last full cycle found that an index blob may be lost, and a quick one cannot see that";
+            return Err(Error::damaged(step).with_fix("Look at `kopia index recover`, then run a full cycle"));
+        }
         return Ok(Decision::Run(mode));
     }
     let unfinished = drive.is_due(&known.id).then(|| match drive.unfinished(&known.id) {
@@ -42,6 +46,7 @@ pub(super) fn decide(
         last_cycle: known.last_cycle(),
     };
     Ok(match due.decide() {
+        mode::Decision::Run(..) if known.lost_index() => Decision::Run(Mode::Full),
         mode::Decision::Run(mode, _) => Decision::Run(mode),
         mode::Decision::Wait(next) => Decision::Wait(Box::new(CycleReport::nothing_due(session.clock.now(), next))),
     })

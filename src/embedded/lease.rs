@@ -1,19 +1,21 @@
 //! The lock of a local disk, the lease in the store, and their renewal while a cycle runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use verger_coordinator::drive::Drive;
 use verger_coordinator::machine::Cycle;
 use verger_kopia::clock::Timestamp;
-use verger_kopia::storage::{Storage, StoreLock};
+use verger_kopia::storage::lock::LockIdentity;
+use verger_kopia::storage::{BlobId, Storage, StoreLock, Versioning};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::{Command, Effect, Event};
 use verger_proto::id::RepositoryId;
 use verger_proto::term::Term;
 use verger_proto::time::StoreTime;
-use verger_worker::bucket_lease::{ACTS_MAX, Lease, LeaseKeeper, Request, TTL_DEFAULT};
+use verger_worker::bucket_lease::{ACTS_MAX, LEASE, Lease, LeaseKeeper, LockFile, Request, TTL_DEFAULT};
 
 use super::state::Known;
 use super::{CycleRequest, Session};
@@ -35,6 +37,16 @@ pub(super) fn lock_local(session: &Session) -> Result<Option<StoreLock>> {
     }
 }
 
+/// The lock of this state directory's ledger, by which a later process proves that this one is dead (R4). `None` where files have
+/// no identity that can be relied on: then the lease just has to expire.
+pub(super) fn lock_own(ledger: &Path) -> Option<(StoreLock, LockFile)> {
+    let lock = StoreLock::try_lock(ledger).ok()??;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned();
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let LockIdentity { id, device, inode } = lock.identity().clone();
+    Some((lock, LockFile { id, device, inode, host, boot }))
+}
+
 /// A held lease, known to the machine.
 pub(super) struct Held {
     keeper: LeaseKeeper,
@@ -44,6 +56,7 @@ pub(super) struct Held {
     local: bool,
     /// The cycle was begun: before that there were no batches.
     began: AtomicBool,
+    _own: Option<(StoreLock, LockFile)>,
 }
 
 impl Held {
@@ -53,6 +66,7 @@ impl Held {
         drive: &Arc<Drive>,
         known: &Known,
         local: Option<StoreLock>,
+        own: Option<(StoreLock, LockFile)>,
         notice: &dyn Fn(&str, Duration),
     ) -> Result<Self> {
         let storage = session.workspace.repository.storage().clone();
@@ -60,7 +74,7 @@ impl Held {
             unique_id: known.id.unique.to_string(),
             store_id: known.id.store.to_string(),
             holder: session.identity.clone(),
-            lock: known.lock_file(),
+            lock: own.as_ref().map(|(_, file)| file.clone()),
             ttl: TTL_DEFAULT,
             last_term: known.last_term.max(drive.state(|s| s.repositories.get(&known.id).map_or(0, |r| r.last_term.0))),
             local_lock: local.is_some(),
@@ -79,7 +93,7 @@ impl Held {
         };
         let is_local = local.is_some();
         let keeper = LeaseKeeper::new(lease, Box::new(confirm)).under(local);
-        let held = Self { keeper, id: known.id.clone(), term, local: is_local, began: AtomicBool::new(false) };
+        let held = Self { keeper, id: known.id.clone(), term, local: is_local, began: AtomicBool::new(false), _own: own };
         match held.tell(&*storage, drive, acts_until) {
             Ok(()) => Ok(held),
             Err(error) => {
@@ -159,11 +173,15 @@ impl Held {
 
     /// Writes "free", so that the next maintainer does not wait; unless the end of a request is not known: then it may still be
     /// under way, and the next one has to wait it out (R4).
-    pub(super) fn release(self, drive: &Drive) -> Result<()> {
+    pub(super) fn release(self, storage: &dyn Storage, drive: &Drive) -> Result<()> {
         if !self.local && self.began.load(Ordering::Relaxed) && !is_quiet(drive, &self.id) {
             return Ok(());
         }
         self.keeper.release()?;
+        // Each renewal left a version behind where versions are kept; ours may go (R24). Without the right to, they stay.
+        if !self.local && storage.versioning().is_ok_and(|versioning| versioning != Versioning::NONE) {
+            let _ = storage.purge_versions(&BlobId::from(LEASE));
+        }
         drive.submit(Command::ReleaseLease { repository: self.id, term: self.term }).map(drop)
     }
 }

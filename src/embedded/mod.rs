@@ -6,13 +6,14 @@ mod due;
 mod lease;
 mod ownership;
 mod report;
+mod sessions;
 mod state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use verger_coordinator::drive::{Drive, LocalControl};
+use verger_coordinator::drive::{self, Drive, LocalControl};
 use verger_coordinator::machine::Phase;
 use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
@@ -126,11 +127,10 @@ struct Session {
 /// Of every kind that `docs/exit-codes.md` names.
 pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     if request.safety == Safety::None && !request.alone {
-        return Err(Error::new(ErrorKind::Usage, "--safety none needs the word that no other client is at work")
-            .with_fix("Say it with --i-am-alone if it is so; without it all margins hold"));
+        return Err(ownership::not_alone(&means.repository));
     }
     let Means { state_dir, kopia_locks, notice, .. } = &means;
-    let session = open(&means, request)?;
+    let mut session = open(&means, request)?;
     if request.dry_run {
         return dry_run(&session, request);
     }
@@ -147,10 +147,15 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     };
     let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
     quiet.check(&session, &schedule)?;
-    let held = lease::Held::take(&session, request, &drive, &known, local_lock, &**notice)?;
+    let ledger = drive::folder(state_dir, &known.id);
+    let own = lease::lock_own(&ledger);
+    session.workspace.dead_sessions = Arc::new(sessions::of_earlier_processes(&ledger, session.clock.now())?);
+    session.workspace.began_session = sessions::keeper(ledger, session.clock.clone());
+    let storage = session.workspace.repository.storage().clone();
+    let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
     let outcome =
         known.took(state_dir, held.term()).and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet));
-    let released = held.release(&drive);
+    let released = held.release(&*storage, &drive);
     let mut report = outcome?;
     released?;
     known.remember(state_dir, &mut report)?;

@@ -8,7 +8,9 @@ use verger_kopia::maintenance::owner::Identity;
 use verger_kopia::maintenance::{Params, Schedule};
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::new_id;
-use verger_kopia::{Error, ErrorKind, Result};
+use verger_kopia::session::active_sessions;
+use verger_kopia::storage::list_all;
+use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_worker::bucket_lease::ACTS_MAX;
 use verger_worker::manifests::write_manifests;
 use verger_worker::task::record::ScheduleFile;
@@ -42,6 +44,41 @@ impl Ownership {
         *self == Self::Take
     }
 }
+
+/// The refusal of safety none without the word, with what was seen of others (R23). Nothing seen proves nothing.
+pub(super) fn not_alone(repository: &Repository) -> Error {
+    let seen = others(repository).unwrap_or_else(|error| vec![format!("could not look: {}", error.chain())]);
+    let seen = if seen.is_empty() { "nothing, which proves nothing".to_owned() } else { seen.join("; ") };
+    let step = "--safety none needs the word that no other client is at work";
+    Error::new(ErrorKind::Usage, format!("{step} (seen of others in the last 96 hours: {seen})"))
+        .with_fix("Say it with --i-am-alone if it is so; without it all margins hold")
+}
+
+fn others(repository: &Repository) -> Result<Vec<String>> {
+    let storage = repository.storage();
+    let recently = storage.now()?.checked_sub(SEEN_FOR).unwrap_or(Timestamp::MIN);
+    let mut seen: Vec<String> = active_sessions(repository)?
+        .active
+        .values()
+        .filter(|session| session.checkpoint >= recently)
+        .map(|session| match &session.info {
+            Some(info) => format!("a session of {}@{} since {}", info.user, info.host, info.start_time),
+            None => format!("a session that cannot be read since {}", session.checkpoint),
+        })
+        .collect();
+    let prefix = if repository.config().epoch.enabled { "xn" } else { "n" };
+    let indexes = list_all(&**storage, prefix)?;
+    if let Some(newest) = indexes.iter().map(|blob| blob.timestamp).filter(|at| *at >= recently).max() {
+        seen.push(format!("an index blob written at {newest}"));
+    }
+    if let Some(written) = ScheduleFile::load(repository)?.written().filter(|at| *at >= recently) {
+        seen.push(format!("a maintenance schedule written at {written}"));
+    }
+    Ok(seen)
+}
+
+/// How long a sign of others is told.
+const SEEN_FOR: Duration = Duration::from_secs(96 * 3600);
 
 /// Refuses to run in a name that is not the owner's.
 pub(super) fn check(request: &CycleRequest, identity: &str, params: &Params) -> Result<()> {

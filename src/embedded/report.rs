@@ -49,6 +49,8 @@ pub struct CycleReport {
     pub plan: Option<PlanSummary>,
     /// Bytes of blobs that were deleted, or would be.
     pub freed_bytes: u64,
+    /// The store keeps what is deleted as hidden versions, or may do so: nothing is free until those go (R24).
+    pub deletes_hide: bool,
     /// Bytes of blobs that were written in their place.
     pub written_bytes: u64,
 }
@@ -97,6 +99,7 @@ impl CycleReport {
             skipped: Vec::new(),
             plan: None,
             freed_bytes: 0,
+            deletes_hide: false,
             written_bytes: 0,
         }
     }
@@ -130,7 +133,10 @@ pub(super) fn of(drive: &Drive, cycle: CycleId, work: &Work<'_>, session: &Sessi
     let plan = work.header().map(summary);
     let planned = ["delete", "delete-rewritten", "logs"];
     let planned = plan.iter().flat_map(|plan| planned.iter().filter_map(|s| Some(plan.stages.get(*s)?.bytes))).sum();
+    let storage = session.workspace.repository.storage();
     Ok(CycleReport {
+        // Without the right to ask, versions are assumed.
+        deletes_hide: storage.versioning().map_or(true, |versioning| versioning.kept != Some(false)),
         freed_bytes: if outcome == "planned" { planned } else { freed },
         outcome,
         mode: Some(mode),

@@ -9,7 +9,8 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::id::{RepositoryId, StoreId, UniqueId};
-use verger_worker::bucket_lease::{self, LockFile};
+use verger_proto::report::Severity;
+use verger_worker::bucket_lease;
 
 use super::Session;
 use super::report::CycleReport;
@@ -28,6 +29,8 @@ struct Memory {
     last_cycle: Option<Timestamp>,
     /// Start of the last full cycle.
     last_full: Option<Timestamp>,
+    /// The last full cycle found that an index blob may be lost.
+    lost_index: bool,
 }
 
 /// A repository as this state directory knows it.
@@ -61,9 +64,9 @@ impl Known {
         Ok(Self { id: RepositoryId { unique, store }, last_term: memory.term, key, memory })
     }
 
-    /// The lock file of this state directory's ledger; none yet names a holder that could be proven dead by it.
-    pub(super) fn lock_file(&self) -> Option<LockFile> {
-        None
+    /// Whether the last full cycle found that an index blob may be lost: only a full cycle can find that it is not (R11).
+    pub(super) fn lost_index(&self) -> bool {
+        self.memory.lost_index
     }
 
     pub(super) fn freeing(&self) -> Option<Timestamp> {
@@ -88,6 +91,7 @@ impl Known {
         if report.is_full() {
             self.memory.freeing = next.map(|next| next.at);
             self.memory.last_full = Some(report.started);
+            self.memory.lost_index = report.damage.iter().any(|one| one.severity == Severity::LostIndex);
         }
         keep(state_dir, &self.key, self.memory)
     }

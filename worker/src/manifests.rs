@@ -26,6 +26,7 @@ pub fn write_manifests(
     let repository = &workspace.repository;
     let (user, host) = workspace.identity.split_once('@').unwrap_or((&workspace.identity, ""));
     let (session, marker) = start_session(repository, user, host, &PutOptions::default())?;
+    (workspace.began_session)(&session.id)?;
     let mut pack = PackWriter::new(repository, 'q')?;
     let now = repository.clock().now().as_second();
     pack.add_new(repository, b'm', &encode(entries), true, now)?;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use verger_kopia::Repository;
+use verger_kopia::session::SessionId;
+use verger_kopia::{Repository, Result};
 
 use crate::limit::MemoryLimit;
 use crate::progress::{Progress, Quiet, Stop};
@@ -27,7 +28,12 @@ pub struct Workspace {
     pub identity: String,
     /// Sessions of earlier jobs that provably ended (R21).
     pub dead_sessions: Arc<BTreeSet<String>>,
+    /// Told of each session of this process, so that the next one knows whose it was.
+    pub began_session: BeganSession,
 }
+
+/// Keeps the name of a session that began.
+pub type BeganSession = Arc<dyn Fn(&SessionId) -> Result<()> + Send + Sync>;
 
 impl Workspace {
     /// Requests in flight where a round trip costs more than the bytes.
@@ -47,6 +53,7 @@ impl Workspace {
             stop: Stop::default(),
             identity: "verger@localhost".to_owned(),
             dead_sessions: Arc::default(),
+            began_session: Arc::new(|_| Ok(())),
         }
     }
 

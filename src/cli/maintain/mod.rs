@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use verger_kopia::maintenance::rules::plan::Mode;
-use verger_kopia::{Error, ErrorKind, Result};
+use verger_kopia::{Error, Result};
 use verger_worker::progress::Stop;
 
 use verger::embedded::{self, CycleReport, CycleRequest, Ownership, Safety};
@@ -83,10 +83,6 @@ pub(crate) fn maintain(context: &Context, args: MaintainArgs) -> Result<Exit> {
         dry_run: args.dry_run,
         ..request(cycle)
     };
-    if request.safety == Safety::None && !request.alone && !request.dry_run {
-        return Err(Error::new(ErrorKind::Usage, "--safety none needs the word that no other client is at work")
-            .with_fix("Say it with --i-am-alone if it is so; without it all margins hold"));
-    }
     run(context, args.engine, args.repository, &request)
 }
 

@@ -91,7 +91,8 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     }
     if report.mode.is_some() {
         let (freed, written) = (output::bytes(report.freed_bytes), output::bytes(report.written_bytes));
-        lines.push(format!("Freed in the store: {freed}; written in its place: {written}."));
+        let word = if report.deletes_hide { "Hidden in the store (it keeps old versions)" } else { "Freed in the store" };
+        lines.push(format!("{word}: {freed}; written in its place: {written}."));
     }
     lines
 }
@@ -171,6 +172,8 @@ mod tests {
         assert_eq!(text[1], "Marked in the index: 9 contents that no snapshot needs (6.3 KB); revived: 0.");
         assert_eq!(text[2], "Deleted from the store: 2 packs (8 KB); 1 more wait for a margin.");
         assert_eq!(text[3], "Freed in the store: 8 KB; written in its place: 0 B.");
+        done.deletes_hide = true;
+        assert!(lines(&done)[3].starts_with("Hidden in the store (it keeps old versions): 8 KB;"), "R24");
         assert!(
             text[4].starts_with("Next: 6.3 KB can go at 2026-11-21 10:01 UTC: marked contents wait"),
             "{}",

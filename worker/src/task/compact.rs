@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use verger_kopia::index_set::compact::{Epochs, count_entries, merge_epochs, merge_legacy};
+use verger_kopia::index_set::epoch::EpochState;
 use verger_kopia::index_set::legacy::{self, LegacyState};
-use verger_kopia::index_set::{epoch, list_active};
+use verger_kopia::index_set::{epoch, list_active, names};
 use verger_kopia::maintenance::rules::plan::{DeleteRule, Deletion, IndexStep};
-use verger_kopia::storage::{BlobId, BlobMetadata};
+use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
@@ -62,6 +63,12 @@ impl Deeds<'_> {
         let set = merge_epochs(&repository, &inputs, epochs, threads)?;
         let digest = digest(&set.blobs);
         self.batch(Stage::Index, 0, digest, |_, approved| {
+            // Readers will see the set in place of all that these epochs have, so it must hold all of it (I11).
+            let listed = list_all(&**repository.storage(), names::EPOCH)?;
+            if let Some(late) = left_out(&EpochState::from_listing(listed).active(), &inputs, epochs) {
+                let step = format!("index blob {late} came into an epoch that is being compacted");
+                return Err(Error::new(ErrorKind::ForeignMaintenance, step).with_fix("Run again; nothing was changed"));
+            }
             set.publish(&repository, Some(approved.deadline.since_boot()))?;
             Ok(Effect::default())
         })?;
@@ -165,6 +172,16 @@ fn list_lengths(deeds: &Deeds<'_>, blobs: &[BlobId]) -> Result<Vec<(BlobId, u64)
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// An active blob of these epochs that is not among the inputs.
+fn left_out<'a>(active: &'a [BlobMetadata], inputs: &[BlobMetadata], epochs: Epochs) -> Option<&'a BlobId> {
+    let (first, last) = match epochs {
+        Epochs::Single(epoch) => (epoch, epoch),
+        Epochs::Range(first, last) => (first, last),
+    };
+    let inside = |id: &BlobId| names::epoch_of(id).is_some_and(|epoch| (first..=last).contains(&epoch));
+    active.iter().map(|blob| &blob.id).find(|id| inside(id) && !inputs.iter().any(|input| input.id == **id))
 }
 
 /// Names of these blobs.

@@ -40,6 +40,7 @@ impl Deeds<'_> {
         let repository = self.guard.repository();
         let (user, host) = self.workspace.identity.split_once('@').unwrap_or((&self.workspace.identity, ""));
         let (info, marker) = session::start_session(repository, user, host, &PutOptions::default())?;
+        (self.workspace.began_session)(&info.id)?;
         Ok(OpenSession { id: info.id, marker })
     }
 

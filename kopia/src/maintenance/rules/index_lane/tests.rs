@@ -61,17 +61,20 @@ fn advance_needs_age_and_count_or_size() {
 }
 
 #[test]
-fn ranges_chain_from_epoch_zero_and_take_sets_or_single_blobs() {
+fn ranges_chain_from_epoch_zero_and_take_sets() {
     let mut blobs: Vec<(String, i64)> = (0..10).map(|n| (format!("xn{n}_a-s1-c1"), -100 + n)).collect();
+    blobs.extend((0..7).map(|n| (format!("xs{n}_x-s7-c1"), -50)));
     blobs.push(("xe9".into(), -1));
-    blobs.push(("xs3_x-s7-c1".into(), -50));
-    let listed = |extra: &[(&str, i64)]| {
+    let ranges = |blobs: &[(String, i64)], extra: &[(&str, i64)]| {
         let all: Vec<(&str, i64)> = blobs.iter().map(|(n, t)| (n.as_str(), *t)).chain(extra.iter().copied()).collect();
         steps(&all, Mode::Full).into_iter().find_map(|step| match step {
             IndexStep::CompactRange { first, last, inputs } => Some((first, last, names(&inputs).join(" "))),
             _ => None,
         })
     };
+    assert_eq!(ranges(&blobs, &[]), None, "i11: epoch 7 is compacted in this cycle, and its blobs are others then");
+    blobs.push(("xs7_x-s7-c1".into(), -50));
+    let listed = |extra: &[(&str, i64)]| ranges(&blobs, extra);
     let (first, last, inputs) = listed(&[]).unwrap();
     assert_eq!((first, last), (0, 7));
     assert!(inputs.contains("xs3_x-s7-c1") && !inputs.contains("xn3_") && !inputs.contains("xn8_"), "{inputs}");
