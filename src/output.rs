@@ -83,16 +83,24 @@ impl Output {
 }
 
 fn closed(error: std::io::Error) -> Error {
-    let kind = if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
+    let kind =
+        if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
     Error::new(kind, "write to standard output").with_source(error)
 }
 
 /// Prints a failure as the last line of standard error: what, why, and the fix.
 pub(crate) fn failure(error: &Error) {
     match error.fix() {
-        Some(fix) => eprintln!("verger: {}. {fix}", error.chain().trim_end_matches('.')),
+        Some(fix) => eprintln!("verger: {}. {}", error.chain().trim_end_matches('.'), capital(fix)),
         None => eprintln!("verger: {}", error.chain()),
     }
+}
+
+/// The text with a capital letter first.
+#[must_use]
+pub(crate) fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Asks something at the terminal; the answer is read elsewhere.
@@ -103,11 +111,6 @@ pub(crate) fn ask(question: &str) {
 /// Says that a signal was heard.
 pub(crate) fn interrupting() {
     eprintln!("Stopping after the step at work; the next run continues. Once more stops at once.");
-}
-
-/// Says what is being waited for.
-pub(crate) fn wait(text: &str, left: std::time::Duration) {
-    eprintln!("{text} ({} s)", left.as_secs());
 }
 
 /// Whether standard error is a terminal.
@@ -137,7 +140,15 @@ mod tests {
 
     #[test]
     fn sizes_switch_units_where_kopia_does() {
-        for (count, text) in [(0, "0 B"), (899, "899 B"), (900, "0.9 KB"), (899_999, "900 KB"), (900_000, "0.9 MB"), (20_971_520, "21 MB"), (1_500_000, "1.5 MB")] {
+        for (count, text) in [
+            (0, "0 B"),
+            (899, "899 B"),
+            (900, "0.9 KB"),
+            (899_999, "900 KB"),
+            (900_000, "0.9 MB"),
+            (20_971_520, "21 MB"),
+            (1_500_000, "1.5 MB"),
+        ] {
             assert_eq!(bytes(count), text);
         }
     }

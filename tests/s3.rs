@@ -34,13 +34,19 @@ fn upload(golden: &Golden, server: &Weed, prefix: &str) {
 #[test]
 fn a_cycle_on_s3_gives_what_the_real_program_gave() {
     let Some(server) = Weed::start() else { return };
-    for (name, style) in [("epochs", "environment"), ("format1", "profile"), ("split-fixed-128k-large-dirs", "environment")] {
+    for (name, style) in
+        [("epochs", "environment"), ("format1", "profile"), ("split-fixed-128k-large-dirs", "environment")]
+    {
         let golden = Golden::unpack(name);
         let prefix = format!("fleet/{name}/");
         upload(&golden, &server, &prefix);
         let address = format!("s3://{BUCKET}/{prefix}");
         let profile = golden.folder.path().join("credentials");
-        std::fs::write(&profile, format!("[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n")).unwrap();
+        std::fs::write(
+            &profile,
+            format!("[default]\naws_access_key_id={ACCESS_KEY}\naws_secret_access_key={SECRET_KEY}\n"),
+        )
+        .unwrap();
         let verger = |arguments: &[&str]| {
             let mut command = golden.verger(arguments);
             command.env("AWS_S3_ENDPOINT", server.endpoint()).env("AWS_REGION", "us-east-1").arg(&address);
@@ -51,7 +57,8 @@ fn a_cycle_on_s3_gives_what_the_real_program_gave() {
             }
             json(&run(&mut command))
         };
-        let flags = ["maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--json", "--act-as"];
+        let flags =
+            ["maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--json", "--act-as"];
         let report = verger(&[&flags[..], &[support::OWNER]].concat());
         let after = &golden.expect["after"];
         let want = &after["maintenance"]["schedule"]["runs"]["snapshot-gc"][0]["extra"][0]["data"];

@@ -55,7 +55,7 @@ fn assert_none(rule: &str, mut breaches: Vec<String>) {
 
 #[test]
 fn files_are_small() {
-    let long = sources().iter().filter(|s| s.production.len() > FILE_LINES_MAX);
+    let long = sources().into_iter().filter(|s| s.production.len() > FILE_LINES_MAX);
     assert_none("files of too many lines", long.map(|s| format!("{} {}", s.name, s.production.len())).collect());
 }
 

@@ -9,7 +9,6 @@ use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::Stop;
 
 use crate::config::{Engine, Target};
-use crate::output;
 use crate::progress::Progress;
 
 /// Opens the repository for `request` and takes Kopia's own locks where this client acts in the name that Kopia has here.
@@ -36,8 +35,8 @@ pub(super) fn means(
         state_dir: engine.state_dir.clone(),
         memory_limit: engine.memory_limit,
         parallel: engine.parallel,
-        progress,
+        progress: progress.clone(),
         stop,
-        notice: Arc::new(output::wait),
+        notice: Arc::new(move |text, left| progress.note(&format!("{text} ({} s left)", left.as_secs()))),
     })
 }

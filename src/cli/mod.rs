@@ -29,10 +29,16 @@ Exit codes: docs/exit-codes.md; a failure's last line says what, why, and what t
 #[command(name = "verger", version, after_help = EXAMPLES, max_term_width = 110)]
 struct Cli {
     /// One JSON document on standard output
-    #[arg(long, global = true, env = "VERGER_JSON", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, global = true, env = "VERGER_JSON",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     json: bool,
     /// Only results and errors: no progress, no notes
-    #[arg(long, short, global = true, env = "VERGER_QUIET", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, short, global = true, env = "VERGER_QUIET",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     quiet: bool,
     /// YAML file with settings; flags and environment come before it
     #[arg(long, global = true, value_name = "FILE", env = "VERGER_CONFIG")]

@@ -91,7 +91,9 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
     let index_blobs = deed.carry_out(&repository, target.identity())?;
     if context.output.json {
         let lost = &deed.lost;
-        context.output.document(&serde_json::json!({ "abandoned": deed.subject, "lost": lost, "indexBlobs": index_blobs }))?;
+        context
+            .output
+            .document(&serde_json::json!({ "abandoned": deed.subject, "lost": lost, "indexBlobs": index_blobs }))?;
     } else {
         context.output.line(format!("Gave up {}. The next full cycle can go on without it.", deed.subject))?;
     }
@@ -103,13 +105,19 @@ fn confirm(yes: bool) -> Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() || !output::is_terminal() {
-        return Err(Error::new(ErrorKind::Usage, "this needs a person's word").with_fix("Add --yes if that may be lost"));
+        return Err(
+            Error::new(ErrorKind::Usage, "this needs a person's word").with_fix("Add --yes if that may be lost")
+        );
     }
     output::ask("Give it up? Type yes: ");
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer);
     read.map_err(|e| Error::new(ErrorKind::Usage, "read the answer").with_source(e))?;
-    if answer.trim() == "yes" { Ok(()) } else { Err(Error::new(ErrorKind::Interrupted, "not confirmed; nothing was changed")) }
+    if answer.trim() == "yes" {
+        Ok(())
+    } else {
+        Err(Error::new(ErrorKind::Interrupted, "not confirmed; nothing was changed"))
+    }
 }
 
 /// What is given up and what that takes.
@@ -147,7 +155,9 @@ impl Deed {
                 .with_fix("`verger inspect manifests` names those that are"));
         };
         let lost = vec![
-            format!("Lost for ever: all manifests in content {content}: snapshots, policies or parameters that nothing else names"),
+            format!(
+                "Lost for ever: all manifests in content {content}: snapshots, policies or parameters that nothing else names"
+            ),
             format!("  It cannot be read: {}", error.chain()),
         ];
         Ok(Self { subject: format!("content {content}"), lost, change: Change::Content(view.table.entry(row)) })
@@ -220,7 +230,9 @@ fn damage(output: Output, repository: &Repository, manifests: &ManifestSet, id: 
     }
     let all = manifests.of_type("snapshot").count();
     if all > 1 && own.iter().any(|problem| problem.snapshots.len() >= all) {
-        lines.push("  All snapshots share this damage: `kopia snapshot fix invalid-files` cuts it out of them.".to_owned());
+        lines.push(
+            "  All snapshots share this damage: `kopia snapshot fix invalid-files` cuts it out of them.".to_owned(),
+        );
     }
     Ok(lines)
 }

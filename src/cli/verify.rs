@@ -26,7 +26,14 @@ pub(crate) struct Args {
     #[arg(long)]
     full: bool,
     /// Read this share of the files' contents, in percent
-    #[arg(long, value_name = "P", env = "VERGER_PERCENT", default_value_t = 0.0, hide_default_value = true, conflicts_with = "full")]
+    #[arg(
+        long,
+        value_name = "P",
+        env = "VERGER_PERCENT",
+        default_value_t = 0.0,
+        hide_default_value = true,
+        conflicts_with = "full"
+    )]
     percent: f64,
     #[command(flatten)]
     engine: EngineArgs,
@@ -71,16 +78,17 @@ pub(crate) fn check(output: Output, target: &Target, engine: &Engine, full: bool
     report
 }
 
-fn text(report: &Report, full: bool) -> Vec<String> {
+pub(super) fn text(report: &Report, full: bool) -> Vec<String> {
     let mut lines = vec![
-        format!(
-            "Snapshots: {}, directories: {}, files: {}.",
-            report.snapshots, report.directories, report.files
-        ),
+        format!("Snapshots: {}, directories: {}, files: {}.", report.snapshots, report.directories, report.files),
         format!("Contents in place: {} in {} packs.", report.contents, report.packs),
     ];
     if report.contents_read > 0 || full {
-        lines.push(format!("Contents read and hashed: {} ({}).", report.contents_read, output::bytes(report.bytes_read)));
+        lines.push(format!(
+            "Contents read and hashed: {} ({}).",
+            report.contents_read,
+            output::bytes(report.bytes_read)
+        ));
     }
     lines.extend(report.problems.iter().flat_map(problem));
     if report.further_problems > 0 {

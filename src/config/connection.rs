@@ -23,7 +23,7 @@ pub(crate) struct Connection {
     pub read_only: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Written {
     storage: Option<WrittenStorage>,
@@ -32,12 +32,6 @@ struct Written {
     hostname: String,
     username: String,
     readonly: bool,
-}
-
-impl Default for Written {
-    fn default() -> Self {
-        Self { storage: None, api_server: None, hostname: String::new(), username: String::new(), readonly: false }
-    }
 }
 
 #[derive(Deserialize)]
@@ -64,7 +58,8 @@ pub(crate) fn read(path: &Path) -> Result<Connection> {
         return Err(Error::unsupported(format!("{}: it leads to a Kopia API server", step()))
             .with_fix("Maintenance needs the storage itself: give its address"));
     }
-    let storage = written.storage.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{}: no storage in it", step())))?;
+    let storage =
+        written.storage.ok_or_else(|| Error::new(ErrorKind::Usage, format!("{}: no storage in it", step())))?;
     let or = |text: String, default: String| if text.is_empty() { default } else { text };
     let default = identity::default_identity();
     let (user, host) = default.split_once('@').unwrap_or((&default, ""));

@@ -24,10 +24,16 @@ pub(crate) enum SafetyLevel {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct CycleArgs {
     /// A full cycle now: snapshot GC, drop, rewrite, delete, index, logs
-    #[arg(long, env = "VERGER_FULL", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, help_heading = "Cycle")]
+    #[arg(long, env = "VERGER_FULL", help_heading = "Cycle",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     pub full: bool,
     /// A quick cycle now: index work; with the legacy index also metadata packs and logs
-    #[arg(long, env = "VERGER_QUICK", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, help_heading = "Cycle")]
+    #[arg(long, env = "VERGER_QUICK", help_heading = "Cycle",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     pub quick: bool,
     /// Margins [default: full]
     #[arg(long, value_enum, value_name = "LEVEL", env = "VERGER_SAFETY", help_heading = "Cycle")]
@@ -37,13 +43,22 @@ pub(crate) struct CycleArgs {
     #[arg(long, value_name = "HOURS", env = "VERGER_MARK_TO_DROP", help_heading = "Cycle")]
     pub mark_to_drop: Option<u64>,
     /// There is no other maintainer: do not wait for one, and need no conditional writes of the store
-    #[arg(long, env = "VERGER_EXCLUSIVE", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, help_heading = "Cycle")]
+    #[arg(long, env = "VERGER_EXCLUSIVE", help_heading = "Cycle",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     pub exclusive: bool,
     /// Wait while another maintainer holds the lease
-    #[arg(long, env = "VERGER_WAIT", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, help_heading = "Cycle")]
+    #[arg(long, env = "VERGER_WAIT", help_heading = "Cycle",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     pub wait: bool,
     /// Become Kopia's maintenance owner of the repository
-    #[arg(long, env = "VERGER_TAKE_OWNERSHIP", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, help_heading = "Cycle")]
+    #[arg(long, env = "VERGER_TAKE_OWNERSHIP", help_heading = "Cycle",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     pub take_ownership: bool,
     /// Act in the name of the owner (Velero, OADP and VolSync use `default@default`)
     #[arg(long, value_name = "USER@HOST", env = "VERGER_ACT_AS", help_heading = "Cycle")]
@@ -80,7 +95,10 @@ impl CycleArgs {
             act_as: self.act_as.or(if owner_is_given { None } else { file.act_as }),
         };
         if both.full && both.quick {
-            return Err(usage("both --full and --quick are given", "Give one; a full cycle includes the quick one's work"));
+            return Err(usage(
+                "both --full and --quick are given",
+                "Give one; a full cycle includes the quick one's work",
+            ));
         }
         if both.take_ownership && both.act_as.is_some() {
             return Err(usage("both --take-ownership and --act-as are given", "Give one of them"));

@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn keys_are_the_flags_names() {
-        let file = parse("repository:\n  repository: s3://b/p/\n  password-env: X\nengine:\n  memory-limit: 1GiB\n").unwrap();
+        let file =
+            parse("repository:\n  repository: s3://b/p/\n  password-env: X\nengine:\n  memory-limit: 1GiB\n").unwrap();
         assert_eq!(file.repository.repository.as_deref(), Some("s3://b/p/"));
         assert_eq!(file.engine.memory_limit.as_deref(), Some("1GiB"));
     }

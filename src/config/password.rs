@@ -18,6 +18,8 @@ pub(crate) enum Reference {
     File(PathBuf),
     /// The value of an environment variable.
     Variable(String),
+    /// Known already.
+    Known(Secret),
 }
 
 impl Reference {
@@ -27,8 +29,10 @@ impl Reference {
     /// `Usage` if there are two.
     pub(crate) fn of(args: &RepositoryArgs) -> Result<Option<Self>> {
         match (&args.password_file, &args.password_env) {
-            (Some(_), Some(_)) => Err(Error::new(ErrorKind::Usage, "both --password-file and --password-env are given")
-                .with_fix("Give one of them")),
+            (Some(_), Some(_)) => {
+                Err(Error::new(ErrorKind::Usage, "both --password-file and --password-env are given")
+                    .with_fix("Give one of them"))
+            }
             (Some(file), None) => Ok(Some(Self::File(file.clone()))),
             (None, Some(name)) => Ok(Some(Self::Variable(name.clone()))),
             (None, None) => Ok(None),
@@ -42,6 +46,7 @@ impl Reference {
 /// `Usage` if a reference leads nowhere, or there is none and no terminal to ask at.
 pub(crate) fn find(reference: Option<&Reference>, connections: &[Connection], address: &str) -> Result<Secret> {
     match reference {
+        Some(Reference::Known(secret)) => return Ok(secret.clone()),
         Some(Reference::File(path)) => return read(path),
         Some(Reference::Variable(name)) => {
             return variable(name)?.ok_or_else(|| {

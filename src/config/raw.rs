@@ -31,7 +31,10 @@ pub(crate) struct RepositoryArgs {
     #[arg(long, value_name = "FILE", env = "VERGER_ROOT_CA_PEM_PATH", help_heading = "Storage")]
     pub root_ca_pem_path: Option<PathBuf>,
     /// Do not verify the storage endpoint's TLS certificate
-    #[arg(long, env = "VERGER_DISABLE_TLS_VERIFICATION", help_heading = "Storage", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true)]
+    #[arg(long, env = "VERGER_DISABLE_TLS_VERIFICATION", help_heading = "Storage",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     pub disable_tls_verification: bool,
 }
 

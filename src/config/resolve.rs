@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use verger_kopia::clock::SystemClock;
 use verger_kopia::format::FORMAT_BLOB;
+use verger_kopia::storage::secret::Secret;
 use verger_kopia::storage::settings::{self, StoreSettings};
 use verger_kopia::storage::{Access, Address, BlobId, Storage};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -65,7 +66,8 @@ impl Target {
         };
         let environment = stores::with_flags(stores::from_environment(), &args)?;
         let mut connections = named.clone().into_iter().collect::<Vec<_>>();
-        connections.extend(known(&address, &environment).into_iter().filter(|c| args.config_file.as_ref() != Some(&c.path)));
+        connections
+            .extend(known(&address, &environment).into_iter().filter(|c| args.config_file.as_ref() != Some(&c.path)));
         let settings = match (&named, connections.first()) {
             // A file that was named comes before what lies about in the environment; one that was found comes after it.
             (Some(named), _) => stores::or(stores::from_connection(named)?, stores::from_environment()),
@@ -82,15 +84,15 @@ impl Target {
         })
     }
 
-    /// A target that no setting led to: a repository on this disk whose password is in this file.
+    /// A target that no setting led to: a repository on this disk with this password.
     #[must_use]
-    pub(crate) fn local(path: &Path, password_file: &Path) -> Self {
+    pub(crate) fn local(path: &Path, password: &str) -> Self {
         Self {
             address: Address::Filesystem(path.to_owned()),
             identity: identity::default_identity(),
             connections: Vec::new(),
             settings: StoreSettings::default(),
-            password: Some(Reference::File(password_file.to_owned())),
+            password: Some(Reference::Known(Secret::new(password))),
             read_only: false,
         }
     }
@@ -126,8 +128,11 @@ impl Target {
     /// connection that is read-only; what opening the store gives.
     pub(crate) fn open(&self, engine: &Engine, access: Access) -> Result<Arc<dyn Storage>> {
         if self.read_only && access == Access::ReadWrite {
-            return Err(Error::new(ErrorKind::Permission, "not running maintenance on read-only repository connection")
-                .with_fix("Connect without --readonly, or give the repository's address"));
+            return Err(Error::new(
+                ErrorKind::Permission,
+                "not running maintenance on read-only repository connection",
+            )
+            .with_fix("Connect without --readonly, or give the repository's address"));
         }
         let settings = StoreSettings { throttle: engine.throttle, ..self.settings.clone() };
         let storage = settings::open(&self.address, &settings, access)?;
@@ -254,7 +259,10 @@ mod tests {
         let flag = RepositoryArgs { repository: Some("filesystem:///from/flag".into()), ..RepositoryArgs::default() };
         let target = Target::resolve(flag.clone(), file()).unwrap();
         assert_eq!(target.address.to_string(), "filesystem:///from/flag");
-        assert_eq!(Target::resolve(RepositoryArgs::default(), file()).unwrap().address.to_string(), "filesystem:///from/file");
+        assert_eq!(
+            Target::resolve(RepositoryArgs::default(), file()).unwrap().address.to_string(),
+            "filesystem:///from/file"
+        );
         let nothing = Target::resolve(RepositoryArgs::default(), RepositoryArgs::default());
         assert_eq!(nothing.unwrap_err().kind(), ErrorKind::Usage);
         let both = RepositoryArgs { config_file: Some("c".into()), ..flag };

@@ -1,14 +1,15 @@
 //! The lock of a local disk, the lease in the store, and their renewal while a cycle runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use verger_coordinator::drive::Drive;
+use verger_coordinator::machine::Cycle;
 use verger_kopia::clock::Timestamp;
-use verger_kopia::storage::StoreLock;
+use verger_kopia::storage::{Storage, StoreLock};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::Command;
+use verger_proto::{Command, Effect, Event};
 use verger_proto::id::RepositoryId;
 use verger_proto::term::Term;
 use verger_proto::time::StoreTime;
@@ -39,7 +40,10 @@ pub(super) struct Held {
     keeper: LeaseKeeper,
     id: RepositoryId,
     term: Term,
-    _local: Option<StoreLock>,
+    /// Requests end with the call that made them: a local disk has no network in between.
+    local: bool,
+    /// The cycle was begun: before that there were no batches.
+    began: AtomicBool,
 }
 
 impl Held {
@@ -66,58 +70,122 @@ impl Held {
         let mut notice = |text: &str, left: Duration| notice(text, left);
         let lease = Lease::acquire(storage.clone(), session.clock.clone(), &wanted, &mut notice)?;
         let term = Term(lease.term());
-        let store_now = storage.now()?;
-        let acts_until = store_now + ACTS_MAX;
-        let command = Command::TakeLease {
-            repository: known.id.clone(),
-            term,
-            kept: false,
-            store_now: store_time(store_now),
-            acts_until: store_time(lease.body().acts_until.min(acts_until)),
-        };
-        drive.submit(command)?;
+        let acts_until = lease.body().acts_until;
         let (told, id) = (drive.clone(), known.id.clone());
         let confirm = move |now: Timestamp, until: Timestamp| {
             let repository = id.clone();
             let (store_now, acts_until) = (store_time(now), store_time(until));
             told.submit(Command::RenewLease { repository, term, store_now, acts_until }).map(drop)
         };
-        let keeper = LeaseKeeper::new(lease, Box::new(confirm));
-        Ok(Self { keeper, id: known.id.clone(), term, _local: local })
+        let is_local = local.is_some();
+        let keeper = LeaseKeeper::new(lease, Box::new(confirm)).under(local);
+        let held = Self { keeper, id: known.id.clone(), term, local: is_local, began: AtomicBool::new(false) };
+        match held.tell(&*storage, drive, acts_until) {
+            Ok(()) => Ok(held),
+            Err(error) => {
+                // Nothing was done under it: the next one need not wait.
+                let _ = held.keeper.release();
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the machine that the lease was taken.
+    fn tell(&self, storage: &dyn Storage, drive: &Drive, acts_until: Timestamp) -> Result<()> {
+        let store_now = storage.now()?;
+        let acts_until = store_time(acts_until.min(store_now + ACTS_MAX));
+        let (repository, store_now) = (self.id.clone(), store_time(store_now));
+        let events = drive.submit(Command::TakeLease { repository, term: self.term, kept: false, store_now, acts_until })?;
+        let refused = events.into_iter().find_map(|event| match event {
+            Event::CommandRefused { reason, .. } => Some(reason),
+            _ => None,
+        });
+        match refused {
+            None => Ok(()),
+            Some(reason) => Err(Error::new(ErrorKind::Internal, "begin a term").with_source(reason)),
+        }
+    }
+
+    pub(super) fn term(&self) -> u64 {
+        self.term.0
     }
 
     pub(super) fn keeper(&self) -> &LeaseKeeper {
         &self.keeper
     }
 
-    /// Runs `work` while another thread keeps the lease from expiring.
-    pub(super) fn while_renewing<T>(&self, session: &Session, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// Runs `work` while another thread keeps the lease from expiring. A lease that is lost stops the work, and is the error then.
+    pub(super) fn while_renewing<T>(
+        &self,
+        session: &Session,
+        drive: &Drive,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        self.began.store(true, Ordering::Relaxed);
         let over = AtomicBool::new(false);
-        std::thread::scope(|scope| {
+        let lost: Mutex<Option<Error>> = Mutex::default();
+        let done = std::thread::scope(|scope| {
             let renewer = scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
                     std::thread::park_timeout(RENEW_EVERY);
                     if over.load(Ordering::Relaxed) {
                         return;
                     }
-                    let now = session.workspace.repository.storage().now();
-                    if now.and_then(|now| self.keeper.cover(now)).is_err_and(|e| e.kind() == ErrorKind::Locked) {
+                    if let Err(error) = self.renew(session)
+                        && error.kind() == ErrorKind::Locked
+                    {
+                        let (repository, reason) = (self.id.clone(), error.chain());
+                        let _ = drive.submit(Command::LoseLease { repository, term: self.term, reason });
+                        lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                         session.workspace.stop.ask();
                         return;
                     }
                 }
             });
-            let done = work();
-            over.store(true, Ordering::Relaxed);
-            renewer.thread().unpark();
-            done
-        })
+            // Also when the work panics: the scope waits for the renewer, which would hold the lease for ever.
+            let _end = EndOfWork { over: &over, renewer: renewer.thread() };
+            work()
+        });
+        match lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(error) => Err(error),
+            None => done,
+        }
     }
 
-    /// Writes "free": the next maintainer does not wait.
+    fn renew(&self, session: &Session) -> Result<()> {
+        let now = session.workspace.repository.storage().now()?;
+        self.keeper.cover(now)
+    }
+
+    /// Writes "free", so that the next maintainer does not wait; unless the end of a request is not known: then it may still be
+    /// under way, and the next one has to wait it out (R4).
     pub(super) fn release(self, drive: &Drive) -> Result<()> {
-        self.keeper.into_lease().release()?;
+        if !self.local && self.began.load(Ordering::Relaxed) && !is_quiet(drive, &self.id) {
+            return Ok(());
+        }
+        self.keeper.release()?;
         drive.submit(Command::ReleaseLease { repository: self.id, term: self.term }).map(drop)
+    }
+}
+
+/// Whether no batch's end is unknown: the machine asks for "free" when a cycle ends so, and an open cycle tells itself.
+fn is_quiet(drive: &Drive, id: &RepositoryId) -> bool {
+    let outstanding = drive.state(|state| state.open_cycle(id).map(Cycle::has_outstanding));
+    match outstanding {
+        Some(outstanding) => !outstanding,
+        None => std::iter::from_fn(|| drive.next_lease_order()).any(|order| matches!(order, Effect::CloseLease { .. })),
+    }
+}
+
+struct EndOfWork<'a> {
+    over: &'a AtomicBool,
+    renewer: &'a std::thread::Thread,
+}
+
+impl Drop for EndOfWork<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.renewer.unpark();
     }
 }
 

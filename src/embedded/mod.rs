@@ -36,7 +36,6 @@ use verger_worker::workspace::Workspace;
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 
-
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
 
@@ -87,6 +86,9 @@ impl CycleRequest {
     }
 }
 
+/// Told what is being waited for, and how long.
+pub type Notice = Arc<dyn Fn(&str, Duration) + Send + Sync>;
+
 /// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
 pub struct Means {
     /// The open repository; read-only is enough for a dry run.
@@ -106,7 +108,7 @@ pub struct Means {
     /// Who may ask to stop.
     pub stop: Stop,
     /// Told what is being waited for, and how long.
-    pub notice: Arc<dyn Fn(&str, Duration) + Send + Sync>,
+    pub notice: Notice,
 }
 
 /// Everything that a cycle needs of this process.
@@ -143,11 +145,11 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
         due::Decision::Run(mode) => mode,
         due::Decision::Wait(report) => return Ok(*report),
     };
-    if !request.exclusive && !request.alone && kopia_locks.count() == 0 {
-        ownership::wait_until_quiet(&session, &schedule)?;
-    }
+    let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
+    quiet.check(&session, &schedule)?;
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, &**notice)?;
-    let outcome = held_cycle(session, request, mode, &drive, &queue, &known, &held, schedule);
+    let outcome =
+        known.took(state_dir, held.term()).and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet));
     let released = held.release(&drive);
     let mut report = outcome?;
     released?;
@@ -173,7 +175,8 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
 fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
     let mode = request.mode.unwrap_or(Mode::Full);
-    let folder = tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
+    let folder =
+        tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
     let id = state::unknown_store(&session.workspace.repository)?;
     let queue = Arc::new(LocalQueue::default());
     let drive = Arc::new(Drive::open(folder.path(), &id, session.clock.clone(), queue.clone(), None)?);
@@ -199,16 +202,18 @@ fn held_cycle(
     queue: &Arc<LocalQueue>,
     known: &state::Known,
     held: &lease::Held,
-    schedule: ScheduleFile,
+    quiet: ownership::Quiet,
 ) -> Result<CycleReport> {
-    let mut schedule = schedule;
     let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
     if request.owner.takes() && session.ahead.params.owner != session.identity {
         ownership::take(&session, held)?;
         // The parameters and the index changed by our own hand.
         earlier = None;
-        schedule = ScheduleFile::load(&session.workspace.repository)?;
     }
+    // Read under the lease, and looked at once more: a run of Kopia may have begun while the lease was waited for, or right before
+    // the owner was written.
+    let schedule = ScheduleFile::load(&session.workspace.repository)?;
+    quiet.check(&session, &schedule)?;
     let choice = choice(&session, request, mode);
     let control = LocalControl::new(drive.clone());
     let worker = worker_id()?;
@@ -216,7 +221,7 @@ fn held_cycle(
     let mut work =
         Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
-    held.while_renewing(&session, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
+    held.while_renewing(&session, drive, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
     let report = report::of(drive, cycle, &work, &session, mode);
     write_plan(request, &work)?;
     report
@@ -296,7 +301,9 @@ fn drive_to_end(
 
 fn write_plan(request: &CycleRequest, work: &Work<'_>) -> Result<()> {
     let (Some(path), Some(plan), Some(survey)) = (&request.plan_out, work.plan(), work.survey()) else { return Ok(()) };
-    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write the plan to {}", path.display())).with_source(e);
+    let failed = |e: std::io::Error| {
+        Error::new(ErrorKind::Permission, format!("write the plan to {}", path.display())).with_source(e)
+    };
     let mut file = std::fs::File::create(path).map_err(failed)?;
     verger_worker::task::plan::lines::write_lines(plan, &survey.view.table, &mut file).map_err(failed)
 }

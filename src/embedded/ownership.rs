@@ -9,6 +9,7 @@ use verger_kopia::maintenance::{Params, Schedule};
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::new_id;
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_worker::bucket_lease::ACTS_MAX;
 use verger_worker::manifests::write_manifests;
 use verger_worker::task::record::ScheduleFile;
 
@@ -50,10 +51,36 @@ pub(super) fn check(request: &CycleRequest, identity: &str, params: &Params) -> 
     Identity::parse(identity)?.require(&params.owner)
 }
 
+/// Whether a run of Kopia has to be waited for (R22).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quiet {
+    wanted: bool,
+}
+
+impl Quiet {
+    /// Not where no other maintainer is at work by a person's word, nor where this is the owner's own machine and Kopia's locks
+    /// are held: then no run of it is under way or can begin. The locks say nothing of another owner's runs.
+    pub(super) fn of(request: &CycleRequest, own: &str, params: &Params, kopia_locks: usize) -> Self {
+        let foreign = params.owner != own || matches!(&request.owner, Ownership::ActAs(name) if name != own);
+        Self { wanted: !request.exclusive && !request.alone && (foreign || kopia_locks == 0) }
+    }
+
+    pub(super) fn check(self, session: &Session, schedule: &ScheduleFile) -> Result<()> {
+        if self.wanted { wait_until_quiet(session, schedule) } else { Ok(()) }
+    }
+}
+
 /// Writes the parameters with this identity as owner, in place of every earlier manifest of them.
 pub(super) fn take(session: &Session, held: &Held) -> Result<()> {
     let repository = &session.workspace.repository;
-    held.keeper().cover(repository.storage().now()?)?;
+    let clock = &*session.clock;
+    held.keeper().wait_for_takeover(clock, &session.workspace.stop)?;
+    let looked_at = clock.since_boot();
+    let store_now = repository.storage().now()?;
+    held.keeper().cover(store_now)?;
+    // Publishing, so inside what the lease announced (R1).
+    let acts = Duration::try_from(held.keeper().acts_until().duration_since(store_now)).unwrap_or_default();
+    let not_after = looked_at.saturating_add(acts.min(ACTS_MAX));
     let params = Params { owner: session.identity.clone(), ..session.ahead.params.clone() };
     let now = session.clock.now();
     let existing = verger_kopia::maintenance::params::existing(&session.ahead.manifests);
@@ -62,11 +89,11 @@ pub(super) fn take(session: &Session, held: &Held) -> Result<()> {
     let data = serde_json::value::RawValue::from_string(params.to_json())
         .map_err(|e| Error::new(ErrorKind::Internal, "write maintenance parameters").with_source(e))?;
     entries.push(ManifestEntry::put(new_id(), labels, now, data));
-    write_manifests(&session.workspace, &entries)
+    write_manifests(&session.workspace, &entries, Some(not_after))
 }
 
 /// Nothing is published until the run that wrote the schedule last is over: Kopia checks its owner once, at entry.
-pub(super) fn wait_until_quiet(session: &Session, schedule: &ScheduleFile) -> Result<()> {
+fn wait_until_quiet(session: &Session, schedule: &ScheduleFile) -> Result<()> {
     let Some(written) = schedule.written() else { return Ok(()) };
     let until = quiet_from(schedule.schedule(), written);
     let now = session.workspace.repository.storage().now()?;
@@ -133,7 +160,8 @@ mod tests {
     #[test]
     fn r22_a_finished_run_is_quiet_at_once_and_any_other_after_a_day() {
         let day = Duration::from_secs(24 * 3600);
-        let full = [(Task::SnapshotGc, 100, true), (Task::FullRewriteContents, 200, true), (Task::CleanupLogs, 300, true)];
+        let full =
+            [(Task::SnapshotGc, 100, true), (Task::FullRewriteContents, 200, true), (Task::CleanupLogs, 300, true)];
         assert_eq!(quiet_from(&schedule(&full), at(301)), at(301));
         assert_eq!(quiet_from(&schedule(&full[..2]), at(201)), at(201) + day, "in the middle of a full run");
         assert_eq!(quiet_from(&schedule(&[(Task::SnapshotGc, 100, false)]), at(101)), at(101), "it failed");

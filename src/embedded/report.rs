@@ -153,14 +153,17 @@ fn outcome(still_open: bool, end: Option<CycleEnd>, work: &Work<'_>) -> Result<S
         return Err(Error::new(error_kind(kind), text));
     }
     if still_open {
-        let percent = work.header().map_or(0, |header| {
-            u128::from(header.removed_bytes) * 100 / u128::from(header.total_packed_bytes.max(1))
-        });
-        return Err(Error::new(ErrorKind::PlanRefused, format!("the plan would remove {percent} % of the packed bytes"))
-            .with_fix(
-                "Look at it with `verger plan`; if that is right, allow it for this once with --allow-removing PERCENT \
+        let percent = work
+            .header()
+            .map_or(0, |header| u128::from(header.removed_bytes) * 100 / u128::from(header.total_packed_bytes.max(1)));
+        return Err(Error::new(
+            ErrorKind::PlanRefused,
+            format!("the plan would remove {percent} % of the packed bytes"),
+        )
+        .with_fix(
+            "Look at it with `verger plan`; if that is right, allow it for this once with --allow-removing PERCENT \
                  (100 if no live content is left)",
-            ));
+        ));
     }
     Ok(match end {
         None | Some(CycleEnd::Planned) => "planned",

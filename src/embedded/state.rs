@@ -49,13 +49,15 @@ impl Known {
         let mut memory = all.remove(&key).unwrap_or_default();
         let lease = bucket_lease::read(&**storage)?;
         // A lease that was written for another address may be a copy: its store ID is not believed (R6).
-        let found = lease.map(|(_, body)| body).filter(|body| body.address == address && body.unique_id == unique.as_str());
+        let found =
+            lease.map(|(_, body)| body).filter(|body| body.address == address && body.unique_id == unique.as_str());
         if let Some(body) = found {
             memory.store_id = body.store_id;
         } else if memory.store_id.is_empty() {
             memory.store_id = format!("{:032x}", rand::rng().random::<u128>());
         }
-        let store = StoreId::new(memory.store_id.clone()).map_err(|e| Error::damaged("read the lease").with_source(e))?;
+        let store =
+            StoreId::new(memory.store_id.clone()).map_err(|e| Error::damaged("read the lease").with_source(e))?;
         Ok(Self { id: RepositoryId { unique, store }, last_term: memory.term, key, memory })
     }
 
@@ -72,6 +74,12 @@ impl Known {
         self.memory.last_cycle
     }
 
+    /// Keeps the term before anything is done under it: a lease that is remembered and gone is waited for (R6).
+    pub(super) fn took(&self, state_dir: &Path, term: u64) -> Result<()> {
+        let memory = Memory { term: self.memory.term.max(term), ..self.memory.clone() };
+        keep(state_dir, &self.key, memory)
+    }
+
     /// Keeps what the next run needs to know.
     pub(super) fn remember(mut self, state_dir: &Path, report: &mut CycleReport) -> Result<()> {
         let next: Option<&Next> = report.next.as_ref();
@@ -81,10 +89,19 @@ impl Known {
             self.memory.freeing = next.map(|next| next.at);
             self.memory.last_full = Some(report.started);
         }
-        let mut all = read(state_dir)?;
-        all.insert(self.key, self.memory);
-        write(state_dir, &all)
+        keep(state_dir, &self.key, self.memory)
     }
+}
+
+/// Writes one repository's memory into the file. Cycles of other repositories may do so at this moment.
+fn keep(state_dir: &Path, key: &str, memory: Memory) -> Result<()> {
+    let path = state_dir.join(format!("{FILE}.lock"));
+    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("lock {}", path.display())).with_source(e);
+    let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    let mut all = read(state_dir)?;
+    all.insert(key.to_owned(), memory);
+    write(state_dir, &all)
 }
 
 fn unique(repository: &Repository) -> Result<UniqueId> {
@@ -94,7 +111,8 @@ fn unique(repository: &Repository) -> Result<UniqueId> {
 
 /// An ID for a dry run, which takes no lease and so learns of no store.
 pub(super) fn unknown_store(repository: &Repository) -> Result<RepositoryId> {
-    let store = StoreId::new("0".repeat(32)).map_err(|e| Error::new(ErrorKind::Internal, "name the store").with_source(e))?;
+    let store =
+        StoreId::new("0".repeat(32)).map_err(|e| Error::new(ErrorKind::Internal, "name the store").with_source(e))?;
     Ok(RepositoryId { unique: unique(repository)?, store })
 }
 
@@ -121,7 +139,10 @@ fn path(state_dir: &Path) -> PathBuf {
 
 fn read(state_dir: &Path) -> Result<BTreeMap<String, Memory>> {
     let path = path(state_dir);
-    let bad = || Error::damaged(format!("read {}", path.display())).with_fix("Remove that file; the lease in the store is then waited for once");
+    let bad = || {
+        Error::damaged(format!("read {}", path.display()))
+            .with_fix("Remove that file; the lease in the store is then waited for once")
+    };
     match std::fs::read(&path) {
         Ok(text) => serde_json::from_slice(&text).map_err(|e| bad().with_source(e)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
@@ -131,7 +152,8 @@ fn read(state_dir: &Path) -> Result<BTreeMap<String, Memory>> {
 
 fn write(state_dir: &Path, all: &BTreeMap<String, Memory>) -> Result<()> {
     let path = path(state_dir);
-    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write {}", path.display())).with_source(e);
+    let failed =
+        |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write {}", path.display())).with_source(e);
     let text = serde_json::to_vec_pretty(all).map_err(|e| failed(e.into()))?;
     let temporary = state_dir.join(format!("{FILE}.{}", std::process::id()));
     std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(failed)

@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use verger_kopia::clock::{Clock, Timestamp};
-use verger_kopia::storage::{BlobId, BlobMetadata, ByteRange, Condition, ETag, PutOptions, Storage};
+use verger_kopia::storage::{BlobId, BlobMetadata, ByteRange, Condition, ETag, PutOptions, Storage, StoreLock};
 use verger_kopia::{Error, ErrorKind, Result};
+
+use crate::progress::Stop;
 
 /// Name of the object.
 pub const LEASE: &str = "verger.lease";
@@ -61,6 +63,9 @@ pub struct LeaseBody {
     pub acts_until: Timestamp,
     /// Seconds after which it has expired unless written again.
     pub ttl_seconds: u64,
+    /// Random, for each time it is taken: tells one's own write from another's after an answer that did not come.
+    #[serde(default)]
+    pub writer: String,
 }
 
 /// Who wants the lease, and how.
@@ -198,18 +203,31 @@ impl Lease {
     fn write(&mut self, body: LeaseBody) -> Result<()> {
         let condition = match (&self.etag, self.conditional) {
             (Some(etag), true) => Condition::IfMatch(etag.clone()),
-            _ => Condition::Always,
-        };
-        let etag = put(&*self.storage, &body, condition).map_err(|e| match e.kind() {
-            ErrorKind::PreconditionFailed => {
-                e.into_kind(ErrorKind::Locked).at("renew the lease: another maintainer took it over")
+            _ => {
+                self.check_ours()?;
+                Condition::Always
             }
+        };
+        let etag = put_or_look(&*self.storage, &body, condition).map_err(|e| match e.kind() {
+            ErrorKind::PreconditionFailed => lost(e),
             _ => e.at("renew the lease"),
         })?;
         self.etag = etag;
         self.body = body;
         Ok(())
     }
+
+    /// Without conditions the bytes must be those that we left: nothing of somebody else's is written over.
+    fn check_ours(&self) -> Result<()> {
+        match read(&*self.storage)? {
+            Some((_, body)) if body == self.body => Ok(()),
+            _ => Err(lost(Error::new(ErrorKind::Locked, "it is not as we left it"))),
+        }
+    }
+}
+
+fn lost(error: Error) -> Error {
+    error.into_kind(ErrorKind::Locked).at("renew the lease: another maintainer took it over")
 }
 
 /// Tells whoever leads that the store confirmed a renewal: (the store's time, acts until).
@@ -219,20 +237,32 @@ pub type Confirm = Box<dyn Fn(Timestamp, Timestamp) -> Result<()> + Send + Sync>
 pub struct LeaseKeeper {
     lease: Mutex<Lease>,
     confirm: Confirm,
+    local: Option<StoreLock>,
 }
 
 impl LeaseKeeper {
     /// Keeps `lease` and tells of each renewal.
     #[must_use]
     pub fn new(lease: Lease, confirm: Confirm) -> Self {
-        Self { lease: Mutex::new(lease), confirm }
+        Self { lease: Mutex::new(lease), confirm, local: None }
+    }
+
+    /// The same under `verger.lock` of a local disk, which is held as long as the lease.
+    #[must_use]
+    pub fn under(self, local: Option<StoreLock>) -> Self {
+        Self { local, ..self }
     }
 
     /// As [`Lease::cover`]; a renewal is confirmed to whoever leads before this returns.
     ///
     /// # Errors
-    /// As [`Lease::cover`]; what the confirmation says.
+    /// As [`Lease::cover`]; what the confirmation says; `Locked` if `verger.lock` was replaced: a lock on a file that nobody finds
+    /// by its name any more excludes nobody (R4).
     pub fn cover(&self, store_now: Timestamp) -> Result<()> {
+        if self.local.as_ref().is_some_and(|lock| !lock.is_current()) {
+            let step = "verger.lock was replaced under this process: another maintainer may be at work";
+            return Err(Error::new(ErrorKind::Locked, step).with_fix("Leave that file alone; run again"));
+        }
         let mut lease = self.lease.lock().unwrap_or_else(PoisonError::into_inner);
         if lease.cover(store_now)? {
             (self.confirm)(store_now, lease.body.acts_until)?;
@@ -246,10 +276,33 @@ impl LeaseKeeper {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner).approvals_wait()
     }
 
-    /// The lease itself, to release it.
+    /// Until when the lease lets us act, by the store's clock.
     #[must_use]
-    pub fn into_lease(self) -> Lease {
-        self.lease.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub fn acts_until(&self) -> Timestamp {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner).body.acts_until
+    }
+
+    /// After taking over from a holder that is proven dead, nothing is approved until its last requests have ended (R4).
+    ///
+    /// # Errors
+    /// `Interrupted`.
+    pub fn wait_for_takeover(&self, clock: &dyn Clock, stop: &Stop) -> Result<()> {
+        loop {
+            stop.check()?;
+            let wait = self.approvals_wait();
+            if wait.is_zero() {
+                return Ok(());
+            }
+            clock.sleep(wait.min(Duration::from_secs(1)));
+        }
+    }
+
+    /// As [`Lease::release`]; `verger.lock` is given back after it.
+    ///
+    /// # Errors
+    /// As [`Lease::release`].
+    pub fn release(self) -> Result<()> {
+        self.lease.into_inner().unwrap_or_else(PoisonError::into_inner).release()
     }
 }
 
@@ -327,6 +380,7 @@ fn take(
         free: false,
         acts_until: storage.now()? + ACTS_MAX,
         ttl_seconds: request.ttl.max(TTL_MIN).as_secs(),
+        writer: format!("{:032x}", rand::random::<u128>()),
     };
     let condition = match (conditional, found) {
         (false, _) => Condition::Always,
@@ -336,7 +390,7 @@ fn take(
             None => return Err(Error::unsupported("take the lease: the store gives no ETags")),
         },
     };
-    let etag = put(&**storage, &body, condition)?;
+    let etag = put_or_look(&**storage, &body, condition)?;
     let approves_from = clock.since_boot() + wait;
     Ok(Lease { storage: storage.clone(), clock: clock.clone(), body, etag, conditional, approves_from })
 }
@@ -363,6 +417,21 @@ pub fn read(storage: &dyn Storage) -> Result<Option<(BlobMetadata, LeaseBody)>> 
             .with_fix("Make sure that no other maintainer runs, then delete that object")
     })?;
     Ok(Some((blob, body)))
+}
+
+/// Writes, and where the answer does not tell whether it happened, looks: a retry below us is refused by what we wrote ourselves.
+fn put_or_look(storage: &dyn Storage, body: &LeaseBody, condition: Condition) -> Result<Option<ETag>> {
+    let error = match put(storage, body, condition) {
+        Ok(etag) => return Ok(etag),
+        Err(error) => error,
+    };
+    if error.is_retryable() || error.kind() == ErrorKind::PreconditionFailed {
+        match read(storage) {
+            Ok(Some((blob, found))) if found == *body => return Ok(blob.etag),
+            _ => {}
+        }
+    }
+    Err(error)
 }
 
 fn put(storage: &dyn Storage, body: &LeaseBody, condition: Condition) -> Result<Option<ETag>> {

@@ -46,7 +46,7 @@ fn vectors_are_read_and_written_byte_for_byte() {
         let index = Index::parse(bytes.clone(), 16).unwrap();
         let entries: Vec<Entry> = index.entries().map(Result::unwrap).collect();
         assert_eq!(entries, [entry]);
-        assert_eq!(build(entries.clone(), &options).unwrap(), [bytes.clone()]);
+        assert_eq!(build(entries.clone(), &options).unwrap(), std::slice::from_ref(&bytes));
 
         let tailed = build(entries, &BuildOptions { random_tail: true, ..options }).unwrap().remove(0);
         assert_eq!((tailed.len(), &tailed[..bytes.len()]), (bytes.len() + 32, &bytes[..]));

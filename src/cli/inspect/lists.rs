@@ -158,7 +158,8 @@ impl From<&EpochState> for Epochs {
         for (&epoch, blobs) in &state.single {
             epochs.entry(epoch).or_insert_with(|| empty(epoch)).single = ids(blobs);
         }
-        let range = |r: &verger_kopia::index_set::epoch::EpochRange| Range { min: r.min, max: r.max, blobs: ids(&r.blobs) };
+        let range =
+            |r: &verger_kopia::index_set::epoch::EpochRange| Range { min: r.min, max: r.max, blobs: ids(&r.blobs) };
         Self {
             current_epoch: state.write_epoch,
             epochs: epochs.into_values().collect(),
@@ -184,7 +185,8 @@ pub(super) fn epochs(output: Output, open: &Open) -> Result<()> {
         None => "No marks are dropped yet".to_owned(),
     });
     for epoch in epochs.epochs.iter().rev() {
-        let single = if epoch.single.is_empty() { String::new() } else { format!(", {} compacted", epoch.single.len()) };
+        let single =
+            if epoch.single.is_empty() { String::new() } else { format!(", {} compacted", epoch.single.len()) };
         lines.push(format!("{}: {} uncompacted{single}", epoch.epoch, epoch.uncompacted.len()));
         lines.extend(epoch.uncompacted.iter().chain(&epoch.single).map(|id| format!("  {id}")));
     }

@@ -132,7 +132,12 @@ fn epoch_lines(epochs: &EpochParameters) -> Vec<String> {
     vec![
         "Epoch manager:       enabled".to_owned(),
         format!("Epoch refresh:       {}", duration(epochs.refresh_frequency)),
-        format!("Epoch advance on:    {} blobs or {}, minimum {}", epochs.advance_on_count, output::bytes(epochs.advance_on_size), duration(epochs.min_epoch_duration)),
+        format!(
+            "Epoch advance on:    {} blobs or {}, minimum {}",
+            epochs.advance_on_count,
+            output::bytes(epochs.advance_on_size),
+            duration(epochs.min_epoch_duration)
+        ),
         format!("Epoch cleanup margin: {}", duration(epochs.cleanup_safety_margin)),
         format!("Epoch checkpoint every: {} epochs", epochs.full_checkpoint_frequency),
     ]
@@ -142,5 +147,11 @@ fn epoch_lines(epochs: &EpochParameters) -> Vec<String> {
 fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (h, m, s) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if h > 0 { format!("{h}h{m}m{s}s") } else if m > 0 { format!("{m}m{s}s") } else { format!("{s}s") }
+    if h > 0 {
+        format!("{h}h{m}m{s}s")
+    } else if m > 0 {
+        format!("{m}m{s}s")
+    } else {
+        format!("{s}s")
+    }
 }

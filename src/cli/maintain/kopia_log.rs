@@ -3,8 +3,8 @@
 use serde_json::Value;
 use verger_kopia::maintenance::rules::plan::Mode;
 
-use verger::embedded::CycleReport;
 use crate::output;
+use verger::embedded::CycleReport;
 
 /// What Kopia would have said of this cycle; nothing of a plan.
 pub(super) fn lines(report: &CycleReport) -> Vec<String> {

@@ -48,7 +48,10 @@ pub(crate) struct MaintainArgs {
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Cycle")]
     allow_removing: Option<u8>,
     /// Plan, print the plan, change nothing
-    #[arg(long, short = 'n', env = "VERGER_DRY_RUN", value_parser = clap::builder::BoolishValueParser::new(), num_args = 0..=1, default_missing_value = "true", require_equals = true, default_value = "false", hide_default_value = true, hide_possible_values = true, help_heading = "Cycle")]
+    #[arg(long, short = 'n', env = "VERGER_DRY_RUN", help_heading = "Cycle",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
     dry_run: bool,
     #[command(flatten)]
     engine: EngineArgs,

@@ -4,10 +4,11 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::{Next, Rule};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_proto::report::Damage;
+use verger_proto::stage::Stage;
 
 use super::kopia_log::number;
-use verger::embedded::{CycleReport, PlanSummary};
 use crate::output;
+use verger::embedded::{CycleReport, PlanSummary};
 
 /// Damage beyond this is only counted.
 const DAMAGE_MAX: usize = 20;
@@ -19,7 +20,7 @@ pub(crate) fn lines(report: &CycleReport) -> Vec<String> {
         "planned" => vec![format!("A {} cycle would do this; nothing was changed.", mode(report))],
         outcome => {
             let seconds = report.ended.duration_since(report.started).as_secs().max(0);
-            let mode = capital(mode(report));
+            let mode = output::capital(mode(report));
             vec![format!("{mode} cycle {} {outcome} after {seconds} s (term {}).", report.cycle, report.term)]
         }
     };
@@ -46,11 +47,6 @@ fn mode(report: &CycleReport) -> &'static str {
     if report.mode == Some(Mode::Quick) { "quick" } else { "full" }
 }
 
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
 /// What was marked in the index and what was freed in the store are different things, and told apart.
 pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     let figure = |task: &str, field: &str| report.tasks.get(task).map_or(0, |data| number(data, field));
@@ -64,8 +60,11 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
             figure("snapshot-gc", "recoveredContentCount"),
         ));
     }
-    if let Some(at) = report.tasks.get("full-drop-deleted-content").and_then(|d| d.get("droppedContentsDeletedBefore")) {
-        lines.push(format!("Dropped from the index: marks of before {}.", at.as_str().unwrap_or_default()));
+    if let Some(at) = report.tasks.get("full-drop-deleted-content").and_then(|d| d.get("droppedContentsDeletedBefore"))
+    {
+        let text = at.as_str().unwrap_or_default();
+        let until = text.parse().map_or_else(|_| text.to_owned(), time);
+        lines.push(format!("Dropped from the index: all marks up to {until}."));
     }
     for task in ["full-rewrite-contents", "quick-rewrite-contents"] {
         if figure(task, "rewrittenContentCount") > 0 {
@@ -97,7 +96,8 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
 
 fn planned(plan: &PlanSummary) -> Vec<String> {
     let mut lines = Vec::new();
-    for (stage, figures) in plan.stages.iter().filter(|(_, figures)| figures.items > 0) {
+    let order = Stage::ALL.iter().filter_map(|stage| plan.stages.get_key_value(stage.name()));
+    for (stage, figures) in order.filter(|(_, figures)| figures.items > 0) {
         lines.push(format!("  {stage:<18} {:>9} items {:>10}", figures.items, output::bytes(figures.bytes)));
     }
     if lines.is_empty() {
@@ -169,7 +169,11 @@ mod tests {
         assert_eq!(text[1], "Marked in the index: 9 contents that no snapshot needs (6.3 KB); revived: 0.");
         assert_eq!(text[2], "Deleted from the store: 2 packs (8 KB); 1 more wait for a margin.");
         assert_eq!(text[3], "Freed in the store: 8 KB; written in its place: 0 B.");
-        assert!(text[4].starts_with("Next: 6.3 KB can go at 2026-11-21 10:01 UTC: marked contents wait"), "{}", text[4]);
+        assert!(
+            text[4].starts_with("Next: 6.3 KB can go at 2026-11-21 10:01 UTC: marked contents wait"),
+            "{}",
+            text[4]
+        );
     }
 
     #[test]
@@ -177,8 +181,9 @@ mod tests {
         let mut waits = report("nothing-due", &json!({}));
         waits.mode = None;
         waits.next_due = Some(waits.ended);
-        assert_eq!(lines(&waits), [
-            "Nothing is due; the next cycle is due at 2026-11-21 10:01 UTC. `verger maintain --full` runs one now."
-        ]);
+        assert_eq!(
+            lines(&waits),
+            ["Nothing is due; the next cycle is due at 2026-11-21 10:01 UTC. `verger maintain --full` runs one now."]
+        );
     }
 }

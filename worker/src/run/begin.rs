@@ -24,10 +24,7 @@ impl Work<'_> {
         let repository = self.workspace.repository.clone();
         let lease = self.lease.ok_or_else(|| Error::new(ErrorKind::Internal, "begin a cycle without a lease"))?;
         let clock = repository.clock().clone();
-        let wait = lease.approvals_wait();
-        if !wait.is_zero() {
-            clock.sleep(wait);
-        }
+        lease.wait_for_takeover(&*clock, &self.workspace.stop)?;
         let looked_at = clock.since_boot();
         let store_now = repository.storage().now()?;
         check_clock(store_now, clock.now())?;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use verger_kopia::index_set::{list_active, load_view};
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
-use verger_kopia::index_set::{list_active, load_view};
 use verger_kopia::object::ObjectId;
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
@@ -37,6 +37,11 @@ impl Work<'_> {
         let taken = self.workspace.repository.storage().now()?;
         let found = survey(&self.workspace, start, self.earlier.take())?;
         self.workspace.repository = found.repository.clone();
+        let owner = &found.params.owner;
+        if !self.choice.dry_run && *owner != self.workspace.identity {
+            let step = format!("{owner} became the maintenance owner while this cycle began");
+            return Err(Error::new(ErrorKind::NotOwner, step));
+        }
         let view = ViewRef { digest: Digest::of(found.view.digest().as_bytes()), taken: store_time(taken) };
         let damages: Vec<Damage> = found.unreadable.iter().map(|one| unreadable(&one.what, &one.error)).collect();
         let noted = found.sessions.unreadable.iter().map(|(marker, error)| Damage {
@@ -60,8 +65,10 @@ impl Work<'_> {
 
     pub(super) fn solve(&mut self) -> Result<JobReport> {
         let survey = self.taken_stock()?;
-        let summaries = self.summaries.take().ok_or_else(|| out_of_order("scan"))?;
-        let used = solve::solve(&self.workspace, &survey, &summaries)?;
+        // Kept until it succeeded: it may be tried again.
+        let summaries = self.summaries.as_ref().ok_or_else(|| out_of_order("scan"))?;
+        let used = solve::solve(&self.workspace, &survey, summaries)?;
+        self.summaries = None;
         self.look_again(&survey, &used)?;
         let damages = used.damages.iter().map(missing_or_unreadable).collect();
         self.used = Some(Arc::new(used));

@@ -70,7 +70,7 @@ impl Deeds<'_> {
             let step = format!("read back a compacted index set: {found} of {} entries", set.entries);
             return Err(Error::damaged(step).with_fix("Nothing was deleted; check the store, then run again"));
         }
-        self.guard.compacted()?;
+        self.guard.compacted(&ids(&inputs), &set.blobs);
         let input_bytes = inputs.iter().map(|blob| blob.length).sum();
         Ok(StepDone { inputs: inputs.len() as u64, input_bytes, ..StepDone::default() })
     }
@@ -80,7 +80,7 @@ impl Deeds<'_> {
             epoch::write_marker(deeds.guard.repository(), epoch, Some(approved.deadline.since_boot()))?;
             Ok(Effect::default())
         })?;
-        self.guard.compacted()?;
+        self.guard.advanced(epoch);
         Ok(StepDone { inputs: 1, ..StepDone::default() })
     }
 
@@ -92,7 +92,7 @@ impl Deeds<'_> {
         let digest = digest(&merged.outputs);
         self.batch(Stage::Index, 0, digest, |deeds, approved| {
             merged.publish(&repository, Some(approved.deadline.since_boot()))?;
-            deeds.guard.compacted()?;
+            deeds.guard.compacted(&ids(&inputs), &merged.outputs);
             Ok(Effect::default())
         })?;
         let input_bytes = inputs.iter().map(|blob| blob.length).sum();
@@ -165,6 +165,11 @@ fn list_lengths(deeds: &Deeds<'_>, blobs: &[BlobId]) -> Result<Vec<(BlobId, u64)
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Names of these blobs.
+pub(super) fn ids(blobs: &[BlobMetadata]) -> Vec<BlobId> {
+    blobs.iter().map(|blob| blob.id.clone()).collect()
 }
 
 fn find(active: &[BlobMetadata], names: &[BlobId]) -> Result<Vec<BlobMetadata>> {

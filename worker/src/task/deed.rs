@@ -14,12 +14,16 @@ use verger_proto::job::{OutputRef, Ticket, ViewRef};
 use verger_proto::stage::Stage;
 use verger_proto::time::StoreTime;
 
-use super::guard::Guard;
+use super::guard::{Guard, Look};
 use super::record::ScheduleFile;
 use crate::bucket_lease::LeaseKeeper;
 use crate::deadline::Deadline;
 use crate::evidence::Evidence;
 use crate::workspace::Workspace;
+
+/// A look that took this long has read much; the next one will be quick.
+const LOOK_QUICK: Duration = Duration::from_secs(10);
+const LOOKS_MAX: u32 = 3;
 
 /// What the deeds of a job share.
 pub struct Deeds<'a> {
@@ -93,13 +97,15 @@ impl Deeds<'_> {
         let Position { number, first } = self.position;
         let batch = Batch { stage, number, first, items, digest };
         let approved = self.approve(batch)?;
-        let done = approved.deadline.check(&**self.workspace.repository.clock(), stage.name());
-        let done = done.and_then(|()| deed(self, &approved));
+        let in_time = approved.deadline.check(&**self.workspace.repository.clock(), stage.name());
+        let begun = in_time.is_ok();
+        let done = in_time.and_then(|()| deed(self, &approved));
         let evidence = self.kept.take();
         let (result, effect) = match &done {
             Ok(effect) => (BatchResult::Done, *effect),
-            Err(e) if e.kind() == ErrorKind::DeadlinePassed => (BatchResult::NotDone, Effect::default()),
-            Err(_) => (BatchResult::Ambiguous, Effect::default()),
+            // A deed that ran out of time in the middle has done a part.
+            Err(_) if begun => (BatchResult::Ambiguous, Effect::default()),
+            Err(_) => (BatchResult::NotDone, Effect::default()),
         };
         let told = self.tell(batch, result, effect, evidence);
         let effect = done?;
@@ -111,10 +117,8 @@ impl Deeds<'_> {
     }
 
     fn approve(&mut self, batch: Batch) -> Result<Approved> {
-        self.workspace.stop.check()?;
-        self.wait_for_takeover();
-        let looked_at = self.workspace.repository.clock().since_boot();
-        let look = self.guard.look(self.workspace, self.schedule)?;
+        self.lease.wait_for_takeover(&**self.workspace.repository.clock(), &self.workspace.stop)?;
+        let (looked_at, look) = self.look()?;
         self.lease.cover(look.store_now)?;
         let request = BatchRequest {
             batch,
@@ -131,12 +135,17 @@ impl Deeds<'_> {
         Ok(Approved { deadline: Deadline::after(clock, left), again: approval.again, store_now: look.store_now, batch })
     }
 
-    /// After taking over from a holder that is proven dead, nothing is approved until its last requests have ended (R4).
-    fn wait_for_takeover(&self) {
-        let wait = self.lease.approvals_wait();
-        if !wait.is_zero() {
-            self.workspace.repository.clock().sleep(wait);
+    /// Looks, and once more if reading what is new took long: the approval's time counts from the beginning of the look.
+    fn look(&mut self) -> Result<(Duration, Look)> {
+        let clock = self.workspace.repository.clock();
+        for _ in 0..LOOKS_MAX {
+            let looked_at = clock.since_boot();
+            let look = self.guard.look(self.workspace, self.schedule)?;
+            if clock.since_boot().saturating_sub(looked_at) < LOOK_QUICK {
+                return Ok((looked_at, look));
+            }
         }
+        Ok((clock.since_boot(), self.guard.look(self.workspace, self.schedule)?))
     }
 
     /// Keeps the names beside the ledger, before the request that makes it so (S6).

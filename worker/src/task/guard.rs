@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
+use verger_kopia::format::RepositoryConfig;
 use verger_kopia::index_set::view::Seen;
 use verger_kopia::index_set::{IndexView, list_active};
 use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
@@ -110,8 +111,11 @@ impl Guard {
         let find = |name: &str| blobs.iter().find(|blob| blob.id.as_str() == name);
         schedule.check(find("kopia.maintenance"))?;
         let format = find("kopia.repository").cloned();
-        if self.format.is_some() && self.format != format {
-            self.repository = self.repository.refresh()?;
+        // Also at the first look: hours may have passed since the survey.
+        if self.format.is_none() || self.format != format {
+            let fresh = self.repository.refresh()?;
+            check_same_index(self.repository.config(), fresh.config())?;
+            self.repository = fresh;
         }
         self.format = format;
         self.take_in_newer(workspace)?;
@@ -144,12 +148,18 @@ impl Guard {
                 std::collections::btree_map::Entry::Occupied(_) => {}
             }
         }
-        self.add_blobs(delta.blobs);
-        if !manifests.is_empty() && self.used.is_some() {
+        if !manifests.is_empty() {
             let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
+            check_owner(workspace, found.owner.as_deref())?;
+            if let Some(id) = found.contents.iter().find(|id| self.current(id).is_none()) {
+                let step = format!("content {id}, which a newer snapshot needs, has no index entry: an index may be lost");
+                return Err(Error::damaged(step).with_fix("Run again; nothing is deleted until it is found"));
+            }
             self.manifests.extend(found.manifests);
             self.needed.extend(found.contents);
         }
+        // Last: what could not be read whole is not seen, and the next look comes back to it.
+        self.add_blobs(delta.blobs);
         Ok(())
     }
 
@@ -247,15 +257,17 @@ impl Guard {
             .with_fix("Run again; nothing was changed"))
     }
 
-    /// Takes the active index blobs as they are now: this cycle compacted the index itself.
-    ///
-    /// # Errors
-    /// Storage errors; damage of the listing.
-    pub fn compacted(&mut self) -> Result<()> {
-        let active = list_active(&self.repository)?;
-        self.write_epoch = active.write_epoch;
-        self.seen = Seen { blobs: active.blobs, watermark: active.watermark };
-        Ok(())
+    /// Notes a compaction of this cycle: `inputs` are not active any more, `outputs` are, and hold nothing new. What others wrote
+    /// meanwhile stays unseen, so that the next look reads it (R14).
+    pub fn compacted(&mut self, inputs: &[BlobId], outputs: &[BlobId]) {
+        let gone: BTreeSet<&BlobId> = inputs.iter().collect();
+        self.seen.blobs.retain(|blob| !gone.contains(&blob.id));
+        self.wrote(outputs.to_vec());
+    }
+
+    /// Notes that this cycle began an epoch.
+    pub fn advanced(&mut self, epoch: u64) {
+        self.write_epoch = Some(epoch);
     }
 
     /// The watermark now.
@@ -274,4 +286,23 @@ impl Guard {
     pub fn moved_watermark(&mut self, seconds: i64) {
         self.seen.watermark = Some(self.seen.watermark.unwrap_or(i64::MIN).max(seconds));
     }
+}
+
+/// Kopia checks the owner once, at entry; whoever became it may run any moment (R22).
+fn check_owner(workspace: &Workspace, owner: Option<&str>) -> Result<()> {
+    match owner.filter(|owner| *owner != workspace.identity) {
+        None => Ok(()),
+        Some(owner) => Err(Error::new(ErrorKind::ForeignMaintenance, format!("{owner} became the maintenance owner"))
+            .with_fix("Ask who did that; nothing more is changed in its place")),
+    }
+}
+
+/// An upgrade that is over already changes where index entries are looked for.
+fn check_same_index(known: &RepositoryConfig, now: &RepositoryConfig) -> Result<()> {
+    let same = (known.epoch.enabled, known.version, known.index_version) == (now.epoch.enabled, now.version, now.index_version);
+    if same {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::UpgradeInProgress, "the repository's format was upgraded during this cycle")
+        .with_fix("Run again; nothing is lost"))
 }

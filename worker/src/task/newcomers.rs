@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use verger_kopia::clock::Timestamp;
 use verger_kopia::content::read::ContentReader;
 use verger_kopia::content::{ContentId, Entry};
 use verger_kopia::directory::{EntryType, parse_object};
+use verger_kopia::maintenance::Params;
 use verger_kopia::manifest::entry::decode;
 use verger_kopia::object::{ObjectId, resolve};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -18,6 +20,8 @@ pub(super) struct Needs {
     pub(super) contents: BTreeSet<ContentId>,
     /// IDs of the manifests that were read.
     pub(super) manifests: BTreeSet<String>,
+    /// Who owns maintenance by the newest parameters among them, if there are any.
+    pub(super) owner: Option<String>,
 }
 
 #[derive(serde::Deserialize)]
@@ -33,7 +37,7 @@ struct Root {
     kind: String,
 }
 
-/// Reads the manifests in these contents and walks the snapshots that were not there before.
+/// Reads the manifests in these contents, and in a full cycle walks the snapshots that were not there before.
 pub(super) fn needs(
     workspace: &Workspace,
     repository: &Repository,
@@ -41,12 +45,18 @@ pub(super) fn needs(
     contents: &[Entry],
 ) -> Result<Needs> {
     let mut reader = ContentReader::new(repository);
-    let mut found = Needs { contents: BTreeSet::new(), manifests: BTreeSet::new() };
+    let mut found = Needs { contents: BTreeSet::new(), manifests: BTreeSet::new(), owner: None };
+    let mut owner: Option<(Timestamp, String, String)> = None;
     let mut roots = Vec::new();
     for entry in contents {
         let plain = reader.read(entry)?.to_vec();
         for manifest in decode(&plain).map_err(|e| e.at(format!("read manifest content {}", entry.id)))? {
             let Some(body) = manifest.body() else { continue };
+            if manifest.labels.get("type").is_some_and(|kind| kind == "maintenance") {
+                let params = Params::parse(&manifest.id, body)?;
+                owner = owner.max(Some((manifest.modified, manifest.id, params.owner)));
+                continue;
+            }
             let is_snapshot = manifest.labels.get("type").is_some_and(|kind| kind == "snapshot");
             if guard.manifests().contains(&manifest.id) || !found.manifests.insert(manifest.id.clone()) || !is_snapshot
             {
@@ -58,6 +68,10 @@ pub(super) fn needs(
                 body.root.obj.parse().map_err(|e: Error| e.into_kind(ErrorKind::Damaged).at(step()))?;
             roots.push((object, body.root.kind == "d"));
         }
+    }
+    found.owner = owner.map(|(_, _, owner)| owner);
+    if guard.used().is_none() {
+        return Ok(found);
     }
     let mut walk = Walk { workspace, guard, reader, seen: BTreeSet::new(), contents: &mut found.contents };
     walk.run(roots)?;

@@ -7,6 +7,7 @@ use verger_kopia::maintenance::rules::plan::DropPlan;
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
+use super::compact::ids;
 use super::deed::{Approved, Deeds, Effect};
 
 /// What was forgotten.
@@ -39,7 +40,7 @@ impl Deeds<'_> {
             dropped = Dropped { cutoff, moved };
             Ok(Effect { changed: u64::from(moved), left_out: u64::from(!moved), bytes: 0 })
         })?;
-        self.keep_what_is_not_hidden(plan, dropped.cutoff);
+        self.keep_what_is_not_hidden(plan, dropped.cutoff, at_once);
         Ok(dropped)
     }
 
@@ -55,26 +56,54 @@ impl Deeds<'_> {
 
     /// The legacy index drops marks *before* the cutoff; those of this very second count with safety none, as with epochs.
     fn drop_legacy(&mut self, cutoff: Timestamp, at_once: bool, approved: &Approved) -> Result<bool> {
-        let before = if at_once { cutoff + std::time::Duration::from_secs(1) } else { cutoff };
+        let before = dropped_before(cutoff, at_once);
         let inputs = self.guard.all_active()?;
         let repository = self.guard.repository().clone();
-        let merged = compact::merge_legacy(&repository, &inputs, Some(before.as_second()), self.workspace.threads)?;
+        let merged = compact::merge_legacy(&repository, &inputs, Some(before), self.workspace.threads)?;
         merged.publish(&repository, Some(approved.deadline.since_boot()))?;
-        self.guard.compacted()?;
+        self.guard.compacted(&ids(&inputs), &merged.outputs);
         Ok(true)
     }
 
     /// A mark that this drop does not cover still needs its pack.
-    fn keep_what_is_not_hidden(&mut self, plan: &DropPlan, cutoff: Timestamp) {
-        let seconds = cutoff.as_second();
+    fn keep_what_is_not_hidden(&mut self, plan: &DropPlan, cutoff: Timestamp, at_once: bool) {
+        let epochs = self.guard.repository().config().epoch.enabled;
+        // The first second whose marks are still there.
+        let stays = if epochs { cutoff.as_second().saturating_add(1) } else { dropped_before(cutoff, at_once) };
         let late: Vec<_> = plan
             .rows
             .iter()
-            .filter(|row| self.guard.mark_time(**row).is_none_or(|time| time > seconds))
+            .filter(|row| self.guard.mark_time(**row).is_none_or(|time| time >= stays))
             .map(|row| self.guard.view().table.entry(*row).pack)
             .collect();
         for pack in late {
             self.guard.keep_pack(pack);
+        }
+    }
+}
+
+/// The first second whose marks the legacy index keeps. Marks bear whole seconds: before 10.5 s are those of 10 s too, as Kopia
+/// and the plan count.
+fn dropped_before(cutoff: Timestamp, at_once: bool) -> i64 {
+    let second = cutoff.as_second();
+    let inside = cutoff.subsec_nanosecond() > 0;
+    second.saturating_add(i64::from(inside || at_once))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verger_kopia::maintenance::rules::drop::covers;
+
+    #[test]
+    fn i10_the_legacy_drop_takes_exactly_the_marks_that_the_plan_counts_as_gone() {
+        for nanoseconds in [0, 1, 500_000_000, 999_999_999] {
+            let cutoff = Timestamp::new(1_700_000_000, nanoseconds).unwrap();
+            for mark in 1_699_999_998..1_700_000_003 {
+                let gone = mark < dropped_before(cutoff, false);
+                assert_eq!(gone, covers(cutoff, true, mark), "{cutoff} {mark}");
+            }
+            assert_eq!(dropped_before(cutoff, true), 1_700_000_001);
         }
     }
 }
