@@ -187,6 +187,17 @@ impl World {
         }
     }
 
+    /// Lets a quarter of a second pass at each effect, until the faults are healed.
+    pub fn tick(&self) {
+        let clock = self.clock.clone();
+        self.faults.hook(Box::new(move |effect| {
+            if effect.done {
+                clock.advance(Duration::from_millis(250));
+            }
+            Ok(())
+        }));
+    }
+
     pub fn try_cycle(&self, request: &CycleRequest) -> Result<CycleReport> {
         cycle(self.means(), request)
     }
