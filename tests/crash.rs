@@ -1,5 +1,7 @@
 //! A cycle that is killed at any of its effects, and another maintainer in the middle of one.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/store.rs"]
 mod store;
 mod support;

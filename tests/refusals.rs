@@ -1,6 +1,8 @@
 //! What the binary refuses: the exit code, a last line with what, why and the fix, nothing on standard output, and every byte
 //! of the repository as it was.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 #[path = "support/format.rs"]
@@ -111,7 +113,12 @@ fn content(golden: &Golden, id: &str) -> Value {
 fn a_wrong_password() {
     let golden = Golden::unpack("default");
     for mut command in every_command(&golden) {
-        refuses(&golden, command.env("KOPIA_PASSWORD", "not it"), 12, &["password", "does not open", "Give the password"]);
+        refuses(
+            &golden,
+            command.env("KOPIA_PASSWORD", "not it"),
+            12,
+            &["password", "does not open", "Give the password"],
+        );
     }
 }
 
@@ -198,7 +205,12 @@ fn no_place_for_the_ledger() {
     fs::write(&file, "").unwrap();
     for path in [file.clone(), file.join("below")] {
         let mut command = full(&golden);
-        refuses(&golden, command.arg("--state-dir").arg(&path), 20, &["ledger cannot be kept", "a-file", "--state-dir"]);
+        refuses(
+            &golden,
+            command.arg("--state-dir").arg(&path),
+            20,
+            &["ledger cannot be kept", "a-file", "--state-dir"],
+        );
     }
 }
 
@@ -315,7 +327,8 @@ fn r11_a_lost_index_blob_removes_nothing() {
         for (path, bytes) in &before {
             assert_eq!(after.get(path), Some(bytes), "{} changed or went", path.display());
         }
-        let new: BTreeSet<_> = after.keys().filter(|path| !before.contains_key(*path)).map(|p| p.file_name().unwrap()).collect();
+        let new: BTreeSet<_> =
+            after.keys().filter(|path| !before.contains_key(*path)).map(|p| p.file_name().unwrap()).collect();
         let ours = ["kopia.maintenance.f", "verger.lease", "verger.lock"].map(AsRef::as_ref);
         assert!(new.iter().all(|name| ours.contains(name)), "{new:?}");
     }
@@ -370,7 +383,11 @@ fn a_persons_words() {
     let (packs, indexes) = (blobs(&golden, &['p', 'q']), blobs(&golden, &['x']));
     let most = ["maintain", "--full", "--json", "--act-as", OWNER, "--safety", "none", "--i-am-alone", &address];
     says(&mut golden.verger(most), 16, &["removes 58 %", "50 %", "verger plan", "--allow-removing 58"]);
-    assert_eq!((packs, indexes), (blobs(&golden, &['p', 'q']), blobs(&golden, &['x'])), "a refused plan was carried out");
+    assert_eq!(
+        (packs, indexes),
+        (blobs(&golden, &['p', 'q']), blobs(&golden, &['x'])),
+        "a refused plan was carried out"
+    );
     let report = document(&run(golden.verger(most).arg("--allow-removing=58")));
     assert_eq!(report["outcome"], "done");
     assert!(report["freedBytes"].as_u64().unwrap() > 200_000, "{report}");
