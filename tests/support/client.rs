@@ -125,7 +125,7 @@ impl Client {
     pub fn delete_snapshots(&self, ids: &[String]) {
         let now = self.repository.clock().now();
         let entries: Vec<_> = ids.iter().map(|id| ManifestEntry::deletion(id, now)).collect();
-        write_manifests(&Workspace::new(self.repository.clone()), &entries).unwrap();
+        write_manifests(&Workspace::new(self.repository.clone()), &entries, None).unwrap();
     }
 
     /// `kopia maintenance set --enable-quick=true --enable-full=true`.
@@ -137,7 +137,7 @@ impl Client {
         let mut entries: Vec<_> = existing(&manifests).into_iter().map(|id| ManifestEntry::deletion(id, now)).collect();
         let data = serde_json::value::RawValue::from_string(params.to_json()).unwrap();
         entries.push(ManifestEntry::put(new_id(), [("type".to_owned(), "maintenance".to_owned())].into(), now, data));
-        write_manifests(&Workspace::new(self.repository.clone()), &entries).unwrap();
+        write_manifests(&Workspace::new(self.repository.clone()), &entries, None).unwrap();
     }
 
     /// Writes contents that no snapshot needs.
