@@ -61,7 +61,9 @@ fn every_command(golden: &Golden) -> Vec<Command> {
     let address = golden.address();
     let reading = [vec!["inspect", "status"], vec!["inspect", "contents"], vec!["verify"], vec!["plan"]];
     let mut commands: Vec<_> = reading.iter().map(|words| golden.verger(words.iter().chain([&"--json"]))).collect();
-    commands.iter_mut().for_each(|command| drop(command.arg(&address)));
+    for command in &mut commands {
+        command.arg(&address);
+    }
     commands.push(full(golden));
     commands
 }

@@ -1,5 +1,7 @@
 //! Format blobs that the real program would not write: the configuration of one, decrypted, changed and encrypted again.
 
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use base64::prelude::{BASE64_STANDARD, Engine as _};

@@ -1,5 +1,7 @@
 //! What a cycle did, told from the repository before and after it, and held against the rules for full margins.
 
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
