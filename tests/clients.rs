@@ -1,5 +1,7 @@
 //! Clients at work during a cycle, at every moment of it (R14, S1).
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/client.rs"]
 mod client;
 #[path = "support/store.rs"]

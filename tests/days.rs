@@ -1,6 +1,8 @@
 //! Cycles with full margins over simulated days, held against the tables of Kopia's owner: what was done is told from the
 //! repository before and after each cycle, not from the report.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/client.rs"]
 mod client;
 #[path = "support/oracle.rs"]

@@ -1,6 +1,8 @@
 //! A Kopia client, as far as maintenance can tell: packs under a session, index blobs, manifests, and deduplication against a
 //! view of the index that may be old.
 
+#![allow(dead_code, unreachable_pub)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use verger_kopia::Repository;

@@ -1,5 +1,7 @@
 //! What a cycle did, told from the repository before and after it, and held against the rules for full margins.
 
+#![allow(dead_code, unreachable_pub)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -57,6 +59,14 @@ impl Oracle {
         self.packs(&entries, &blobs);
         self.indexes(&blobs);
         alternation(&history);
+    }
+
+    /// Packs whose contents moved since `earlier` are still there: less than an hour has passed (R20).
+    pub fn assert_moved_from_packs_stay(&self, earlier: &Self) {
+        for (id, old) in &earlier.entries {
+            let moved = self.entries.get(id).is_some_and(|new| new.pack != old.pack);
+            assert!(!moved || !self.packs_gone.contains(old.pack.as_str()), "{} is gone, {id} just moved", old.pack);
+        }
     }
 
     /// Marks come after a day, by the entry and by the store (R10); drops after two collections and a day (3.3, R15).

@@ -1,5 +1,7 @@
 //! Golden repositories in memory: clocks that are set, effects that are watched, and the independent check after each cycle.
 
+#![allow(dead_code, unreachable_pub)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
