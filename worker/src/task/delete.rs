@@ -39,7 +39,10 @@ impl Deeds<'_> {
             let items = if counts { batch.len() as u64 } else { 0 };
             let done = &mut deleted;
             self.batch(stage, items, digest, |deeds, approved| {
-                deeds.revive_newcomers(approved)?;
+                // Only packs hold contents; without them nothing can be revived, and nothing has to be.
+                if matches!(stage, Stage::Delete | Stage::DeleteRewritten) {
+                    deeds.revive_newcomers(approved)?;
+                }
                 let effect = deeds.delete_batch(stage, approved, batch, done)?;
                 Ok(if counts { effect } else { Effect::default() })
             })?;
