@@ -108,11 +108,16 @@ fn dying(world: &World) -> Vec<Plain> {
     plaintexts(&world.outside, &view, |entry| marked.contains(&entry.id))
 }
 
-fn everywhere(mut stage: Stage, trust: Trust, until: impl Fn(&(Call, String)) -> bool) {
+fn everywhere(stage: Stage, trust: Trust, until: impl Fn(&(Call, String)) -> bool) {
+    at_each(stage, trust, 1, until);
+}
+
+/// The client before each `step`th effect.
+fn at_each(mut stage: Stage, trust: Trust, step: usize, until: impl Fn(&(Call, String)) -> bool) {
     let effects = stage.effects();
     let last = effects.iter().position(until).unwrap_or(effects.len());
     assert!(last > 2, "{effects:?}");
-    for number in 1..=last {
+    for number in (1..=last).step_by(step) {
         let dying = stage.dying.clone();
         // With a view of the same moment, and with one from before the cycle.
         for stale in [false, true] {
@@ -151,6 +156,12 @@ fn r14_a_snapshot_at_any_moment_of_a_cycle_that_drops_stays_whole() {
 #[test]
 fn r14_a_snapshot_at_any_moment_of_a_cycle_that_drops_stays_whole_with_the_legacy_index() {
     everywhere(Stage::drops("format1"), Trust::Live, |_| false);
+}
+
+#[test]
+fn r14_a_snapshot_at_some_moments_of_cycles_over_several_epochs_stays_whole() {
+    at_each(Stage::marks("epochs"), Trust::Live, 4, |_| false);
+    at_each(Stage::drops("epochs"), Trust::Live, 60, |_| false);
 }
 
 /// A client that deduplicated against contents before they were marked is saved as long as their packs are there: its manifest

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/oracle.rs"]
+mod oracle;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -11,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use store::{HOUR, Saved, World, alone};
+use oracle::Oracle;
+use store::{HOUR, Saved, World, alone, careful};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::history::{RunRecord, Task};
 use verger_kopia::maintenance::rules::plan::Mode;
@@ -98,6 +101,61 @@ fn a_cycle_killed_at_any_effect_is_finished_by_the_next_one() {
 #[test]
 fn a_cycle_killed_at_any_effect_is_finished_by_the_next_one_with_the_legacy_index() {
     everywhere("format1");
+}
+
+/// With full margins: killed in a cycle that marks and moves, or in one that drops and deletes; daily cycles after it keep to the ages
+/// and turns that the history shows, and leave what they would have left without it.
+fn careful_everywhere(name: &str, days: u32) {
+    let day = HOUR * 24 + Duration::from_secs(60);
+    let mut world = World::golden(name, day);
+    for _ in 0..days {
+        world.cycle(&careful(Some(Mode::Full)));
+        world.clock.advance(day);
+    }
+    let start = world.save();
+    let before = world.faults.effects();
+    world.cycle(&careful(Some(Mode::Full)));
+    let effects = world.faults.effects() - before;
+    for _ in 0..4 {
+        world.clock.advance(day);
+        world.cycle(&careful(Some(Mode::Full)));
+    }
+    let clean = left(&world);
+    for number in 1..=effects {
+        let when = format!("{name}, day {days}: killed after effect {number} of {effects}");
+        world.restore(&start);
+        let earlier = Oracle::before(&world);
+        world.faults.stop_after(world.faults.effects() + number);
+        world.try_cycle(&careful(Some(Mode::Full))).expect_err(&when);
+        world.faults.heal();
+        world.assert_whole(&when);
+        world.clock.advance(HOUR / 2);
+        // A leaked session protects its packs for 96 h.
+        for round in 0..6 {
+            let mut oracle = Oracle::before(&world);
+            world.tick();
+            world.cycle(&careful(Some(Mode::Full)));
+            world.faults.heal();
+            oracle.after(&world);
+            if round == 0 {
+                oracle.assert_moved_from_packs_stay(&earlier);
+            }
+            world.clock.advance(day);
+        }
+        assert_eq!(left(&world), clean, "{when}: what was left a week later");
+    }
+}
+
+#[test]
+fn r20_a_careful_cycle_killed_at_any_effect_leaves_a_history_that_tells_the_truth() {
+    careful_everywhere("default", 0);
+    careful_everywhere("default", 2);
+}
+
+#[test]
+fn r20_a_careful_cycle_killed_at_any_effect_leaves_a_history_that_tells_the_truth_with_the_legacy_index() {
+    careful_everywhere("format1", 0);
+    careful_everywhere("format1", 2);
 }
 
 /// What was about to be changed, in order.

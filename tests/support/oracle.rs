@@ -61,6 +61,14 @@ impl Oracle {
         alternation(&history);
     }
 
+    /// Packs whose contents moved since `earlier` are still there: less than an hour has passed (R20).
+    pub fn assert_moved_from_packs_stay(&self, earlier: &Self) {
+        for (id, old) in &earlier.entries {
+            let moved = self.entries.get(id).is_some_and(|new| new.pack != old.pack);
+            assert!(!moved || !self.packs_gone.contains(old.pack.as_str()), "{} is gone, {id} just moved", old.pack);
+        }
+    }
+
     /// Marks come after a day, by the entry and by the store (R10); drops after two collections and a day (3.3, R15).
     fn contents(&mut self, after: &BTreeMap<ContentId, Entry>, history: &Schedule) {
         for (id, old) in &self.entries {
