@@ -1,9 +1,9 @@
 //! Is a cycle due, and which.
 
 use verger_coordinator::drive::Drive;
-use verger_kopia::{Error, Result};
 use verger_kopia::maintenance::rules::mode::{self, Due, NextTimes};
 use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::{Error, Result};
 use verger_worker::task::record::ScheduleFile;
 
 use super::report::CycleReport;

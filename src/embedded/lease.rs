@@ -1,8 +1,8 @@
 //! The lock of a local disk, the lease in the store, and their renewal while a cycle runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use verger_coordinator::drive::Drive;
@@ -11,10 +11,10 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::storage::lock::LockIdentity;
 use verger_kopia::storage::{BlobId, Storage, StoreLock, Versioning};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Command, Effect, Event};
 use verger_proto::id::RepositoryId;
 use verger_proto::term::Term;
 use verger_proto::time::StoreTime;
+use verger_proto::{Command, Effect, Event};
 use verger_worker::bucket_lease::{ACTS_MAX, LEASE, Lease, LeaseKeeper, LockFile, Request, TTL_DEFAULT};
 
 use super::state::Known;
@@ -93,7 +93,8 @@ impl Held {
         };
         let is_local = local.is_some();
         let keeper = LeaseKeeper::new(lease, Box::new(confirm)).under(local);
-        let held = Self { keeper, id: known.id.clone(), term, local: is_local, began: AtomicBool::new(false), _own: own };
+        let held =
+            Self { keeper, id: known.id.clone(), term, local: is_local, began: AtomicBool::new(false), _own: own };
         match held.tell(&*storage, drive, acts_until) {
             Ok(()) => Ok(held),
             Err(error) => {
@@ -109,7 +110,8 @@ impl Held {
         let store_now = storage.now()?;
         let acts_until = store_time(acts_until.min(store_now + ACTS_MAX));
         let (repository, store_now) = (self.id.clone(), store_time(store_now));
-        let events = drive.submit(Command::TakeLease { repository, term: self.term, kept: false, store_now, acts_until })?;
+        let events =
+            drive.submit(Command::TakeLease { repository, term: self.term, kept: false, store_now, acts_until })?;
         let refused = events.into_iter().find_map(|event| match event {
             Event::CommandRefused { reason, .. } => Some(reason),
             _ => None,

@@ -153,8 +153,9 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     session.workspace.began_session = sessions::keeper(ledger, session.clock.clone());
     let storage = session.workspace.repository.storage().clone();
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
-    let outcome =
-        known.took(state_dir, held.term()).and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet));
+    let outcome = known
+        .took(state_dir, held.term())
+        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet));
     let released = held.release(&*storage, &drive);
     let mut report = outcome?;
     released?;

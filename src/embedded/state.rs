@@ -100,7 +100,8 @@ impl Known {
 /// Writes one repository's memory into the file. Cycles of other repositories may do so at this moment.
 fn keep(state_dir: &Path, key: &str, memory: Memory) -> Result<()> {
     let path = state_dir.join(format!("{FILE}.lock"));
-    let failed = |e: std::io::Error| Error::new(ErrorKind::Permission, format!("lock {}", path.display())).with_source(e);
+    let failed =
+        |e: std::io::Error| Error::new(ErrorKind::Permission, format!("lock {}", path.display())).with_source(e);
     let lock = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     lock.lock().map_err(failed)?;
     let mut all = read(state_dir)?;

@@ -18,11 +18,7 @@ use crate::workspace::Workspace;
 ///
 /// # Errors
 /// `DeadlinePassed`; storage errors; those of the index writers.
-pub fn write_manifests(
-    workspace: &Workspace,
-    entries: &[ManifestEntry],
-    not_after: Option<Duration>,
-) -> Result<()> {
+pub fn write_manifests(workspace: &Workspace, entries: &[ManifestEntry], not_after: Option<Duration>) -> Result<()> {
     let repository = &workspace.repository;
     let (user, host) = workspace.identity.split_once('@').unwrap_or((&workspace.identity, ""));
     let (session, marker) = start_session(repository, user, host, &PutOptions::default())?;

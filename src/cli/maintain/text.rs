@@ -89,7 +89,8 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     }
     if report.mode.is_some() {
         let (freed, written) = (output::bytes(report.freed_bytes), output::bytes(report.written_bytes));
-        let word = if report.deletes_hide { "Hidden in the store (it keeps old versions)" } else { "Freed in the store" };
+        let word =
+            if report.deletes_hide { "Hidden in the store (it keeps old versions)" } else { "Freed in the store" };
         lines.push(format!("{word}: {freed}; written in its place: {written}."));
     }
     lines

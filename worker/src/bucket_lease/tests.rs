@@ -78,7 +78,11 @@ fn r4_a_held_lease_locks_out_a_released_one_is_free_at_once_and_an_unreleased_on
     assert!(free.approvals_wait().is_zero() && bench.body().acts_until <= bench.clock.now() + ACTS_MAX);
     drop(free);
     bench.clock.advance(TTL_DEFAULT);
-    assert_eq!(bench.try_take(&request("c")).err().unwrap().kind(), ErrorKind::Locked, "exactly the TTL is not past it");
+    assert_eq!(
+        bench.try_take(&request("c")).err().unwrap().kind(),
+        ErrorKind::Locked,
+        "exactly the TTL is not past it"
+    );
     bench.clock.advance(Duration::from_secs(1));
     let expired = bench.take("c");
     assert!(expired.approvals_wait().is_zero() && expired.term() == 3, "nothing is left to wait for");

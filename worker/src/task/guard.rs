@@ -152,7 +152,8 @@ impl Guard {
             let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
             check_owner(workspace, found.owner.as_deref())?;
             if let Some(id) = found.contents.iter().find(|id| self.current(id).is_none()) {
-                let step = format!("content {id}, which a newer snapshot needs, has no index entry: an index may be lost");
+                let step =
+                    format!("content {id}, which a newer snapshot needs, has no index entry: an index may be lost");
                 return Err(Error::damaged(step).with_fix("Run again; nothing is deleted until it is found"));
             }
             self.manifests.extend(found.manifests);
@@ -299,7 +300,8 @@ fn check_owner(workspace: &Workspace, owner: Option<&str>) -> Result<()> {
 
 /// An upgrade that is over already changes where index entries are looked for.
 fn check_same_index(known: &RepositoryConfig, now: &RepositoryConfig) -> Result<()> {
-    let same = (known.epoch.enabled, known.version, known.index_version) == (now.epoch.enabled, now.version, now.index_version);
+    let same = (known.epoch.enabled, known.version, known.index_version)
+        == (now.epoch.enabled, now.version, now.index_version);
     if same {
         return Ok(());
     }
