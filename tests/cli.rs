@@ -1,9 +1,12 @@
 //! The command line as people and scripts meet it: help, settings, exit codes, streams.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 mod support;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use support::{Golden, OWNER, fails, json, run};
 
@@ -331,6 +334,37 @@ fn damage_is_code_17_with_a_list() {
     let problems = &json(&output)["problems"];
     assert!(problems.as_array().unwrap().iter().any(|p| p.to_string().contains(pack)), "{problems}");
     assert!(text(&output.stderr).lines().last().unwrap().contains("is damaged"));
+}
+
+#[test]
+fn a_second_one_is_locked_out_and_an_interrupted_one_is_continued() {
+    let golden = Golden::unpack("epochs");
+    let address = golden.address();
+    let flags =
+        ["maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--act-as", OWNER];
+    let mut slow = golden.verger(flags);
+    slow.args(["--requests-per-second", "2", &address]).stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut first = slow.spawn().unwrap();
+    let lock = golden.repository().join("verger.lock");
+    for _ in 0..600 {
+        if lock.exists() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // With a state folder of its own, as another user or container would have.
+    let elsewhere = golden.folder.path().join("elsewhere");
+    let mut second = golden.verger(flags);
+    let message = fails(second.arg(&address).env("XDG_STATE_HOME", &elsewhere), 11);
+    assert!(message.contains("another Verger"), "{message}");
+    run(Command::new("kill").args(["-INT", &first.id().to_string()]));
+    let mut errors = String::new();
+    std::io::Read::read_to_string(first.stderr.as_mut().unwrap(), &mut errors).unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(130), "{errors}");
+    run(golden.verger(["verify", "--full"]).arg(&address));
+    let report = json(&run(golden.verger(flags).arg("--json").arg(&address)));
+    assert_eq!(report["outcome"], "done");
+    run(golden.verger(["verify", "--full"]).arg(&address));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Clients at work during a cycle, at every moment of it (R14, S1).
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/client.rs"]
 mod client;
 #[path = "support/store.rs"]
@@ -176,7 +178,12 @@ fn r1_a_content_whose_winner_changed_is_not_marked() {
         let (rewritten, rest) = stage.dying.split_first().unwrap();
         let (rewritten, rest) = (rewritten.clone(), rest.to_vec());
         let again = rewritten.clone();
-        disturb(&mut stage, "solve", move |client| client.write(&[again]));
+        let clock = stage.world.clock.clone();
+        disturb(&mut stage, "solve", move |client| {
+            client.write(&[again]);
+            // A mark of the same second would lose anyway.
+            clock.advance(Duration::from_secs(5));
+        });
         let view = stage.world.view();
         let marked = |(prefix, plain): &Plain| {
             let id = ContentId::new(*prefix, stage.world.outside.hasher().hash(plain)).unwrap();

@@ -1,5 +1,7 @@
 //! The golden repositories: what is read equals what the real program says; a full cycle gives what its own gave.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

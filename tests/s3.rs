@@ -1,6 +1,7 @@
 //! A full cycle on a real S3 server, under a prefix, through both credential styles: keys in the environment, and a profile of the
 //! default chain.
 
+#![allow(clippy::unwrap_used)]
 #![cfg(feature = "s3")]
 
 mod support;

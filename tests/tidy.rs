@@ -1,5 +1,7 @@
 //! Style is a test: limits on files and functions, and words that must not be in the sources.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

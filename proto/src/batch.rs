@@ -59,7 +59,8 @@ pub struct Approval {
     pub deadline: LogTime,
     /// Not after this, by the store's clock.
     pub store_deadline: StoreTime,
-    /// Milliseconds after the worker read the request's `store_now`, on its own suspend-proof clock (R2): safe however late the answer comes.
+    /// Milliseconds after the worker read the request's `store_now`, on its own suspend-proof clock (R2): safe however late
+    /// the answer comes.
     pub valid_for: u64,
     /// The batch was approved before and its end is unknown: look first, do what is left.
     pub again: bool,

@@ -1,5 +1,7 @@
 //! Who this client is to Kopia.
 
+use verger_kopia::maintenance::owner::{short_host, user_of};
+
 /// Kopia's default identity: the OS user, and the host name cut at the first dot and in lower case (`repo/userhost.go`).
 #[must_use]
 pub(crate) fn default_identity() -> String {
@@ -7,24 +9,16 @@ pub(crate) fn default_identity() -> String {
 }
 
 fn user_name() -> String {
-    let uid = rustix::process::getuid().as_raw();
-    user_of_uid(uid).or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "nobody".to_owned())
-}
-
-fn user_of_uid(uid: u32) -> Option<String> {
-    let users = std::fs::read_to_string("/etc/passwd").ok()?;
-    users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
+    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
+    let named = user_of(&String::from_utf8_lossy(&passwd), rustix::process::getuid().as_raw());
+    let variable = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+    named.or_else(variable).unwrap_or_else(|| "nobody".to_owned())
 }
 
 /// Host name as Kopia shortens it.
 #[must_use]
 pub(crate) fn host_name() -> String {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let short = name.split('.').next().unwrap_or_default().to_lowercase();
+    let short = short_host(&rustix::system::uname().nodename().to_string_lossy());
     if short.is_empty() { "nohost".to_owned() } else { short }
 }
 

@@ -1,6 +1,8 @@
 //! A Kopia client, as far as maintenance can tell: packs under a session, index blobs, manifests, and deduplication against a
 //! view of the index that may be old.
 
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use verger_kopia::Repository;
@@ -8,11 +10,14 @@ use verger_kopia::content::read::read_content;
 use verger_kopia::content::{ContentId, Entry};
 use verger_kopia::index_set::write::write_index_set;
 use verger_kopia::index_set::{IndexView, load_view};
-use verger_kopia::manifest::ManifestEntry;
+use verger_kopia::maintenance::params::{Params, existing};
 use verger_kopia::manifest::entry::{encode, new_id};
+use verger_kopia::manifest::{ManifestEntry, ManifestSet};
 use verger_kopia::pack::write::PackWriter;
 use verger_kopia::session::{SessionId, delete_markers, start_session};
 use verger_kopia::storage::{BlobId, PutOptions};
+use verger_worker::manifests::write_manifests;
+use verger_worker::workspace::Workspace;
 
 /// Against what a client deduplicates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,12 +125,19 @@ impl Client {
     pub fn delete_snapshots(&self, ids: &[String]) {
         let now = self.repository.clock().now();
         let entries: Vec<_> = ids.iter().map(|id| ManifestEntry::deletion(id, now)).collect();
-        let (session, marker) = start_session(&self.repository, "client", "elsewhere", &PutOptions::default()).unwrap();
-        let mut pack = PackWriter::new(&self.repository, 'q').unwrap();
-        pack.add_new(&self.repository, b'm', &encode(&entries), true, now.as_second()).unwrap();
-        let entries = self.store(pack, &session.id);
-        write_index_set(&self.repository, entries, session.id.as_str(), None).unwrap();
-        delete_markers(&self.repository, &[marker]).unwrap();
+        write_manifests(&Workspace::new(self.repository.clone()), &entries, None).unwrap();
+    }
+
+    /// `kopia maintenance set --enable-quick=true --enable-full=true`.
+    pub fn enable_cycles(&self) {
+        let manifests = ManifestSet::load(&self.repository, &self.view).unwrap();
+        let mut params = Params::load(&manifests).unwrap();
+        (params.quick.enabled, params.full.enabled) = (true, true);
+        let now = self.repository.clock().now();
+        let mut entries: Vec<_> = existing(&manifests).into_iter().map(|id| ManifestEntry::deletion(id, now)).collect();
+        let data = serde_json::value::RawValue::from_string(params.to_json()).unwrap();
+        entries.push(ManifestEntry::put(new_id(), [("type".to_owned(), "maintenance".to_owned())].into(), now, data));
+        write_manifests(&Workspace::new(self.repository.clone()), &entries, None).unwrap();
     }
 
     /// Writes contents that no snapshot needs.

@@ -1,6 +1,6 @@
 //! What the tests of the binary share: golden repositories, the binary, and the real `kopia` where it is on PATH.
 
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

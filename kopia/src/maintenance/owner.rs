@@ -25,12 +25,6 @@ impl Identity {
         Self(format!("{user}@{host}"))
     }
 
-    /// Kopia's default on this machine: user of the operating system `@` short lower-case host name.
-    #[must_use]
-    pub fn of_this_machine() -> Self {
-        Self::new(&user_name(), &host_name())
-    }
-
     /// `user@host`.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -76,37 +70,9 @@ pub fn short_host(name: &str) -> String {
     name.split('.').next().unwrap_or_default().to_lowercase()
 }
 
-#[cfg(unix)]
-fn host_name() -> String {
-    match rustix::system::uname().nodename().to_str() {
-        Ok(name) if !name.is_empty() => short_host(name),
-        _ => "nohost".into(),
-    }
-}
-
-#[cfg(not(unix))]
-fn host_name() -> String {
-    std::env::var("COMPUTERNAME").map_or_else(|_| "nohost".into(), |name| short_host(&name))
-}
-
-/// As Go's `user.Current` without cgo, which Kopia's releases are built as: the password file first, then `$USER`.
-#[cfg(unix)]
-fn user_name() -> String {
-    let uid = rustix::process::getuid().as_raw();
-    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
-    user_of(&String::from_utf8_lossy(&passwd), uid)
-        .or_else(|| std::env::var("USER").ok().filter(|user| !user.is_empty()))
-        .unwrap_or_else(|| "nobody".into())
-}
-
-#[cfg(not(unix))]
-fn user_name() -> String {
-    let name = std::env::var("USERNAME").unwrap_or_else(|_| "nobody".into());
-    name.rsplit('\\').next().unwrap_or("nobody").to_owned()
-}
-
-#[cfg(unix)]
-fn user_of(passwd: &str, uid: u32) -> Option<String> {
+/// Name of a user in the password file, which Go's `user.Current` reads first (without cgo, as Kopia's releases are built).
+#[must_use]
+pub fn user_of(passwd: &str, uid: u32) -> Option<String> {
     let uid = uid.to_string();
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -137,12 +103,8 @@ mod tests {
     #[test]
     fn host_is_cut_at_the_first_dot_and_lowered() {
         assert_eq!(short_host("Box-7.Example.COM"), "box-7");
-        let here = Identity::of_this_machine();
-        let (user, host) = here.as_str().split_once('@').unwrap();
-        assert!(!user.is_empty() && !host.is_empty() && !host.contains('.'));
     }
 
-    #[cfg(unix)]
     #[test]
     fn the_password_file_names_the_user() {
         let passwd = "# x\nroot:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\nbroken\n";

@@ -202,7 +202,8 @@ pub struct PutOptions {
     pub condition: Condition,
     /// Object lock to set; refused as `Unsupported` where the store has none.
     pub retention: Option<Retention>,
-    /// The request must not take effect after this time of the clock since boot (see [`Clock::since_boot`](crate::clock::Clock::since_boot));
+    /// The request must not take effect after this time of the clock since boot
+    /// (see [`Clock::since_boot`](crate::clock::Clock::since_boot));
     /// no retries once it is set. `None`: retries as the store likes.
     pub not_after: Option<Duration>,
 }

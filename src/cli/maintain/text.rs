@@ -2,7 +2,7 @@
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::{Next, Rule};
-use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::maintenance::rules::plan::{Mode, Skipped};
 use verger_proto::report::Damage;
 use verger_proto::stage::Stage;
 
@@ -29,7 +29,9 @@ pub(crate) fn lines(report: &CycleReport) -> Vec<String> {
     } else {
         lines.extend(did(report));
     }
-    for skipped in &report.skipped {
+    // That locks are not to be extended is a setting, and no news.
+    let news = |skipped: &&Skipped| skipped.until.is_some() || skipped.task != "extend-blob-retention-time";
+    for skipped in report.skipped.iter().filter(news) {
         let until = skipped.until.map(|at| format!(" (until {})", time(at))).unwrap_or_default();
         lines.push(format!("Not now: {}: {}{until}", skipped.task, skipped.reason));
     }

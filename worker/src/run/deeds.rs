@@ -1,5 +1,7 @@
 //! The deeds of a cycle, stage by stage, on the sealed plan, with Kopia's run records.
 
+use std::time::Duration;
+
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::Entry;
 use verger_kopia::maintenance::go_json::duration_text;
@@ -8,6 +10,7 @@ use verger_kopia::maintenance::history::{
     CompactSingleEpochStats, DeleteUnreferencedPacksStats, ExtendBlobRetentionStats, GenerateRangeCheckpointStats,
     RewriteContentsStats, Task,
 };
+use verger_kopia::maintenance::rules::next::Rule;
 use verger_kopia::maintenance::rules::plan::{DeletePlan, IndexStep, Mode, PlanBody};
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
@@ -24,7 +27,9 @@ use crate::task::publish::Publication;
 use crate::task::rewrite::{Order, copy};
 
 /// A rewrite whose record is older than this gets a new end before more of it is published (R20).
-const RECORD_AGE_MAX: std::time::Duration = std::time::Duration::from_secs(600);
+const RECORD_AGE_MAX: Duration = Duration::from_secs(600);
+
+const SECOND: Duration = Duration::from_secs(1);
 
 impl Work<'_> {
     /// Does the job of a stage after the seal.
@@ -84,6 +89,9 @@ impl Work<'_> {
         let stats = plan.gc.as_ref().map(|gc| gc.stats.clone()).unwrap_or_default();
         let times = (self.gc_started, self.now());
         self.figures.success(&mut self.schedule, Task::SnapshotGc, times, Some(&stats));
+        // Kopia wants *more* than the margin in between.
+        let margin = self.choice.margins.margin_between_snapshot_gc + SECOND;
+        self.wait_from(Rule::MarkToDrop, times.0, times.1, margin);
         self.write_records(spec, Stage::RecordGc)?;
         Ok(vec![Task::SnapshotGc])
     }
@@ -188,7 +196,21 @@ impl Work<'_> {
         };
         let end = self.now();
         self.figures.revise(&mut self.schedule, task, (began, end), Some(&stats));
+        self.wait_from(
+            Rule::RewriteDelay,
+            self.gc_started,
+            end,
+            self.choice.margins.min_rewrite_to_orphan_deletion_delay,
+        );
         Ok(vec![task])
+    }
+
+    /// A margin counts from the end of a task; the plan took it from a time before the task was done.
+    fn wait_from(&mut self, rule: Rule, planned: Timestamp, end: Timestamp, margin: Duration) {
+        if let Some(next) = self.next.as_mut().filter(|next| next.rule == rule && next.at + SECOND >= planned + margin)
+        {
+            next.at = next.at.max(end + margin);
+        }
     }
 
     fn index(&mut self, spec: &JobSpec, plan: &PlanBody, began: Timestamp) -> Result<Vec<Task>> {

@@ -14,8 +14,9 @@ use super::survey::Survey;
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
-/// Directories that the other way looks into.
-const SAMPLE: usize = 256;
+/// Directories that the other way looks into, where reading one costs about nothing, and where it costs a round trip.
+const SAMPLE_LOCAL: usize = 256;
+const SAMPLE_REMOTE: usize = 12;
 
 /// Holds the plan against the facts with rules that share nothing with those that made it, then walks from snapshot roots down a few
 /// hundred directories, one read at a time: nothing met on the way may be marked. Worst notes first; `rules::check::verdict` refuses.
@@ -37,7 +38,8 @@ pub fn check(
 fn spot_check(workspace: &Workspace, survey: &Survey, plan: &PlanBody) -> Result<()> {
     let Some(gc) = plan.gc.as_ref().filter(|gc| !gc.mark.is_empty()) else { return Ok(()) };
     let mark: Vec<ContentId> = gc.mark.iter().map(|&row| survey.view.table.id(row)).collect();
-    let meter = Meter::start(&*workspace.progress, "check", Some(SAMPLE as u64), Unit::Objects);
+    let sample = if workspace.is_local() { SAMPLE_LOCAL } else { SAMPLE_REMOTE };
+    let meter = Meter::start(&*workspace.progress, "check", Some(sample as u64), Unit::Objects);
     let mut todo: Vec<(Role, ObjectId)> = survey.roots.iter().map(|root| (root.role, root.object)).collect();
     let mut looked_into = 0;
     while let Some((role, object)) = pick(&mut todo) {
@@ -45,7 +47,7 @@ fn spot_check(workspace: &Workspace, survey: &Survey, plan: &PlanBody) -> Result
             let step = format!("the plan is refused: it marks {}, which a snapshot needs", object.content);
             return Err(Error::new(ErrorKind::PlanRefused, step));
         }
-        if role == Role::File || looked_into == SAMPLE {
+        if role == Role::File || looked_into == sample {
             continue;
         }
         workspace.stop.check()?;

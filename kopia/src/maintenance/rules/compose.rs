@@ -215,6 +215,7 @@ fn extend<R: Rows>(facts: &Facts<'_, R>, leaving: &HashSet<BlobId>, skips: &mut 
 }
 
 #[cfg(test)]
+#[path = "compose/tests/golden.rs"]
 mod golden;
 #[cfg(test)]
 mod tests;
