@@ -444,3 +444,6 @@ fn put(storage: &dyn Storage, body: &LeaseBody, condition: Condition) -> Result<
         None => Ok(storage.head(&id)?.etag),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+use std::sync::Mutex;
+
+use super::*;
+use verger_kopia::clock::SetClock;
+use verger_kopia::storage::fault::{Call, Fault, FaultStorage};
+use verger_kopia::storage::{Capabilities, MemoryStorage};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Bench {
+    clock: Arc<SetClock>,
+    faults: Arc<FaultStorage>,
+}
+
+impl Bench {
+    fn new(conditional: bool) -> Self {
+        let clock = Arc::new(SetClock::new("2026-11-21T10:00:00Z".parse().unwrap()));
+        let store = MemoryStorage::new(clock.clone());
+        let can = Capabilities { conditional_writes: conditional, ..store.capabilities() };
+        let faults = Arc::new(FaultStorage::new(Arc::new(store.with_capabilities(can))));
+        Self { clock, faults }
+    }
+
+    fn try_take(&self, request: &Request) -> Result<Lease> {
+        Lease::acquire(self.faults.clone(), self.clock.clone(), request, &mut |_, _| {})
+    }
+
+    fn take(&self, holder: &str) -> Lease {
+        self.try_take(&request(holder)).unwrap()
+    }
+
+    fn body(&self) -> LeaseBody {
+        read(&*self.faults).unwrap().unwrap().1
+    }
+
+    fn cover(&self, lease: &mut Lease) -> Result<bool> {
+        lease.cover(self.faults.now().unwrap())
+    }
+}
+
+fn request(holder: &str) -> Request {
+    Request {
+        unique_id: "ab".repeat(32),
+        store_id: "cd".repeat(16),
+        holder: holder.to_owned(),
+        lock: None,
+        ttl: TTL_DEFAULT,
+        last_term: 0,
+        local_lock: false,
+        exclusive: false,
+        wait: false,
+    }
+}
+
+fn lock_file(boot: &str) -> LockFile {
+    LockFile { id: "ef".repeat(16), device: 1, inode: 2, host: "h".to_owned(), boot: boot.to_owned() }
+}
+
+#[test]
+fn r3_terms_grow_past_the_object_and_past_what_is_remembered() {
+    let bench = Bench::new(true);
+    let first = bench.take("a");
+    assert_eq!(first.term(), 1);
+    first.release().unwrap();
+    let second = bench.try_take(&Request { last_term: 41, ..request("b") }).unwrap();
+    assert_eq!(second.term(), 42);
+    second.release().unwrap();
+    assert_eq!(bench.take("a").term(), 43, "a's own memory is older than the object");
+}
+
+#[test]
+fn r4_a_held_lease_locks_out_a_released_one_is_free_at_once_and_an_unreleased_one_has_to_expire() {
+    let bench = Bench::new(true);
+    let held = bench.take("a");
+    assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Locked);
+    held.release().unwrap();
+    let free = bench.take("b");
+    assert!(free.approvals_wait().is_zero() && bench.body().acts_until <= bench.clock.now() + ACTS_MAX);
+    drop(free);
+    bench.clock.advance(TTL_DEFAULT);
+    assert_eq!(
+        bench.try_take(&request("c")).err().unwrap().kind(),
+        ErrorKind::Locked,
+        "exactly the TTL is not past it"
+    );
+    bench.clock.advance(Duration::from_secs(1));
+    let expired = bench.take("c");
+    assert!(expired.approvals_wait().is_zero() && expired.term() == 3, "nothing is left to wait for");
+}
+
+#[test]
+fn r4_the_least_ttl_is_180_seconds_and_a_renewal_keeps_it() {
+    let bench = Bench::new(true);
+    let mut held = bench.try_take(&Request { ttl: Duration::ZERO, ..request("a") }).unwrap();
+    bench.clock.advance(TTL_MIN);
+    assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Locked);
+    assert!(bench.cover(&mut held).unwrap());
+    bench.clock.advance(TTL_MIN);
+    assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Locked);
+    let half = held.body().acts_until - MINUTE;
+    assert!(!held.cover(half).unwrap(), "still covered by half");
+}
+
+#[test]
+fn r4_an_etag_that_stays_the_same_on_ones_own_clock_has_expired_whatever_the_stores_clock_says() {
+    let bench = Bench::new(true);
+    let _held = bench.take("a");
+    // The object seems to be from the future for ever: its age is never positive.
+    let body = bench.body();
+    let future = Arc::new(SetClock::new(bench.clock.now() + MINUTE * 6000));
+    let store = MemoryStorage::new(bench.clock.clone());
+    let data = Bytes::from(serde_json::to_vec(&body).unwrap());
+    store.put_at(&BlobId::from(LEASE), data, verger_kopia::clock::Clock::now(&*future));
+    let store: Arc<dyn Storage> = Arc::new(store);
+    let began = verger_kopia::clock::Clock::since_boot(&*bench.clock);
+    let wait = Request { wait: true, ..request("b") };
+    let taken = Lease::acquire(store, bench.clock.clone(), &wait, &mut |_, _| {}).unwrap();
+    let waited = verger_kopia::clock::Clock::since_boot(&*bench.clock) - began;
+    assert!(taken.approvals_wait().is_zero() && waited > TTL_DEFAULT && waited < TTL_DEFAULT + MINUTE, "{waited:?}");
+}
+
+#[test]
+fn r4_a_dead_holder_of_ones_own_is_proven_by_its_very_lock_and_waited_out() {
+    let bench = Bench::new(true);
+    let own = |boot: &str| Request { lock: Some(lock_file(boot)), ..request("a") };
+    drop(bench.try_take(&own("boot-1")).unwrap());
+    assert_eq!(bench.try_take(&own("boot-2")).err().unwrap().kind(), ErrorKind::Locked, "another boot proves nothing");
+    assert_eq!(bench.try_take(&request("a")).err().unwrap().kind(), ErrorKind::Locked, "nor does the name");
+    let lease = bench.try_take(&own("boot-1")).unwrap();
+    assert_eq!((lease.approvals_wait(), lease.term()), (TTL_MIN, 2));
+    let keeper = LeaseKeeper::new(lease, Box::new(|_, _| Ok(())));
+    let stop = Stop::default();
+    let began = verger_kopia::clock::Clock::since_boot(&*bench.clock);
+    keeper.wait_for_takeover(&*bench.clock, &stop).unwrap();
+    assert_eq!(verger_kopia::clock::Clock::since_boot(&*bench.clock) - began, TTL_MIN);
+    stop.ask();
+    assert_eq!(keeper.wait_for_takeover(&*bench.clock, &stop).unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+#[test]
+fn r4_under_the_lock_of_a_local_disk_nobody_is_waited_for_until_the_lock_is_swapped() {
+    let bench = Bench::new(true);
+    drop(bench.take("a"));
+    let local = Request { local_lock: true, last_term: 9, ..request("b") };
+    let lease = bench.try_take(&local).unwrap();
+    assert!(lease.approvals_wait().is_zero());
+    let folder = tempfile::tempdir().unwrap();
+    let lock = StoreLock::try_lock(folder.path()).unwrap();
+    let keeper = LeaseKeeper::new(lease, Box::new(|_, _| Ok(()))).under(lock);
+    keeper.cover(bench.clock.now()).unwrap();
+    std::fs::rename(folder.path().join("verger.lock"), folder.path().join("gone")).unwrap();
+    assert_eq!(keeper.cover(bench.clock.now()).unwrap_err().kind(), ErrorKind::Locked);
+}
+
+#[test]
+fn r5_a_lease_that_somebody_else_took_is_neither_renewed_nor_freed() {
+    for conditional in [true, false] {
+        let bench = Bench::new(conditional);
+        let ask = |holder: &str| Request { exclusive: !conditional, ..request(holder) };
+        let mut old = bench.try_take(&ask("a")).unwrap();
+        bench.clock.advance(TTL_DEFAULT + MINUTE);
+        let new = bench.try_take(&ask("b")).unwrap();
+        assert_eq!(bench.cover(&mut old).unwrap_err().kind(), ErrorKind::Locked);
+        assert_eq!(old.release().unwrap_err().kind(), ErrorKind::Locked);
+        assert_eq!(bench.body(), *new.body());
+        assert!(!bench.body().free);
+    }
+}
+
+#[test]
+fn r5_a_renewal_is_confirmed_before_anything_is_approved_with_it() {
+    let bench = Bench::new(true);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = told.clone();
+    let confirm = move |now, until| {
+        log.lock().unwrap().push((now, until));
+        Err(Error::new(ErrorKind::DiskFull, "keep it"))
+    };
+    let keeper = LeaseKeeper::new(bench.take("a"), Box::new(confirm));
+    keeper.cover(bench.clock.now()).unwrap();
+    bench.clock.advance(MINUTE * 2);
+    assert_eq!(keeper.cover(bench.clock.now()).unwrap_err().kind(), ErrorKind::DiskFull);
+    assert_eq!(told.lock().unwrap().as_slice(), [(bench.clock.now(), bench.clock.now() + ACTS_MAX)]);
+}
+
+#[test]
+fn r6_a_copy_of_the_lease_is_respected_another_repositorys_is_refused_and_a_missing_one_is_waited_for() {
+    let bench = Bench::new(true);
+    let put = |body: &LeaseBody| {
+        let data = Bytes::from(serde_json::to_vec(body).unwrap());
+        bench.faults.put(&BlobId::from(LEASE), data, &PutOptions::default()).unwrap();
+    };
+    drop(bench.take("a"));
+    put(&LeaseBody { address: "s3://elsewhere/x".to_owned(), term: 7, ..bench.body() });
+    assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Locked);
+    bench.clock.advance(TTL_DEFAULT + MINUTE);
+    assert_eq!(bench.take("b").term(), 8, "a copy is never renewed, so it expires");
+    put(&LeaseBody { unique_id: "00".repeat(32), free: true, ..bench.body() });
+    assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Locked);
+    bench.faults.delete(&[BlobId::from(LEASE)], None);
+    let remembered = bench.try_take(&Request { last_term: 8, ..request("b") }).unwrap();
+    assert_eq!((remembered.approvals_wait(), remembered.term()), (TTL_MIN, 9));
+    bench.faults.put(&BlobId::from(LEASE), Bytes::from_static(b"{"), &PutOptions::default()).unwrap();
+    assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Damaged, "unreadable is not absent");
+}
+
+#[test]
+fn r1_an_answer_that_did_not_come_is_looked_at() {
+    let bench = Bench::new(true);
+    bench.faults.script(Call::Put, LEASE, 0, 1, Fault::TimeoutAfter);
+    let mut lease = bench.take("a");
+    bench.clock.advance(MINUTE * 2);
+    bench.faults.script(Call::Put, LEASE, 0, 1, Fault::TimeoutAfter);
+    assert!(bench.cover(&mut lease).unwrap());
+    bench.clock.advance(MINUTE * 2);
+    bench.faults.script(Call::Put, LEASE, 0, 1, Fault::TimeoutBefore);
+    assert_eq!(bench.cover(&mut lease).unwrap_err().kind(), ErrorKind::StoreUnavailable);
+    assert!(bench.cover(&mut lease).unwrap(), "it is still ours");
+}
+
+#[test]
+fn r23_without_conditional_writes_it_takes_a_persons_word() {
+    let bench = Bench::new(false);
+    assert_eq!(bench.try_take(&request("a")).err().unwrap().kind(), ErrorKind::Unsupported);
+    assert!(bench.try_take(&Request { exclusive: true, ..request("a") }).is_ok());
+}
