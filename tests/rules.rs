@@ -1,5 +1,7 @@
 //! Whole cycles against the rules of `docs/safety.md`, by number: late writes, leases, damage, records, other maintainers, secrets.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/client.rs"]
 mod client;
 #[path = "support/store.rs"]
