@@ -121,7 +121,8 @@ fn careful_everywhere(name: &str, days: u32) {
         world.cycle(&careful(Some(Mode::Full)));
     }
     let clean = left(&world);
-    for number in 1..=effects {
+    // Most effects of the later cycle are deletions, one like the other.
+    for number in (1..=effects).step_by(if days == 0 { 1 } else { 3 }) {
         let when = format!("{name}, day {days}: killed after effect {number} of {effects}");
         world.restore(&start);
         let earlier = Oracle::before(&world);
