@@ -7,6 +7,7 @@ mod lease;
 mod ownership;
 mod report;
 mod state;
+mod written;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -146,10 +147,14 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
         due::Decision::Wait(report) => return Ok(*report),
     };
     let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
-    quiet.check(&session, &schedule)?;
+    let written = written::Written::new(state_dir, &known.id);
+    if !written.is_ours(&schedule)? {
+        quiet.check(&session, &schedule)?;
+    }
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, &**notice)?;
-    let outcome =
-        known.took(state_dir, held.term()).and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet));
+    let outcome = known
+        .took(state_dir, held.term())
+        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet, &written));
     let released = held.release(&drive);
     let mut report = outcome?;
     released?;
@@ -203,6 +208,7 @@ fn held_cycle(
     known: &state::Known,
     held: &lease::Held,
     quiet: ownership::Quiet,
+    written: &written::Written,
 ) -> Result<CycleReport> {
     let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
     if request.owner.takes() && session.ahead.params.owner != session.identity {
@@ -212,8 +218,11 @@ fn held_cycle(
     }
     // Read under the lease, and looked at once more: a run of Kopia may have begun while the lease was waited for, or right before
     // the owner was written.
-    let schedule = ScheduleFile::load(&session.workspace.repository)?;
-    quiet.check(&session, &schedule)?;
+    let mut schedule = ScheduleFile::load(&session.workspace.repository)?;
+    if !written.is_ours(&schedule)? {
+        quiet.check(&session, &schedule)?;
+    }
+    schedule.tell_before_writing(written.keeper());
     let choice = choice(&session, request, mode);
     let control = LocalControl::new(drive.clone());
     let worker = worker_id()?;
