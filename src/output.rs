@@ -90,9 +90,11 @@ fn closed(error: std::io::Error) -> Error {
 
 /// Prints a failure as the last line of standard error: what, why, and the fix.
 pub(crate) fn failure(error: &Error) {
+    // One line, whatever the texts of its causes are: scripts read the last one.
+    let chain = error.chain().split_whitespace().collect::<Vec<_>>().join(" ");
     match error.fix() {
-        Some(fix) => eprintln!("verger: {}. {}", error.chain().trim_end_matches('.'), capital(fix)),
-        None => eprintln!("verger: {}", error.chain()),
+        Some(fix) => eprintln!("verger: {}. {}", chain.trim_end_matches('.'), capital(fix)),
+        None => eprintln!("verger: {chain}"),
     }
 }
 

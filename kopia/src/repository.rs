@@ -159,7 +159,12 @@ impl Format {
         let blob =
             storage.get(&BlobId::from(FORMAT_BLOB), ByteRange::All).map_err(|error| not_found(storage, error))?;
         let at = |error: Error| error.at(format!("open the repository at {}", storage.address()));
-        let envelope = Envelope::parse(&blob).map_err(at)?;
+        let envelope = Envelope::parse(&blob).map_err(|error| match error.kind() {
+            ErrorKind::Damaged => {
+                at(error).with_fix(format!("restore {FORMAT_BLOB} from a copy, or see `kopia repository repair`"))
+            }
+            _ => at(error),
+        })?;
         let key = key(&envelope).map_err(at)?;
         let plain = envelope.open_config(&key).map_err(shut)?;
         let config = RepositoryConfig::parse(&plain).map_err(at)?;

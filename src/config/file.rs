@@ -30,7 +30,11 @@ pub(crate) fn read(path: &Path) -> Result<File> {
     if text.trim().is_empty() {
         return Ok(File::default());
     }
-    serde_saphyr::from_str(&text).map_err(|e| Error::new(ErrorKind::Usage, step()).with_source(e.to_string()))
+    serde_saphyr::from_str(&text).map_err(|e| {
+        // The lines after the first draw the place.
+        let what = e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        Error::new(ErrorKind::Usage, step()).with_source(what).with_fix("Correct that line, or take it out")
+    })
 }
 
 impl RepositoryArgs {

@@ -135,7 +135,10 @@ impl Target {
             .with_fix("Connect without --readonly, or give the repository's address"));
         }
         let settings = StoreSettings { throttle: engine.throttle, ..self.settings.clone() };
-        let storage = settings::open(&self.address, &settings, access)?;
+        let storage = settings::open(&self.address, &settings, access).map_err(|error| match error.kind() {
+            ErrorKind::NotARepository => error.at(format!("there is no Kopia repository at {}", self.address)),
+            _ => error,
+        })?;
         match storage.head(&BlobId::from(FORMAT_BLOB)) {
             Ok(_) => Ok(storage),
             Err(error) if error.kind() == ErrorKind::NotFound => Err(self.no_repository(error)),

@@ -8,6 +8,7 @@ mod ownership;
 mod report;
 mod sessions;
 mod state;
+mod written;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -146,7 +147,10 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
         due::Decision::Wait(report) => return Ok(*report),
     };
     let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
-    quiet.check(&session, &schedule)?;
+    let written = written::Written::new(state_dir, &known.id);
+    if !written.is_ours(&schedule)? {
+        quiet.check(&session, &schedule)?;
+    }
     let ledger = drive::folder(state_dir, &known.id);
     let own = lease::lock_own(&ledger);
     session.workspace.dead_sessions = Arc::new(sessions::of_earlier_processes(&ledger, session.clock.now())?);
@@ -155,7 +159,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
     let outcome = known
         .took(state_dir, held.term())
-        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet));
+        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet, &written));
     let released = held.release(&*storage, &drive);
     let mut report = outcome?;
     released?;
@@ -209,6 +213,7 @@ fn held_cycle(
     known: &state::Known,
     held: &lease::Held,
     quiet: ownership::Quiet,
+    written: &written::Written,
 ) -> Result<CycleReport> {
     let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
     if request.owner.takes() && session.ahead.params.owner != session.identity {
@@ -218,8 +223,11 @@ fn held_cycle(
     }
     // Read under the lease, and looked at once more: a run of Kopia may have begun while the lease was waited for, or right before
     // the owner was written.
-    let schedule = ScheduleFile::load(&session.workspace.repository)?;
-    quiet.check(&session, &schedule)?;
+    let mut schedule = ScheduleFile::load(&session.workspace.repository)?;
+    if !written.is_ours(&schedule)? {
+        quiet.check(&session, &schedule)?;
+    }
+    schedule.tell_before_writing(written.keeper());
     let choice = choice(&session, request, mode);
     let control = LocalControl::new(drive.clone());
     let worker = worker_id()?;

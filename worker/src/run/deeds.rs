@@ -142,7 +142,10 @@ impl Work<'_> {
         let (stage, packs) = (Stage::Rewrite.name(), rewrite.packs.as_slice());
         let order = Order { stage, table, packs, session: &session.id, now, revive: false };
         let copied = copy(&self.workspace, &order)?;
-        let damages: Vec<Damage> = copied.left.iter().map(|(row, error)| left_damage(table, *row, error)).collect();
+        // What a snapshot needs is named already, with its places.
+        let known: std::collections::HashSet<&str> = self.damages.iter().map(|one| one.subject.as_str()).collect();
+        let left = copied.left.iter().map(|(row, error)| left_damage(table, *row, error));
+        let damages: Vec<Damage> = left.filter(|one| !known.contains(one.subject.as_str())).collect();
         self.figures.written_bytes += copied.pack_bytes;
         self.copied = Some((copied, Some(session)));
         self.damages.extend(damages.iter().cloned());

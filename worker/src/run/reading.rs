@@ -159,6 +159,7 @@ fn missing_or_unreadable(damage: &solve::Damage) -> Damage {
     let severity = match damage.wrong {
         Wrong::Missing => Severity::LostIndex,
         Wrong::Unreadable => Severity::Unreadable,
+        Wrong::Cut => Severity::Noted,
     };
     let mut snapshots: Vec<String> = damage.touches.iter().map(|touch| touch.snapshot.clone()).collect();
     snapshots.dedup();

@@ -7,13 +7,18 @@ use verger_kopia::maintenance::history::{Figures, RunRecord, Task};
 use verger_kopia::maintenance::schedule::{self, BLOB, Loaded, Schedule};
 use verger_kopia::storage::{BlobId, BlobMetadata};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::Digest;
 
 /// The schedule as this cycle knows it: the version in the store, and what is to be written next.
 pub struct ScheduleFile {
     loaded: Loaded,
     schedule: Schedule,
     dirty: bool,
+    before_write: Option<BeforeWrite>,
 }
+
+/// Told what is about to be written: who keeps it knows later that no other maintainer wrote it.
+pub type BeforeWrite = Box<dyn Fn(&Digest) -> Result<()> + Send + Sync>;
 
 impl ScheduleFile {
     /// Reads it.
@@ -22,13 +27,28 @@ impl ScheduleFile {
     /// As [`schedule::load`].
     pub fn load(repository: &Repository) -> Result<Self> {
         let loaded = schedule::load(repository)?;
-        Ok(Self { schedule: loaded.schedule.clone(), loaded, dirty: false })
+        Ok(Self { schedule: loaded.schedule.clone(), loaded, dirty: false, before_write: None })
     }
 
     /// What it says, records of this cycle that are not written yet included.
     #[must_use]
     pub fn schedule(&self) -> &Schedule {
         &self.schedule
+    }
+
+    /// Has `tell` told of every version before it is written.
+    pub fn tell_before_writing(&mut self, tell: BeforeWrite) {
+        self.before_write = Some(tell);
+    }
+
+    /// Digest of what it says: equal for equal schedules, whatever the nonce of the blob.
+    ///
+    /// # Errors
+    /// `Internal` if it cannot be written as JSON.
+    pub fn digest(&self) -> Result<Digest> {
+        let text = serde_json::to_vec(&self.schedule);
+        let text = text.map_err(|e| Error::new(ErrorKind::Internal, "write the schedule as JSON").with_source(e))?;
+        Ok(Digest::of(&text))
     }
 
     /// When its present version was written, by the storage's clock.
@@ -72,6 +92,9 @@ impl ScheduleFile {
     /// # Errors
     /// `ForeignMaintenance` if somebody else wrote it; `DeadlinePassed`; storage errors.
     pub fn write(&mut self, repository: &Repository, not_after: Option<Duration>) -> Result<Timestamp> {
+        if let Some(tell) = &self.before_write {
+            tell(&self.digest()?)?;
+        }
         let answer = schedule::replace(repository, &self.loaded, &self.schedule, not_after);
         if let Err(error) = answer
             && !error.is_retryable()

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use verger_kopia::Repository;
 use verger_kopia::bitmap::Bitmap;
-use verger_kopia::error::{Error, Result};
+use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::index::Table;
 use verger_kopia::object::ObjectId;
+use verger_kopia::storage::{BlobId, BlobMetadata};
 
 use super::bulk;
 use super::holds;
@@ -26,6 +28,8 @@ pub enum Wrong {
     Missing,
     /// Its entry names it, but it cannot be read.
     Unreadable,
+    /// It holds only bytes of files, and its pack is gone or ends before it. That protects nothing else (R11).
+    Cut,
 }
 
 /// Something a snapshot needs that is missing or unreadable, and what it touches.
@@ -73,6 +77,7 @@ pub fn solve(workspace: &Workspace, survey: &Survey, summaries: &Summaries) -> R
         walk.follow(Edge { role: root.role, target: resolve(table, &root.object) });
     }
     walk.run()?;
+    walk.look_for_cut(&survey.listing.packs)?;
     let damages = if walk.faults.is_empty() { Vec::new() } else { trace::damages(&walk, survey)? };
     Ok(Used { rows: walk.used, directories: walk.listed, damages, fetched: walk.fetched })
 }
@@ -269,6 +274,34 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
+    /// Names every content that is needed and that its pack cannot hold. Files are not read, so nothing else would tell.
+    fn look_for_cut(&mut self, listed: &[BlobMetadata]) -> Result<()> {
+        let table = self.table;
+        let lengths: HashMap<&BlobId, u64> = listed.iter().map(|blob| (&blob.id, blob.length)).collect();
+        let mut lengths: Vec<Option<u64>> = table.packs().iter().map(|pack| lengths.get(pack).copied()).collect();
+        let mut looked_at: HashSet<u32> = HashSet::new();
+        for row in self.used.iter().filter(|row| !self.listed.contains(*row) && !self.tabled.contains(*row)) {
+            let number = table.pack(row);
+            let known = (lengths.get_mut(number as usize), table.packs().get(number as usize));
+            let (Some(length), Some(pack)) = known else { continue };
+            let end = u64::from(table.offset(row)) + u64::from(table.packed_length(row));
+            if length.is_some_and(|length| end <= length) {
+                continue;
+            }
+            // The listing is older than the view, which may name packs that came between.
+            if looked_at.insert(number) {
+                *length = length_of(&self.workspace.repository, pack)?;
+            }
+            let text = match *length {
+                None => format!("its pack {pack} is gone"),
+                Some(length) if end > length => format!("its pack {pack} has {length} bytes, it should end at {end}"),
+                Some(_) => continue,
+            };
+            self.faults.entry((Target::Row(row), Role::File)).or_insert((Wrong::Cut, text));
+        }
+        Ok(())
+    }
+
     /// A reader that knows every table found so far.
     pub(super) fn reader(&self) -> ObjectReader<'_> {
         ObjectReader::new(self.workspace, self.table, self.summaries, &self.tables)
@@ -291,6 +324,14 @@ impl<'a> Walk<'a> {
             _ if holds == Holds::Table => self.tables.get(&row).cloned(),
             _ => None,
         }
+    }
+}
+
+fn length_of(repository: &Repository, pack: &BlobId) -> Result<Option<u64>> {
+    match repository.storage().head(pack) {
+        Ok(found) => Ok(Some(found.length)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.at(format!("look at pack {pack}"))),
     }
 }
 

@@ -68,7 +68,8 @@ impl FsStorage {
         let directory = File::open(&root).map_err(|error| errors::from_io(error, step()))?;
         let metadata = directory.metadata().map_err(|error| errors::from_io(error, step()))?;
         if !metadata.is_dir() {
-            return Err(Error::new(ErrorKind::NotARepository, format!("{}: it is no directory", step())));
+            let step = format!("{}: it is no directory", step());
+            return Err(Error::new(ErrorKind::NotARepository, step).with_fix("check the path"));
         }
         let owner = rustix::process::geteuid().is_root().then(|| (metadata.uid(), metadata.gid()));
         Ok(Self {

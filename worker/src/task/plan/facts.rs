@@ -111,7 +111,7 @@ pub fn frozen(survey: &Survey, damages: &[Damage]) -> (Frozen, String) {
     if let Some(unreadable) = survey.unreadable.first() {
         return (Frozen::MarksAndDrops, format!("{} cannot be read: {}", unreadable.what, unreadable.error));
     }
-    if let Some(damage) = damages.first() {
+    if let Some(damage) = damages.iter().find(|damage| damage.wrong == Wrong::Unreadable) {
         let why = format!("object {}{} cannot be read: {}", damage.object, place(damage), damage.error);
         return (Frozen::MarksAndDrops, why);
     }

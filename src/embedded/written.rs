@@ -1,0 +1,62 @@
+//! Which versions of Kopia's schedule this state directory wrote: nobody else's run is at work behind them (R22).
+
+use std::fs::File;
+use std::io::{ErrorKind as IoErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::id::RepositoryId;
+use verger_worker::task::record::{BeforeWrite, ScheduleFile};
+
+/// The last writes may not have reached the store: then one before them is there still.
+const KEPT: usize = 8;
+
+/// Where a repository's versions are kept.
+#[derive(Debug, Clone)]
+pub(super) struct Written(PathBuf);
+
+impl Written {
+    pub(super) fn new(state_dir: &Path, id: &RepositoryId) -> Self {
+        Self(state_dir.join(format!("schedule-{}-{}", id.unique, id.store)))
+    }
+
+    /// Whether the schedule is as one of ours left it.
+    pub(super) fn is_ours(&self, schedule: &ScheduleFile) -> Result<bool> {
+        let digest = schedule.digest()?.to_string();
+        Ok(self.read()?.contains(&digest))
+    }
+
+    /// Keeps every version before it is written.
+    pub(super) fn keeper(&self) -> BeforeWrite {
+        let kept = self.clone();
+        Box::new(move |digest| kept.keep(digest.to_string()))
+    }
+
+    fn keep(&self, digest: String) -> Result<()> {
+        let mut all = self.read()?;
+        all.push(digest);
+        let text = all.split_off(all.len().saturating_sub(KEPT)).join("\n");
+        let temporary = self.0.with_extension("new");
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&temporary, &self.0)
+        };
+        write().map_err(|e| self.failed("write", e))
+    }
+
+    fn read(&self) -> Result<Vec<String>> {
+        match std::fs::read_to_string(&self.0) {
+            Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+            Err(e) if e.kind() == IoErrorKind::NotFound => Ok(Vec::new()),
+            Err(e) => Err(self.failed("read", e)),
+        }
+    }
+
+    fn failed(&self, what: &str, error: std::io::Error) -> Error {
+        let full = error.kind() == IoErrorKind::StorageFull;
+        let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Permission };
+        Error::new(kind, format!("{what} {}", self.0.display())).with_source(error)
+    }
+}
