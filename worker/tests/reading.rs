@@ -208,11 +208,11 @@ fn a_wish_to_stop_and_a_memory_limit_end_it_before_it_begins() {
     let golden = Golden::unpack("default");
     let mut workspace = golden.workspace();
     workspace.memory = MemoryLimit::new(16 << 20);
-    let error = survey(workspace, Start::DryRun, None).err().unwrap();
+    let error = survey(&workspace, Start::DryRun, None).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::MemoryLimit);
     assert!(error.fix().unwrap().contains("--memory-limit"));
     workspace.memory = MemoryLimit::new(MemoryLimit::DEFAULT_BYTES);
-    let survey = survey(workspace, Start::DryRun, None).unwrap();
+    let survey = survey(&workspace, Start::DryRun, None).unwrap();
     workspace.stop.ask();
     assert_eq!(scan::scan(&workspace, &survey).err().unwrap().kind(), ErrorKind::Interrupted);
 }
