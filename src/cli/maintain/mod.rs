@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use verger_kopia::maintenance::rules::plan::Mode;
-use verger_kopia::{Error, Result};
+use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use verger::embedded::{self, CycleReport, CycleRequest, Ownership, Safety};
@@ -83,7 +83,15 @@ pub(crate) fn maintain(context: &Context, args: MaintainArgs) -> Result<Exit> {
         dry_run: args.dry_run,
         ..request(cycle)
     };
-    run(context, args.engine, args.repository, &request)
+    let unsaid = request.safety == Safety::None && !request.alone && !request.dry_run;
+    run(context, args.engine, args.repository, &request).map_err(|error| match error.kind() {
+        // The refusal tells what was seen of others (R23); where nothing could be opened it is one all the same.
+        kind if unsaid && kind != ErrorKind::Usage => {
+            Error::new(ErrorKind::Usage, "--safety none needs the word that no other client is at work")
+                .with_fix("Say it with --i-am-alone if it is so; without it all margins hold")
+        }
+        _ => error,
+    })
 }
 
 /// Makes a plan and prints it.
