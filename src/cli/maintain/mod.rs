@@ -150,7 +150,10 @@ fn end(report: &CycleReport) -> Exit {
     if !report.is_degraded() {
         return Exit::Done;
     }
-    let step = format!("degraded: {} things cannot be read; what was still safe is done", report.damage.len());
+    let step = match report.damage.len() {
+        1 => "degraded: one thing cannot be read; what was still safe is done".to_owned(),
+        count => format!("degraded: {count} things cannot be read; what was still safe is done"),
+    };
     let fix = "See the damage list; `verger verify` shows what it touches";
     crate::output::failure(&Error::damaged(step).with_fix(fix));
     Exit::Degraded

@@ -41,8 +41,11 @@ pub(crate) fn lines(report: &CycleReport) -> Vec<String> {
 }
 
 fn nothing_due(report: &CycleReport) -> Vec<String> {
-    let next = report.next_due.map(|at| format!("; the next cycle is due at {}", time(at))).unwrap_or_default();
-    vec![format!("Nothing is due{next}. `verger maintain --full` runs one now.")]
+    let next = match report.next_due {
+        Some(at) => format!("the next cycle is due at {}", time(at)),
+        None => "quick and full cycles are disabled in this repository (`kopia maintenance info`)".to_owned(),
+    };
+    vec![format!("Nothing is due; {next}. `verger maintain --full` runs one now.")]
 }
 
 fn mode(report: &CycleReport) -> &'static str {

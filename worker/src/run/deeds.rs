@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::Entry;
+use verger_kopia::index_set::epoch::EpochState;
 use verger_kopia::maintenance::go_json::duration_text;
 use verger_kopia::maintenance::history::{
     AdvanceEpochStats, CleanupMarkersStats, CleanupSupersededIndexesStats, CompactIndexesStats,
@@ -219,7 +220,7 @@ impl Work<'_> {
     fn index(&mut self, spec: &JobSpec, plan: &PlanBody, began: Timestamp) -> Result<Vec<Task>> {
         let settle = self.choice.margins.legacy_settle_time;
         let epochs = self.workspace.repository.config().epoch.enabled;
-        let mut lane = Lane::default();
+        let mut lane = Lane { replaced_before: self.replaced_before()?, ..Lane::default() };
         let mut deeds = self.deeds(spec)?;
         if epochs {
             for step in &plan.index {
@@ -243,6 +244,14 @@ impl Work<'_> {
         } else {
             self.record_legacy(plan.mode, times)
         })
+    }
+
+    /// Compacted sets must be older than this before what they replace goes: the storage's clock less the margin.
+    fn replaced_before(&self) -> Result<Option<Timestamp>> {
+        let survey = self.taken_stock()?;
+        let epochs = EpochState::from_listing(survey.listing.indexes.clone());
+        let margin = survey.repository.config().epoch.cleanup_safety_margin;
+        Ok(epochs.storage_clock().and_then(|clock| clock.checked_sub(margin).ok()))
     }
 
     fn record_legacy(&mut self, mode: Mode, times: (Timestamp, Timestamp)) -> Vec<Task> {
@@ -346,6 +355,7 @@ struct Lane {
     markers: Option<CleanupMarkersStats>,
     superseded: Option<CleanupSupersededIndexesStats>,
     legacy: bool,
+    replaced_before: Option<Timestamp>,
 }
 
 impl Lane {
@@ -369,7 +379,7 @@ impl Lane {
             }
             IndexStep::DeleteSuperseded { .. } => {
                 self.superseded = Some(CleanupSupersededIndexesStats {
-                    max_replacement_time: None,
+                    max_replacement_time: self.replaced_before,
                     deleted_blob_count: done.deleted.count,
                     deleted_total_size: done.deleted.bytes,
                 });
