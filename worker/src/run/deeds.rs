@@ -278,7 +278,13 @@ impl Work<'_> {
         if mode == Mode::Full {
             figures.success(schedule, Task::GenerateEpochRangeIndex, times, lane.range.as_ref());
             figures.success(schedule, Task::CleanupEpochMarkers, times, lane.markers.as_ref());
-            figures.success(schedule, Task::DeleteSupersededEpochIndexes, times, lane.superseded.as_ref());
+            // Kopia tells this time even if nothing went.
+            let nothing = CleanupSupersededIndexesStats {
+                max_replacement_time: lane.replaced_before,
+                ..CleanupSupersededIndexesStats::default()
+            };
+            let superseded = lane.superseded.as_ref().unwrap_or(&nothing);
+            figures.success(schedule, Task::DeleteSupersededEpochIndexes, times, Some(superseded));
             tasks.extend([
                 Task::GenerateEpochRangeIndex,
                 Task::CleanupEpochMarkers,
