@@ -195,6 +195,32 @@ mod tests {
     }
 
     #[test]
+    fn r22_kopias_locks_of_this_machine_say_nothing_of_another_owners_runs() {
+        let request = |owner: Ownership, exclusive: bool| CycleRequest {
+            mode: None,
+            safety: super::super::Safety::Full,
+            alone: false,
+            exclusive,
+            allow_removing: None,
+            dry_run: false,
+            wait: false,
+            mark_to_drop: None,
+            owner,
+            plan_out: None,
+        };
+        let wanted = |of: &str, owner: Ownership, locks: usize, exclusive: bool| {
+            let params = Params { owner: of.to_owned(), ..Params::kopia_default() };
+            Quiet::of(&request(owner, exclusive), "me@here", &params, locks).wanted
+        };
+        let as_other = || Ownership::ActAs("other@there".to_owned());
+        assert!(!wanted("me@here", Ownership::Own, 1, false), "Kopia of this machine is locked out");
+        assert!(wanted("me@here", Ownership::Own, 0, false), "there may be another machine of this name");
+        assert!(wanted("other@there", Ownership::Take, 1, false) && wanted("other@there", as_other(), 1, false));
+        assert!(!wanted("me@here", Ownership::Take, 1, false), "it is the owner already");
+        assert!(!wanted("other@there", Ownership::Take, 0, true), "a person's word");
+    }
+
+    #[test]
     fn r22_a_finished_run_is_quiet_at_once_and_any_other_after_a_day() {
         let day = Duration::from_secs(24 * 3600);
         let full =
