@@ -1,8 +1,8 @@
 //! A full cycle on a real S3 server, under a prefix, through both credential styles: keys in the environment, and a profile of the
 //! default chain.
 
-#![allow(clippy::unwrap_used)]
 #![cfg(feature = "s3")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
 #[path = "../kopia/tests/support/weed.rs"]

@@ -62,6 +62,8 @@ pub struct Work<'a> {
     earlier: Option<Arc<IndexView>>,
     /// Start that the history will show for snapshot GC, by this machine's clock.
     gc_started: Timestamp,
+    /// Storage time of this cycle's first write, once it was made.
+    started: Option<Timestamp>,
     survey: Option<Arc<Survey>>,
     view: Option<ViewRef>,
     summaries: Option<Summaries>,
@@ -97,6 +99,7 @@ impl<'a> Work<'a> {
             schedule,
             earlier,
             gc_started,
+            started: None,
             survey: None,
             view: None,
             summaries: None,

@@ -29,10 +29,15 @@ impl Work<'_> {
     pub(super) fn take_stock(&mut self, spec: &JobSpec) -> Result<JobReport> {
         let start = if self.choice.dry_run {
             Start::DryRun
+        } else if let Some(started) = self.started {
+            // A survey that failed after its start was recorded goes on from there.
+            Start::Recorded(started)
         } else {
             let ahead = look_ahead(&self.workspace, self.earlier.take())?;
             self.earlier = Some(ahead.view.clone());
-            Start::Recorded(self.begin(spec, &ahead.params)?)
+            let started = self.begin(spec, &ahead.params)?;
+            self.started = Some(started);
+            Start::Recorded(started)
         };
         let taken = self.workspace.repository.storage().now()?;
         let found = survey(&self.workspace, start, self.earlier.take())?;

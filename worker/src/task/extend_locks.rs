@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::plan::LocksPlan;
 use verger_kopia::storage::Retention;
 use verger_kopia::{Error, Result};
@@ -28,7 +29,8 @@ impl Deeds<'_> {
             let names: Vec<&str> = blobs.iter().map(verger_kopia::storage::BlobId::as_str).collect();
             let digest = Digest::of(names.join("\n").as_bytes());
             let effect = self.batch(Stage::Locks, blobs.len() as u64, digest, |deeds, approved| {
-                let retention = Retention { mode: plan.mode, until: approved.store_now + plan.period };
+                let until = approved.store_now.checked_add(plan.period).unwrap_or(Timestamp::MAX);
+                let retention = Retention { mode: plan.mode, until };
                 let storage = deeds.guard.repository().storage();
                 let next = AtomicUsize::new(0);
                 let failures: Mutex<Vec<Error>> = Mutex::default();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use verger_kopia::clock::Timestamp;
 use verger_kopia::content::Entry;
 use verger_kopia::index::Table;
 use verger_kopia::maintenance::rules::plan::RewritePack;
@@ -219,5 +220,7 @@ fn store(repository: &Repository, writer: PackWriter, session: &SessionId, copie
 #[must_use]
 pub fn retention(repository: &Repository) -> Option<Retention> {
     let (mode, period) = repository.blob_config().retention?;
-    Some(Retention { mode, until: repository.clock().now() + period })
+    // A period beyond the calendar is a lock for ever.
+    let until = repository.clock().now().checked_add(period).unwrap_or(Timestamp::MAX);
+    Some(Retention { mode, until })
 }

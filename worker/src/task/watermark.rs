@@ -1,9 +1,9 @@
 //! Forgets marks: the watermark moves on (epochs), or a compaction drops them (legacy index).
 
-use verger_kopia::Result;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::index_set::{compact, watermark};
 use verger_kopia::maintenance::rules::plan::DropPlan;
+use verger_kopia::{ErrorKind, Result};
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
@@ -57,7 +57,15 @@ impl Deeds<'_> {
     /// The legacy index drops marks *before* the cutoff; those of this very second count with safety none, as with epochs.
     fn drop_legacy(&mut self, cutoff: Timestamp, at_once: bool, approved: &Approved) -> Result<bool> {
         let before = dropped_before(cutoff, at_once);
-        let inputs = self.guard.all_active()?;
+        let inputs = match self.guard.all_active() {
+            // A client wrote between the look and this: look once more, and take that in too.
+            Err(e) if e.kind() == ErrorKind::ForeignMaintenance => {
+                self.guard.look(self.workspace, self.schedule)?;
+                self.revive_newcomers(approved)?;
+                self.guard.all_active()?
+            }
+            other => other?,
+        };
         let repository = self.guard.repository().clone();
         let merged = compact::merge_legacy(&repository, &inputs, Some(before), self.workspace.threads)?;
         merged.publish(&repository, Some(approved.deadline.since_boot()))?;
