@@ -1,9 +1,9 @@
 //! The repository format of [Kopia](https://kopia.io): read it, check it, maintain it, beside real Kopia clients.
 //!
-//! From the bottom up: [`storage`] holds blobs; [`format`](mod@format) and [`crypto`] give the keys; [`index_set`] says which index blobs are
-//! active and merges them into one [`index::Table`]; [`pack`] and [`content`] give the deduplicated chunks; [`object`], [`directory`],
-//! [`manifest`] and [`snapshot`] give them meaning; [`maintenance`] holds Kopia's parameters, history, and pure rules; [`verify`] checks a
-//! whole repository. Calls block; parallelism is threads.
+//! From the bottom up: [`storage`] holds blobs; [`format`](mod@format) and [`crypto`] give the keys; [`index_set`] says which
+//! index blobs are active and merges them into one [`index::Table`]; [`pack`] and [`content`] give the deduplicated chunks;
+//! [`object`], [`directory`], [`manifest`] and [`snapshot`] give them meaning; [`maintenance`] holds Kopia's parameters, history,
+//! and pure rules; [`verify`] checks a whole repository. Calls block; parallelism is threads.
 //!
 //! Open a repository, list its snapshots, and read a file out of one:
 //!
