@@ -15,7 +15,7 @@ use support::{Golden, Kopia, json, run};
 use verger_kopia::storage::address::BucketPrefix;
 use verger_kopia::storage::s3::{S3Options, S3Storage};
 use verger_kopia::storage::{Access, ByteRange, FsStorage, PutOptions, Storage, list_all};
-use weed::{ACCESS_KEY, BUCKET, SECRET_KEY, Weed};
+use weed::{ACCESS_KEY, BUCKET, LOCKED_BUCKET, SECRET_KEY, Weed};
 
 fn live(contents: &Value) -> BTreeSet<&str> {
     let live = contents.as_array().unwrap().iter().filter(|c| c["deleted"].as_bool() != Some(true));
@@ -70,4 +70,29 @@ fn a_cycle_on_s3_gives_what_the_real_program_gave() {
         let port = server.endpoint().trim_start_matches("http://").to_owned();
         Kopia::verifies_s3(&port, BUCKET, &prefix, ACCESS_KEY, SECRET_KEY);
     }
+    object_locks_are_extended(&server);
+}
+
+/// A bucket with object locks, made by the real program: a full cycle extends the lock of every blob that has one.
+fn object_locks_are_extended(server: &Weed) {
+    let endpoint = server.endpoint().trim_start_matches("http://").to_owned();
+    let flags = ["--retention-mode=GOVERNANCE", "--retention-period=72h"];
+    let Some(kopia) = Kopia::create_s3(&endpoint, LOCKED_BUCKET, "locked/", (ACCESS_KEY, SECRET_KEY), &flags) else {
+        return;
+    };
+    run(kopia.command(["maintenance", "set", "--extend-object-locks=true"]));
+    let tree = tempfile::tempdir().unwrap();
+    std::fs::write(tree.path().join("file"), "locked").unwrap();
+    run(kopia.command(["snapshot", "create", "--no-progress", "--no-auto-maintenance"]).arg(tree.path()));
+    let mut command = support::verger(&tree.path().join("home"));
+    command.args(["maintain", "--full", "--exclusive", "--json", "--act-as", support::OWNER]);
+    command.arg(format!("s3://{LOCKED_BUCKET}/locked/")).env("KOPIA_PASSWORD", support::PASSWORD);
+    command.env("AWS_S3_ENDPOINT", server.endpoint()).env("AWS_REGION", "us-east-1");
+    command.env("AWS_ACCESS_KEY_ID", ACCESS_KEY).env("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    let report = json(&run(&mut command));
+    let extended = &report["tasks"]["extend-blob-retention-time"];
+    assert!(extended["toExtendBlobCount"].as_u64().unwrap() >= 6, "{extended}");
+    assert_eq!(extended["extendedBlobCount"], extended["toExtendBlobCount"]);
+    assert_eq!(extended["retentionPeriod"], "72h0m0s");
+    kopia.verifies();
 }
