@@ -37,7 +37,7 @@ def start_server(weed, folder):
                                             "filer.port.grpc", "s3.port", "s3.port.grpc", "s3.port.iceberg")}
     os.makedirs(f"{folder}/data")
     command = [weed, "server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-filer", "-master.telemetry=false", "-volume.max=100",
-               "-master.volumeSizeLimitMB=256", f"-dir={folder}/data", f"-s3.config={folder}/s3.json",
+               "-master.volumeSizeLimitMB=256", "-s3.port.lance=0", f"-dir={folder}/data", f"-s3.config={folder}/s3.json",
                f"-filer.localSocket={folder}/filer.sock", *(f"-{name}={port}" for name, port in ports.items())]
     log = open(f"{folder}/weed.log", "w", encoding="utf-8")
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)

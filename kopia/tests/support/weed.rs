@@ -62,6 +62,8 @@ impl Weed {
         let mut command = Command::new(program);
         command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-filer", "-master.telemetry=false"]);
         command.args(["-volume.max=100", "-master.volumeSizeLimitMB=256", "-s3.allowDeleteBucketNotEmpty=true"]);
+        // Its fixed default port would keep two servers apart.
+        command.args(["-s3.port.lance=0"]);
         command.arg(format!("-dir={}", directory.path().display()));
         command.arg(format!("-s3.config={}", path("s3.json")));
         command.arg(format!("-filer.localSocket={}", path("filer.sock")));
