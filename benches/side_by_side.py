@@ -16,55 +16,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-
-
-def kopia_environment(home):
-    return dict(os.environ, KOPIA_PASSWORD="bench", KOPIA_CHECK_FOR_UPDATES="false", KOPIA_CONFIG_PATH=f"{home}/config",
-                KOPIA_CACHE_DIRECTORY=f"{home}/cache", KOPIA_LOG_DIR=f"{home}/log")
-
-
-def must(command, environment):
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: {done.stderr or done.stdout}")
-    return done.stdout
+from peer import kopia_environment, make_snapshots, measure, must
 
 
 def make(folder, dirs, files):
     """A repository with dead contents in it; its path."""
-    tree, home, repository = f"{folder}/tree", f"{folder}/make", f"{folder}/repository"
+    home, repository = f"{folder}/make", f"{folder}/repository"
     environment = kopia_environment(home)
-    maker = [sys.executable, os.path.join(HERE, "make_tree.py"), tree, str(dirs), str(files)]
-    must([*maker, "1"], environment)
     must(["kopia", "repository", "create", "filesystem", f"--path={repository}", "--override-username=owner",
           "--override-hostname=bench"], environment)
-    must(["kopia", "maintenance", "set", "--enable-quick=false", "--enable-full=false"], environment)
-    must(["kopia", "snapshot", "create", "--no-progress", tree], environment)
-    for seed in ("2", "3"):
-        must([*maker, seed, "0.3"], environment)
-        must(["kopia", "snapshot", "create", "--no-progress", tree], environment)
-    first = json.loads(must(["kopia", "snapshot", "list", "--json"], environment))[0]["id"]
-    must(["kopia", "snapshot", "delete", first, "--delete"], environment)
-    shutil.rmtree(tree)
+    make_snapshots(f"{folder}/tree", dirs, files, environment)
     shutil.rmtree(home, ignore_errors=True)
     return repository
-
-
-def measure(command, environment):
-    """Wall and CPU seconds, peak memory in MB, and standard output of one process."""
-    began = time.monotonic()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        out.seek(0)
-        err.seek(0)
-        if os.waitstatus_to_exitcode(status):
-            sys.exit(f"{' '.join(command)}: {err.read().decode()}")
-        return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 1024}, out.read()
 
 
 def run_verger(program, repository, folder):

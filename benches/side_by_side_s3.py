@@ -18,6 +18,8 @@ import time
 import urllib.error
 import urllib.request
 
+from peer import kopia_environment, make_snapshots, measure, must
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 KEY, SECRET = "bench", "bench-secret"
 
@@ -68,18 +70,6 @@ class Proxy:
         return json.loads(self.process.communicate(timeout=20)[0])
 
 
-def kopia_environment(home):
-    return dict(os.environ, KOPIA_PASSWORD="bench", KOPIA_CHECK_FOR_UPDATES="false", KOPIA_CONFIG_PATH=f"{home}/config",
-                KOPIA_CACHE_DIRECTORY=f"{home}/cache", KOPIA_LOG_DIR=f"{home}/log")
-
-
-def must(command, environment):
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: {done.stderr or done.stdout}")
-    return done.stdout
-
-
 def connect(verb, port, prefix, environment):
     must(["kopia", "repository", verb, "s3", f"--endpoint=127.0.0.1:{port}", "--disable-tls", "--bucket=bench",
           f"--prefix={prefix}", f"--access-key={KEY}", f"--secret-access-key={SECRET}", "--region=us-east-1",
@@ -88,38 +78,17 @@ def connect(verb, port, prefix, environment):
 
 def fill(folder, port, prefix, dirs, files):
     """The same repository under each prefix: made once, on the server itself."""
-    tree, environment = f"{folder}/tree", kopia_environment(f"{folder}/make-{prefix.strip('/')}")
-    maker = [sys.executable, os.path.join(HERE, "make_tree.py"), tree, str(dirs), str(files)]
-    shutil.rmtree(tree, ignore_errors=True)
-    must([*maker, "1"], environment)
+    environment = kopia_environment(f"{folder}/make-{prefix.strip('/')}")
     connect("create", port, prefix, environment)
-    must(["kopia", "maintenance", "set", "--enable-quick=false", "--enable-full=false"], environment)
-    must(["kopia", "snapshot", "create", "--no-progress", tree], environment)
-    for seed in ("2", "3"):
-        must([*maker, seed, "0.3"], environment)
-        must(["kopia", "snapshot", "create", "--no-progress", tree], environment)
-    first = json.loads(must(["kopia", "snapshot", "list", "--json"], environment))[0]["id"]
-    must(["kopia", "snapshot", "delete", first, "--delete"], environment)
+    make_snapshots(f"{folder}/tree", dirs, files, environment)
     return environment
-
-
-def measure(command, environment):
-    began = time.monotonic()
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - began
-        if os.waitstatus_to_exitcode(status):
-            err.seek(0)
-            sys.exit(f"{' '.join(command)}: {err.read().decode()}")
-    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss / 1024}
 
 
 def run_kopia(folder, proxy, prefix):
     environment = kopia_environment(tempfile.mkdtemp(dir=folder))
     connect("connect", proxy.port, prefix, environment)
     shutil.rmtree(environment["KOPIA_CACHE_DIRECTORY"], ignore_errors=True)
-    return measure(["kopia", "maintenance", "run", "--full", "--safety=none"], environment)
+    return measure(["kopia", "maintenance", "run", "--full", "--safety=none"], environment)[0]
 
 
 def run_verger(program, folder, proxy, prefix):
@@ -127,7 +96,7 @@ def run_verger(program, folder, proxy, prefix):
     environment = dict(os.environ, KOPIA_PASSWORD="bench", HOME=home, AWS_S3_ENDPOINT=f"http://127.0.0.1:{proxy.port}",
                        AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID=KEY, AWS_SECRET_ACCESS_KEY=SECRET)
     return measure([program, "maintain", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--act-as",
-                    "owner@bench", "--json", "--quiet", f"s3://bench/{prefix}"], environment)
+                    "owner@bench", "--json", "--quiet", f"s3://bench/{prefix}"], environment)[0]
 
 
 def main():
