@@ -13,9 +13,9 @@ use verger_kopia::storage::{BlobId, Storage, StoreLock, Versioning};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::id::RepositoryId;
 use verger_proto::term::Term;
-use verger_proto::time::StoreTime;
 use verger_proto::{Command, Effect, Event};
 use verger_worker::bucket_lease::{ACTS_MAX, LEASE, Lease, LeaseKeeper, LockFile, Request, TTL_DEFAULT};
+use verger_worker::task::deed::store_time;
 
 use super::state::Known;
 use super::{CycleRequest, Session};
@@ -207,8 +207,4 @@ impl Drop for EndOfWork<'_> {
         self.over.store(true, Ordering::Relaxed);
         self.renewer.unpark();
     }
-}
-
-fn store_time(at: Timestamp) -> StoreTime {
-    verger_worker::task::deed::store_time(at)
 }

@@ -179,11 +179,5 @@ fn missing_or_unreadable(damage: &solve::Damage) -> Damage {
 }
 
 fn hex_digest(text: &str) -> Result<Digest> {
-    let mut bytes = [0; 32];
-    let bad = |_| Error::new(ErrorKind::Internal, "parse the digest of a plan");
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let digits = std::str::from_utf8(digits).map_err(|_| Error::new(ErrorKind::Internal, "parse a digest"))?;
-        *byte = u8::from_str_radix(digits, 16).map_err(bad)?;
-    }
-    Ok(Digest(bytes))
+    text.parse().map_err(|e| Error::new(ErrorKind::Internal, "parse the digest of a plan").with_source(e))
 }

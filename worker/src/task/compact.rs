@@ -13,7 +13,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
-use super::deed::{Deeds, Effect};
+use super::deed::{Deeds, Effect, digest_of_names};
 use super::delete::Deleted;
 use crate::progress::{Meter, Unit};
 
@@ -61,7 +61,7 @@ impl Deeds<'_> {
         let repository = self.guard.repository().clone();
         let threads = self.workspace.threads;
         let set = merge_epochs(&repository, &inputs, epochs, threads)?;
-        let digest = digest(&set.blobs);
+        let digest = digest_of_names(&set.blobs);
         self.batch(Stage::Index, 0, digest, |_, approved| {
             // Readers will see the set in place of all that these epochs have, so it must hold all of it (I11).
             let listed = list_all(&**repository.storage(), names::EPOCH)?;
@@ -96,7 +96,7 @@ impl Deeds<'_> {
         let inputs = if drop_before.is_some() { active } else { find(&active, inputs)? };
         let repository = self.guard.repository().clone();
         let merged = merge_legacy(&repository, &inputs, drop_before, self.workspace.threads)?;
-        let digest = digest(&merged.outputs);
+        let digest = digest_of_names(&merged.outputs);
         self.batch(Stage::Index, 0, digest, |deeds, approved| {
             merged.publish(&repository, Some(approved.deadline.since_boot()))?;
             deeds.guard.compacted(&ids(&inputs), &merged.outputs);
@@ -120,7 +120,7 @@ impl Deeds<'_> {
         let steps = legacy::deferred(&state, &cleanups, newest, settle);
         self.add_deletions(&steps.inputs, &mut deleted)?;
         if !steps.retire.is_empty() && deleted.left.is_empty() {
-            self.batch(Stage::Index, 0, digest(&steps.retire), |_, approved| {
+            self.batch(Stage::Index, 0, digest_of_names(&steps.retire), |_, approved| {
                 let not_after = Some(approved.deadline.since_boot());
                 legacy::write_cleanup(&repository, steps.retire.clone(), newest, not_after)?;
                 Ok(Effect::default())
@@ -199,9 +199,4 @@ fn find(active: &[BlobMetadata], names: &[BlobId]) -> Result<Vec<BlobMetadata>> 
         })
     };
     names.iter().map(one).collect()
-}
-
-fn digest(blobs: &[BlobId]) -> Digest {
-    let names: Vec<&str> = blobs.iter().map(BlobId::as_str).collect();
-    Digest::of(names.join("\n").as_bytes())
 }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use verger_kopia::clock::Timestamp;
+use verger_kopia::storage::BlobId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
 use verger_proto::batch::{Batch, BatchOutcome, BatchRequest, BatchResult, DEADLINE_MILLISECONDS_MAX};
@@ -172,6 +173,12 @@ impl Deeds<'_> {
         let outcome = BatchOutcome { batch, result, changed, left_out, bytes, evidence };
         self.control.batch_done(&self.ticket, outcome).map_err(|e| refused(e, batch.stage))
     }
+}
+
+/// Digest of a batch of blobs: their names, a line each.
+pub(super) fn digest_of_names<'a>(blobs: impl IntoIterator<Item = &'a BlobId>) -> Digest {
+    let names: Vec<&str> = blobs.into_iter().map(BlobId::as_str).collect();
+    Digest::of(names.join("\n").as_bytes())
 }
 
 /// A time of the store as the machine counts it.

@@ -3,10 +3,9 @@
 use verger_kopia::maintenance::rules::plan::{DeleteRule, Deletion};
 use verger_kopia::storage::BlobId;
 use verger_kopia::{ErrorKind, Result};
-use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
-use super::deed::{Approved, Deeds, Effect};
+use super::deed::{Approved, Deeds, Effect, digest_of_names};
 use crate::progress::{Meter, Unit};
 
 /// Blobs of one batch: what one S3 request takes.
@@ -34,8 +33,7 @@ impl Deeds<'_> {
         // The index lane's deletions are steps of their own, not items of the plan.
         let counts = stage != Stage::Index;
         for batch in blobs.chunks(BATCH) {
-            let names: Vec<&str> = batch.iter().map(|deletion| deletion.blob.as_str()).collect();
-            let digest = Digest::of(names.join("\n").as_bytes());
+            let digest = digest_of_names(batch.iter().map(|deletion| &deletion.blob));
             let items = if counts { batch.len() as u64 } else { 0 };
             let done = &mut deleted;
             self.batch(stage, items, digest, |deeds, approved| {

@@ -7,10 +7,9 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::plan::LocksPlan;
 use verger_kopia::storage::Retention;
 use verger_kopia::{Error, Result};
-use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
-use super::deed::{Deeds, Effect};
+use super::deed::{Deeds, Effect, digest_of_names};
 use crate::progress::{Meter, Unit};
 
 /// Blobs of one batch.
@@ -26,8 +25,7 @@ impl Deeds<'_> {
             Meter::start(&*self.workspace.progress, Stage::Locks.name(), Some(plan.blobs.len() as u64), Unit::Blobs);
         let mut extended = 0;
         for blobs in plan.blobs.chunks(BATCH) {
-            let names: Vec<&str> = blobs.iter().map(verger_kopia::storage::BlobId::as_str).collect();
-            let digest = Digest::of(names.join("\n").as_bytes());
+            let digest = digest_of_names(blobs);
             let effect = self.batch(Stage::Locks, blobs.len() as u64, digest, |deeds, approved| {
                 let until = approved.store_now.checked_add(plan.period).unwrap_or(Timestamp::MAX);
                 let retention = Retention { mode: plan.mode, until };
