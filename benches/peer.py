@@ -23,15 +23,16 @@ def must(command, environment):
     return done.stdout
 
 
-def make_snapshots(tree, dirs, files, environment):
-    """Three snapshots of a tree of small files with changes in between, the first one deleted again."""
+def make_snapshots(tree, dirs, files, environment, dead=None):
+    """Three snapshots of a tree of small files with changes in between, the first one deleted again. With `dead`, two snapshots: that
+    fraction of the files of every folder is gone before the second."""
     maker = [sys.executable, os.path.join(HERE, "make_tree.py"), tree, str(dirs), str(files)]
     shutil.rmtree(tree, ignore_errors=True)
     must([*maker, "1"], environment)
     must(["kopia", "maintenance", "set", "--enable-quick=false", "--enable-full=false"], environment)
     must(["kopia", "snapshot", "create", "--no-progress", tree], environment)
-    for seed in ("2", "3"):
-        must([*maker, seed, "0.3"], environment)
+    for seed, change in (("2", "0.3"), ("3", "0.3")) if dead is None else (("2", str(-dead)),):
+        must([*maker, seed, change], environment)
         must(["kopia", "snapshot", "create", "--no-progress", tree], environment)
     first = json.loads(must(["kopia", "snapshot", "list", "--json"], environment))[0]["id"]
     must(["kopia", "snapshot", "delete", first, "--delete"], environment)

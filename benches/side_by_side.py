@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Maintenance by Verger and by the real Kopia on copies of one repository, side by side in one run; figures as ratios.
 
-    benches/side_by_side.py VERGER [--dirs 6000] [--files 100] [--runs 3] [--keep DIR] [--out FILE]
+    benches/side_by_side.py VERGER [--dirs 6000] [--files 100] [--dead 0.2] [--runs 3] [--keep DIR] [--out FILE]
 
 Needs a real `kopia` on PATH. Makes a tree of small files (make_tree.py), three snapshots of it with changes in between, deletes the
 first, and runs a full cycle without margins on fresh copies, the two programs taking turns: cold caches, wall time, CPU time and peak
@@ -20,13 +20,13 @@ import tempfile
 from peer import kopia_environment, make_snapshots, measure, must
 
 
-def make(folder, dirs, files):
+def make(folder, dirs, files, dead):
     """A repository with dead contents in it; its path."""
     home, repository = f"{folder}/make", f"{folder}/repository"
     environment = kopia_environment(home)
     must(["kopia", "repository", "create", "filesystem", f"--path={repository}", "--override-username=owner",
           "--override-hostname=bench"], environment)
-    make_snapshots(f"{folder}/tree", dirs, files, environment)
+    make_snapshots(f"{folder}/tree", dirs, files, environment, dead)
     shutil.rmtree(home, ignore_errors=True)
     return repository
 
@@ -70,6 +70,7 @@ def main():
     parser.add_argument("verger")
     parser.add_argument("--dirs", type=int, default=6000)
     parser.add_argument("--files", type=int, default=100)
+    parser.add_argument("--dead", type=float, help="the fraction of all contents that is dead, spread over all packs")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--keep", help="make the repository here, or use the one that is there")
     parser.add_argument("--out", help="write the figures as JSON")
@@ -80,7 +81,7 @@ def main():
     os.makedirs(folder, exist_ok=True)
     repository = f"{folder}/repository"
     if not os.path.exists(repository):
-        make(folder, arguments.dirs, arguments.files)
+        make(folder, arguments.dirs, arguments.files, arguments.dead)
     results, stats = {"verger": [], "kopia": []}, {}
     for run in range(arguments.runs):
         for name in ("kopia", "verger") if run % 2 else ("verger", "kopia"):
