@@ -17,18 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from peer import kopia_environment, make_snapshots, measure, must
-
-
-def make(folder, dirs, files, dead):
-    """A repository with dead contents in it; its path."""
-    home, repository = f"{folder}/make", f"{folder}/repository"
-    environment = kopia_environment(home)
-    must(["kopia", "repository", "create", "filesystem", f"--path={repository}", "--override-username=owner",
-          "--override-hostname=bench"], environment)
-    make_snapshots(f"{folder}/tree", dirs, files, environment, dead)
-    shutil.rmtree(home, ignore_errors=True)
-    return repository
+from peer import kopia_environment, make_repository, measure, must
 
 
 def run_verger(program, repository, folder):
@@ -81,7 +70,7 @@ def main():
     os.makedirs(folder, exist_ok=True)
     repository = f"{folder}/repository"
     if not os.path.exists(repository):
-        make(folder, arguments.dirs, arguments.files, arguments.dead)
+        make_repository(folder, arguments.dirs, arguments.files, arguments.dead)
     results, stats = {"verger": [], "kopia": []}, {}
     for run in range(arguments.runs):
         for name in ("kopia", "verger") if run % 2 else ("verger", "kopia"):
