@@ -122,27 +122,35 @@ def main():
     os.makedirs(kept, exist_ok=True)
     if not os.path.exists(f"{kept}/repository"):
         make_repository(kept, arguments.dirs, arguments.files, arguments.dead)
-    server, port = start_server(os.path.abspath(arguments.weed), folder)
+    try:
+        rows = run_both(arguments.verger, arguments.weed, f"{kept}/repository", arguments.milliseconds, folder)
+        report(rows, arguments.out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_both(program, weed, repository, milliseconds, folder):
+    """Figures of the two programs by name, each on its own copy of a repository on a server of its own."""
+    server, port = start_server(os.path.abspath(weed), folder)
     try:
         subprocess.run([sys.executable, "-c", MAKE_BUCKET, str(port), KEY, SECRET], check=True)
         rows = {}
         for name in ("kopia", "verger"):
             prefix = f"{name}/"
-            direct = fill(f"{kept}/repository", folder, port, prefix)
-            proxy = Proxy(port, arguments.milliseconds)
+            direct = fill(repository, folder, port, prefix)
+            proxy = Proxy(port, milliseconds)
             if name == "verger":
-                run = run_verger(os.path.abspath(arguments.verger), folder, proxy, prefix)
+                run = run_verger(os.path.abspath(program), folder, proxy, prefix)
             else:
                 run = run_kopia(folder, proxy, prefix)
             run.update(proxy.counts())
             rows[name] = run
             must(["kopia", "snapshot", "verify"], direct)
             print(name, {k: round(v, 2) for k, v in run.items()}, flush=True)
-        report(rows, arguments.out)
+        return rows
     finally:
         server.kill()
         server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def report(rows, path):
@@ -172,4 +180,6 @@ headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHe
 urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bench", method="PUT", headers=headers))
 """
 
-main()
+
+if __name__ == "__main__":
+    main()
