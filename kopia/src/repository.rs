@@ -179,7 +179,10 @@ impl Format {
 fn not_found(storage: &dyn Storage, error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound {
         let step = format!("there is no Kopia repository at {}: it has no {FORMAT_BLOB}", storage.address());
-        return Error::new(ErrorKind::NotARepository, step).with_source(error);
+        let fix = format!(
+            "check the address; if it is right, restore {FORMAT_BLOB} from a copy, or see `kopia repository repair`"
+        );
+        return Error::new(ErrorKind::NotARepository, step).with_fix(fix).with_source(error);
     }
     error.at(format!("read {FORMAT_BLOB}"))
 }

@@ -198,14 +198,14 @@ fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work)?;
-    let report = report::of(&drive, cycle, &work, session, mode)?;
+    let report = report::of(&drive, cycle, &mut work, session, mode)?;
     write_plan(request, &work)?;
     Ok(report)
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one process, named once")]
 fn held_cycle(
-    session: Session,
+    mut session: Session,
     request: &CycleRequest,
     mode: Mode,
     drive: &Arc<Drive>,
@@ -215,6 +215,8 @@ fn held_cycle(
     quiet: ownership::Quiet,
     written: &written::Written,
 ) -> Result<CycleReport> {
+    // The lease may have been waited for: whatever became of the format meanwhile, nothing was written yet.
+    session.workspace.repository = session.workspace.repository.refresh()?;
     let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
     if request.owner.takes() && session.ahead.params.owner != session.identity {
         ownership::take(&session, held)?;
@@ -236,7 +238,7 @@ fn held_cycle(
         Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
     held.while_renewing(&session, drive, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
-    let report = report::of(drive, cycle, &work, &session, mode);
+    let report = report::of(drive, cycle, &mut work, &session, mode);
     write_plan(request, &work)?;
     report
 }

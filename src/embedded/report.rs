@@ -116,7 +116,13 @@ impl CycleReport {
 }
 
 /// The report of a cycle that came to its end; the failure of one that did not.
-pub(super) fn of(drive: &Drive, cycle: CycleId, work: &Work<'_>, session: &Session, mode: Mode) -> Result<CycleReport> {
+pub(super) fn of(
+    drive: &Drive,
+    cycle: CycleId,
+    work: &mut Work<'_>,
+    session: &Session,
+    mode: Mode,
+) -> Result<CycleReport> {
     let (started, term, end) = drive.state(|state| {
         let open = state.cycles.get(&cycle).map(|cycle| (cycle.opened, cycle.term));
         let last = state.repositories.values().find_map(|repository| repository.last_end.clone());
@@ -154,9 +160,9 @@ pub(super) fn of(drive: &Drive, cycle: CycleId, work: &Work<'_>, session: &Sessi
     })
 }
 
-fn outcome(still_open: bool, end: Option<CycleEnd>, work: &Work<'_>) -> Result<String> {
-    if let Some((kind, text)) = work.failure() {
-        return Err(Error::new(error_kind(kind), text));
+fn outcome(still_open: bool, end: Option<CycleEnd>, work: &mut Work<'_>) -> Result<String> {
+    if let Some(error) = work.take_failure() {
+        return Err(error);
     }
     if still_open {
         let percent = work

@@ -155,6 +155,7 @@ pub fn list_active(repository: &Repository) -> Result<ActiveSet> {
     let (mut blobs, watermark, write_epoch, state) = if epochs.enabled {
         let state = load_valid_epochs(repository)?;
         let blobs = state.active();
+        check_marker(&state)?;
         check_complete(repository, &state, &blobs)?;
         (blobs, state.watermark, Some(state.write_epoch), State::Epoch(state))
     } else {
@@ -215,6 +216,22 @@ fn load_valid_epochs(repository: &Repository) -> Result<EpochState> {
         }
     }
     Err(Error::new(ErrorKind::StoreUnavailable, "list index blobs: each listing was outdated before it could be used"))
+}
+
+/// Clients write into W or W-1. Index blobs of a later epoch than W+1, which no reader would look at, tell that the marker of the
+/// write epoch is lost, and with it whatever they say.
+fn check_marker(state: &EpochState) -> Result<()> {
+    let newest = state.uncompacted.last_key_value().map(|(epoch, _)| *epoch);
+    let Some(newest) = newest.filter(|newest| *newest > state.write_epoch.saturating_add(1)) else { return Ok(()) };
+    let step = format!(
+        "read the index: there are index blobs of epoch {newest}, and no marker of an epoch after {}",
+        state.write_epoch
+    );
+    let fix = format!(
+        "nothing was changed; the marker is lost: write a blob named {} (any bytes will do), then try again",
+        super::names::marker(newest)
+    );
+    Err(Error::damaged(step).with_fix(fix))
 }
 
 fn check_complete(repository: &Repository, state: &EpochState, active: &[BlobMetadata]) -> Result<()> {

@@ -25,6 +25,10 @@ pub const RECORDS_MAX: usize = 50;
 /// pair.
 const PAIRING_AGE: Duration = Duration::from_secs(5 * 3600);
 
+/// What helps against a damaged blob. Without its history nobody knows that a rewrite is young, hence the day.
+const FIX: &str = "restore it from a copy; or, when no maintenance has run for a day, delete it (`kopia blob delete \
+                   kopia.maintenance`): a new history begins";
+
 const NONCE_BYTES: usize = 12;
 const AAD: &[u8] = b"maintenance";
 
@@ -180,7 +184,7 @@ pub fn load(repository: &Repository) -> Result<Loaded> {
             continue;
         }
         return Ok(Loaded {
-            schedule: Schedule::open(&repository.derive_key(KEY_PURPOSE), &bytes)?,
+            schedule: Schedule::open(&repository.derive_key(KEY_PURPOSE), &bytes).map_err(|e| e.with_fix(FIX))?,
             exists: true,
             etag: before.etag,
             timestamp: Some(before.timestamp),

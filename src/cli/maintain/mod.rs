@@ -2,6 +2,7 @@
 
 mod kopia_log;
 pub(super) mod text;
+mod way_out;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -154,7 +155,8 @@ fn end(report: &CycleReport) -> Exit {
         1 => "degraded: one thing cannot be read; what was still safe is done".to_owned(),
         count => format!("degraded: {count} things cannot be read; what was still safe is done"),
     };
-    let fix = "See the damage list; `verger verify` shows what it touches";
+    let way_out = way_out::of_the_worst(&report.damage).map(|text| format!("; then {text}")).unwrap_or_default();
+    let fix = format!("See the damage list; `verger verify` shows what it touches{way_out}");
     crate::output::failure(&Error::damaged(step).with_fix(fix));
     Exit::Degraded
 }

@@ -20,12 +20,15 @@ use verger_proto::job::JobSpec;
 use verger_proto::report::{Damage, JobReport, Outcome, Severity};
 use verger_proto::stage::Stage;
 
+use super::reading::missing_or_unreadable;
 use super::{Work, out_of_order};
 use crate::task::deed::{Deeds, Effect};
 use crate::task::delete::Deleted;
 use crate::task::guard::Guard;
 use crate::task::publish::Publication;
 use crate::task::rewrite::{Order, copy};
+use crate::task::survey::Survey;
+use crate::task::{scan, solve};
 
 /// A rewrite whose record is older than this gets a new end before more of it is published (R20).
 const RECORD_AGE_MAX: Duration = Duration::from_secs(600);
@@ -143,15 +146,44 @@ impl Work<'_> {
         let (stage, packs) = (Stage::Rewrite.name(), rewrite.packs.as_slice());
         let order = Order { stage, table, packs, session: &session.id, now, revive: false };
         let copied = copy(&self.workspace, &order)?;
-        // What a snapshot needs is named already, with its places.
-        let known: std::collections::HashSet<&str> = self.damages.iter().map(|one| one.subject.as_str()).collect();
-        let left = copied.left.iter().map(|(row, error)| left_damage(table, *row, error));
-        let damages: Vec<Damage> = left.filter(|one| !known.contains(one.subject.as_str())).collect();
+        let damages = self.left_behind(&survey, &copied.left)?;
         self.figures.written_bytes += copied.pack_bytes;
         self.copied = Some((copied, Some(session)));
         self.damages.extend(damages.iter().cloned());
         let outcome = if damages.is_empty() { Outcome::Done } else { Outcome::Degraded(damages) };
         Ok(JobReport::new(outcome))
+    }
+
+    /// Contents that could not be moved. What the walk found unreadable is named already, with its places; bytes of files are only
+    /// looked at now, so their places are looked for now.
+    fn left_behind(&self, survey: &Survey, left: &[(u32, Error)]) -> Result<Vec<Damage>> {
+        let table = &survey.view.table;
+        let known = self.damages.iter().map(|one| one.subject.trim_start_matches(['I', 'Z']));
+        let known: std::collections::HashSet<&str> = known.collect();
+        let left = left.iter().map(|(row, error)| (*row, left_damage(table, *row, error)));
+        let mut left: Vec<(u32, Damage)> = left.filter(|(_, one)| !known.contains(one.subject.as_str())).collect();
+        let needed: Vec<(u32, String)> = left
+            .iter()
+            .filter(|(row, _)| self.used.as_ref().is_some_and(|used| used.rows.contains(*row)))
+            .map(|(row, one)| (*row, one.text.clone()))
+            .collect();
+        if !needed.is_empty() {
+            let found = scan::scan(&self.workspace, survey)
+                .and_then(|summaries| solve::locate(&self.workspace, survey, &summaries, needed.into_iter()));
+            match found {
+                Ok(found) => {
+                    for place in found.iter().map(missing_or_unreadable) {
+                        if let Some((_, one)) = left.iter_mut().find(|(_, one)| one.subject == place.subject) {
+                            *one = place;
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                // Without its places it is named all the same.
+                Err(_) => {}
+            }
+        }
+        Ok(left.into_iter().map(|(_, one)| one).collect())
     }
 
     fn publish(&mut self, spec: &JobSpec, plan: &PlanBody, began: Timestamp) -> Result<Vec<Task>> {

@@ -75,7 +75,7 @@ pub struct Work<'a> {
     figures: Figures,
     damages: Vec<Damage>,
     next: Option<Next>,
-    failure: Option<(FailureKind, String)>,
+    failure: Option<Error>,
 }
 
 impl<'a> Work<'a> {
@@ -133,10 +133,9 @@ impl<'a> Work<'a> {
         self.figures.written_bytes
     }
 
-    /// The last failure that no later attempt made good.
-    #[must_use]
-    pub fn failure(&self) -> Option<(FailureKind, String)> {
-        self.failure.clone()
+    /// The last failure that no later attempt made good, with what helps; it is handed over once.
+    pub fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
     }
 
     /// Figures of Kopia's tasks that ran.
@@ -192,7 +191,7 @@ impl<'a> Work<'a> {
             }
             Err(error) => {
                 let failure = failure(&error, spec.stage);
-                self.failure = Some((failure.kind, failure.text.clone()));
+                self.failure = Some(error);
                 JobReport::new(Outcome::Failed(failure))
             }
         }

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use verger_kopia::index_set::legacy::unreadable_cleanups;
+use verger_kopia::index_set::names::LEGACY_CLEANUP;
 use verger_kopia::index_set::{list_active, load_view};
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
 use verger_kopia::object::ObjectId;
 use verger_kopia::session::SessionId;
+use verger_kopia::storage::BlobMetadata;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::digest::Digest;
 use verger_proto::job::{JobSpec, ViewRef};
@@ -56,7 +59,8 @@ impl Work<'_> {
             snapshots: Vec::new(),
             paths: Vec::new(),
         });
-        let damages: Vec<Damage> = damages.into_iter().chain(noted).collect();
+        let mut damages: Vec<Damage> = damages.into_iter().chain(noted).collect();
+        damages.extend(unreadable_notes(&found)?);
         self.survey = Some(Arc::new(found));
         self.view = Some(view);
         Ok(JobReport { view: Some(view), ..self.found(damages) })
@@ -150,6 +154,22 @@ impl Work<'_> {
     }
 }
 
+/// Clean-up notes of the legacy index that cannot be read: they only say what may go, so without them it stays.
+fn unreadable_notes(survey: &Survey) -> Result<Vec<Damage>> {
+    let any = survey.listing.indexes.iter().any(|blob| blob.id.as_str().starts_with(LEGACY_CLEANUP));
+    if !any || survey.repository.config().epoch.enabled {
+        return Ok(Vec::new());
+    }
+    let damage = |(note, error): (BlobMetadata, Error)| Damage {
+        severity: Severity::Noted,
+        subject: note.id.to_string(),
+        text: format!("a clean-up note cannot be read; what it allows to go stays: {}", error.chain()),
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+    };
+    Ok(unreadable_cleanups(&survey.repository)?.into_iter().map(damage).collect())
+}
+
 fn unreadable(what: &str, error: &str) -> Damage {
     Damage {
         severity: Severity::Unreadable,
@@ -160,7 +180,7 @@ fn unreadable(what: &str, error: &str) -> Damage {
     }
 }
 
-fn missing_or_unreadable(damage: &solve::Damage) -> Damage {
+pub(super) fn missing_or_unreadable(damage: &solve::Damage) -> Damage {
     let severity = match damage.wrong {
         Wrong::Missing => Severity::LostIndex,
         Wrong::Unreadable => Severity::Unreadable,

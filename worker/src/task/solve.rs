@@ -82,6 +82,26 @@ pub fn solve(workspace: &Workspace, survey: &Survey, summaries: &Summaries) -> R
     Ok(Used { rows: walk.used, directories: walk.listed, damages, fetched: walk.fetched })
 }
 
+/// Where these contents lie in the snapshots: bytes of files, found unreadable after the walk (files are not read there).
+///
+/// # Errors
+/// As [`solve`].
+pub fn locate(
+    workspace: &Workspace,
+    survey: &Survey,
+    summaries: &Summaries,
+    cut: impl Iterator<Item = (u32, String)>,
+) -> Result<Vec<Damage>> {
+    let table = &survey.view.table;
+    let mut walk = Walk::new(workspace, table, summaries);
+    for root in &survey.roots {
+        walk.follow(Edge { role: root.role, target: resolve(table, &root.object) });
+    }
+    walk.run()?;
+    walk.faults = cut.map(|(row, error)| ((Target::Row(row), Role::File), (Wrong::Cut, error))).collect();
+    trace::damages(&walk, survey)
+}
+
 /// What a fault is named by: what was looked for, and as what.
 pub(super) type FaultKey = (Target, Role);
 

@@ -8,7 +8,7 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::index_set::{IndexView, list_active, load_view};
 use verger_kopia::maintenance::margins::CLOCK_SKEW_MAX;
-use verger_kopia::maintenance::params::Params;
+use verger_kopia::maintenance::params::{MANIFEST_TYPE, Params};
 use verger_kopia::maintenance::schedule;
 use verger_kopia::manifest::{Manifest, ManifestSet};
 use verger_kopia::object::ObjectId;
@@ -118,8 +118,24 @@ pub fn look_ahead(workspace: &Workspace, earlier: Option<Arc<IndexView>>) -> Res
         }
     };
     let manifests = ManifestSet::load(repository, &view)?;
-    let params = Params::load(&manifests)?;
+    let params = params(&manifests)?;
     Ok(Ahead { view, manifests, params })
+}
+
+/// The parameters. Unreadable is not absent: without them the owner would be nobody, though only the word is lost.
+fn params(manifests: &ManifestSet) -> Result<Params> {
+    let known = manifests.of_type(MANIFEST_TYPE).next().is_some();
+    match manifests.unreadable.first() {
+        Some((content, error)) if !known => {
+            let step = format!("read the maintenance parameters: no manifest has them, and {content} cannot be read");
+            let fix = format!(
+                "Restore the pack of {content} from a copy; or give it up, with all manifests in it (`verger snapshot abandon \
+                 --manifest-content {content}`), and then say who maintains (--take-ownership)"
+            );
+            Err(Error::damaged(format!("{step} ({})", error.chain())).with_fix(fix))
+        }
+        _ => Params::load(manifests),
+    }
 }
 
 /// A view taken now: the earlier one, if the index is still what it was (R10: the same names say the same), else read anew.
@@ -165,7 +181,8 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
             .iter()
             .map(|(content, error)| Unreadable { what: format!("manifest content {content}"), error: error.chain() }),
     );
-    let params = Params::load(&manifests)?;
+    unreadable.extend(watermark_ahead(&view, storage_now.min(repository.clock().now())));
+    let params = params(&manifests)?;
     let schedule = schedule::load(&repository)?;
     Ok(Survey {
         repository,
@@ -180,6 +197,18 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
         params,
         schedule,
     })
+}
+
+/// A watermark hides every mark at or below it. One that lies ahead, from a clock that was, would take from a new mark the whole
+/// time in which it can be taken back (R15); it cannot be moved back.
+fn watermark_ahead(view: &IndexView, now: Timestamp) -> Option<Unreadable> {
+    let seconds = view.watermark.filter(|seconds| *seconds > now.as_second())?;
+    let until = Timestamp::from_second(seconds).map_or_else(|_| "the end of time".to_owned(), |at| at.to_string());
+    let error = format!(
+        "it lies ahead of the clocks, at {until}: what is marked before that would be forgotten at once, so nothing is marked. If \
+         no maintainer's clock was right, delete it (`kopia blob delete xw{seconds}`)"
+    );
+    Some(Unreadable { what: format!("deletion watermark xw{seconds}"), error })
 }
 
 /// Refuses clocks that disagree by more than five minutes (`repo/maintenance/maintenance_run.go`).
