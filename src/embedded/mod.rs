@@ -3,6 +3,7 @@
 //! look (owner, due?) -> locks -> lease -> cycle: claim, run, report, until it is closed -> release
 
 mod due;
+mod durable;
 mod lease;
 mod ownership;
 mod report;
@@ -20,6 +21,7 @@ use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::storage::remove_leftovers;
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::Control;
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
@@ -138,6 +140,9 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(state_dir)?;
     let local_lock = lease::lock_local(&session)?;
+    if let (Some(_), Some(root)) = (&local_lock, means.repository.storage().local_root()) {
+        remove_leftovers(root);
+    }
     let known = state::Known::open(state_dir, &session)?;
     let queue = Arc::new(LocalQueue::default());
     let drive = Arc::new(Drive::open(state_dir, &known.id, session.clock.clone(), queue.clone(), None)?);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 use verger_coordinator::drive::Drive;
+use verger_coordinator::machine::{Phase, State};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, Skipped};
@@ -12,7 +13,8 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::event::CycleEnd;
 use verger_proto::id::CycleId;
 use verger_proto::plan::PlanHeader;
-use verger_proto::report::Damage;
+use verger_proto::report::{Damage, FailureKind};
+use verger_proto::stage::Stage;
 use verger_worker::run::{Work, error_kind};
 
 use super::Session;
@@ -128,6 +130,10 @@ pub(super) fn of(
         let last = state.repositories.values().find_map(|repository| repository.last_end.clone());
         (open, state.repositories.values().map(|r| r.last_term.0).max().unwrap_or(0), last)
     });
+    if let Some(stage) = parked(drive, cycle, work) {
+        let step = format!("stopped on request: cycle {} is parked at its stage {stage}", cycle.0);
+        return Err(Error::new(ErrorKind::Interrupted, step).with_fix("Run again: the next run continues"));
+    }
     let outcome = outcome(started.is_some(), end, work)?;
     let figures = work.figures().by_task();
     let tasks = figures.iter().map(|(task, data)| ((*task).to_owned(), data.clone())).collect();
@@ -158,6 +164,13 @@ pub(super) fn of(
         plan,
         written_bytes: work.written_bytes(),
     })
+}
+
+/// The stage at which a cycle was parked because somebody asked.
+fn parked(drive: &Drive, cycle: CycleId, work: &Work<'_>) -> Option<Stage> {
+    let asked = work.failure().is_some_and(|error| error.kind() == ErrorKind::Interrupted);
+    let stage = |state: &State| state.cycles.get(&cycle).filter(|c| c.phase == Phase::Parked).map(|c| c.stage);
+    if asked { drive.state(stage) } else { None }
 }
 
 fn outcome(still_open: bool, end: Option<CycleEnd>, work: &mut Work<'_>) -> Result<String> {

@@ -13,6 +13,7 @@ use verger_proto::report::Severity;
 use verger_worker::bucket_lease;
 
 use super::Session;
+use super::durable;
 use super::report::CycleReport;
 
 const FILE: &str = "known.json";
@@ -123,12 +124,8 @@ pub(super) fn unknown_store(repository: &Repository) -> Result<RepositoryId> {
 
 /// Refuses before any write if the ledger could not be kept.
 pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
-    let probe = state_dir.join(format!(".probe-{}", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(state_dir)?;
-        std::fs::write(&probe, b"")?;
-        std::fs::remove_file(&probe)
-    };
+    // Without a name, so that nothing is left of it however this process ends.
+    let write = || std::fs::create_dir_all(state_dir).and_then(|()| tempfile::tempfile_in(state_dir)).map(drop);
     write().map_err(|e| {
         let full = e.kind() == std::io::ErrorKind::StorageFull;
         let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Permission };
@@ -160,6 +157,5 @@ fn write(state_dir: &Path, all: &BTreeMap<String, Memory>) -> Result<()> {
     let failed =
         |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write {}", path.display())).with_source(e);
     let text = serde_json::to_vec_pretty(all).map_err(|e| failed(e.into()))?;
-    let temporary = state_dir.join(format!("{FILE}.{}", std::process::id()));
-    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(failed)
+    durable::replace(&path, &text).map_err(failed)
 }

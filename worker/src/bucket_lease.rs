@@ -114,6 +114,20 @@ impl Lease {
         request: &Request,
         notice: &mut dyn FnMut(&str, Duration),
     ) -> Result<Self> {
+        Self::acquire_unless(&Stop::default(), storage, clock, request, notice)
+    }
+
+    /// As [`Lease::acquire`], until somebody asks to stop.
+    ///
+    /// # Errors
+    /// As [`Lease::acquire`]; `Interrupted`.
+    pub fn acquire_unless(
+        stop: &Stop,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        request: &Request,
+        notice: &mut dyn FnMut(&str, Duration),
+    ) -> Result<Self> {
         let conditional = storage.capabilities().conditional_writes;
         if !conditional && !request.exclusive && !request.local_lock {
             return Err(Error::unsupported(format!(
@@ -148,9 +162,12 @@ impl Lease {
                         )
                         .with_fix("Use --wait to wait for it"));
                     }
-                    let pause = left.clamp(Duration::from_secs(1), Duration::from_secs(15));
+                    let pause = left.as_secs().clamp(1, 15);
                     notice(&format!("waiting for the lease that {holder} holds"), left);
-                    clock.sleep(pause);
+                    for _ in 0..pause {
+                        stop.check()?;
+                        clock.sleep(Duration::from_secs(1));
+                    }
                 }
             }
         }

@@ -51,7 +51,7 @@ mod local_disk;
 mod sharding;
 
 pub use address::Address;
-pub use fs::FsStorage;
+pub use fs::{FsStorage, remove_leftovers};
 pub use lock::StoreLock;
 pub use memory::MemoryStorage;
 pub use names::{LOCK_NAME, OWN_PREFIX};

@@ -133,7 +133,13 @@ impl<'a> Work<'a> {
         self.figures.written_bytes
     }
 
-    /// The last failure that no later attempt made good, with what helps; it is handed over once.
+    /// The last failure that no later attempt made good.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// As [`Work::failure`], with what helps; it is handed over once.
     pub fn take_failure(&mut self) -> Option<Error> {
         self.failure.take()
     }
