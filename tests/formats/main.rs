@@ -4,6 +4,7 @@
 
 mod builder;
 mod check;
+mod hostile;
 mod layouts;
 mod old;
 #[path = "../support/store.rs"]
