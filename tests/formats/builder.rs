@@ -10,7 +10,6 @@ use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 use serde_json::{Value, json};
-use verger_kopia::Repository;
 use verger_kopia::clock::{Clock, SetClock, SystemClock, Timestamp};
 use verger_kopia::content::{CompressionId, ContentHash, ContentId, Entry};
 use verger_kopia::crypto::keys;
@@ -171,10 +170,6 @@ impl Builder {
         let cycle = json!({"enabled": true, "interval": 86_400_000_000_000u64});
         builder.manifest("maintenance", &[], &json!({"owner": OWNER, "quick": cycle, "full": cycle}));
         builder
-    }
-
-    pub fn repository(&self) -> Repository {
-        self.world.outside.clone()
     }
 
     pub fn hash(&self, plain: &[u8]) -> ContentHash {

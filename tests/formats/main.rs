@@ -4,6 +4,7 @@
 
 mod builder;
 mod check;
+mod ecc;
 mod hostile;
 mod layouts;
 mod old;
