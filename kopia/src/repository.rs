@@ -30,6 +30,7 @@ struct Inner {
 }
 
 /// What the format blobs say, and the key that opened them.
+#[derive(Clone)]
 struct Format {
     blob: Bytes,
     unique_id: Vec<u8>,
@@ -78,6 +79,21 @@ impl Repository {
                 cipher: inner.cipher.clone(),
             }),
         })
+    }
+
+    /// The same repository, whose [`Cipher::repaired_items`] begins at nothing: for whoever reports what one run repaired.
+    #[must_use]
+    pub fn counting_repairs(&self) -> Self {
+        let inner = &*self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                storage: Arc::clone(&inner.storage),
+                clock: Arc::clone(&inner.clock),
+                format: inner.format.clone(),
+                hasher: inner.hasher.clone(),
+                cipher: inner.cipher.counting_anew(),
+            }),
+        }
     }
 
     /// Where it lies.

@@ -174,7 +174,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
 
 fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let identity = request.owner.identity(&means.identity);
-    let mut workspace = Workspace::new(means.repository.clone());
+    let mut workspace = Workspace::new(means.repository.counting_repairs());
     workspace.memory = MemoryLimit::new(means.memory_limit);
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;

@@ -55,6 +55,8 @@ pub struct CycleReport {
     pub deletes_hide: bool,
     /// Bytes of blobs that were written in their place.
     pub written_bytes: u64,
+    /// Contents and blobs with damaged bytes that error correction made good when the cycle read them.
+    pub repaired_items: u64,
 }
 
 /// The plan in figures.
@@ -103,6 +105,7 @@ impl CycleReport {
             freed_bytes: 0,
             deletes_hide: false,
             written_bytes: 0,
+            repaired_items: 0,
         }
     }
 
@@ -163,6 +166,7 @@ pub(super) fn of(
         skipped: work.plan().map(|plan| plan.skipped.clone()).unwrap_or_default(),
         plan,
         written_bytes: work.written_bytes(),
+        repaired_items: session.workspace.repository.cipher().repaired_items(),
     })
 }
 

@@ -137,6 +137,11 @@ impl World {
         let newest = list_all(&disk, "").unwrap().iter().map(|blob| blob.timestamp).max().unwrap();
         let clock = Arc::new(SetClock::new(newest + age));
         let memory = MemoryStorage::copy_of(&disk, clock.clone()).unwrap();
+        Self::of(name, memory, clock)
+    }
+
+    /// Any repository in memory, on the clock of its store.
+    pub fn of(name: &str, memory: MemoryStorage, clock: Arc<SetClock>) -> Self {
         let door = Arc::new(Door(RwLock::new(Arc::new(memory))));
         let faults = Arc::new(FaultStorage::new(door.clone()));
         let open = |storage: Arc<dyn Storage>| Repository::open(storage, PASSWORD, clock.clone()).unwrap();

@@ -78,6 +78,7 @@ pub(super) mod tests {
             freed_bytes: 0,
             deletes_hide: false,
             written_bytes: 0,
+            repaired_items: 0,
         }
     }
 

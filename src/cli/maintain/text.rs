@@ -93,6 +93,12 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     if indexes + logs > 0 {
         lines.push(format!("Also deleted: {indexes} superseded index blobs, {logs} logs."));
     }
+    if report.repaired_items > 0 {
+        lines.push(format!(
+            "Repaired while reading, by error correction: {} contents and blobs.",
+            report.repaired_items
+        ));
+    }
     if report.mode.is_some() {
         let (freed, written) = (output::bytes(report.freed_bytes), output::bytes(report.written_bytes));
         let word =
