@@ -8,6 +8,7 @@ use super::rows::Rows;
 use crate::clock::Timestamp;
 use crate::maintenance::Margins;
 use crate::maintenance::history::RunRecord;
+use crate::mutant::{self, Mutant};
 use std::time::Duration;
 
 /// Kopia's safe drop time from the `snapshot-gc` history, in which this cycle's GC counts as a success that began at
@@ -21,7 +22,7 @@ pub fn safe_drop_time(history: &[RunRecord], this_start: Option<Timestamp>, marg
     let (newest, rest) = runs.split_first()?;
     let gap = |end: Timestamp| newest.0.as_nanosecond() - end.as_nanosecond();
     let margin = i128::try_from(margins.margin_between_snapshot_gc.as_nanos()).unwrap_or(i128::MAX);
-    let pair = rest.iter().find(|run| gap(run.1) > margin)?;
+    let pair = rest.iter().find(|run| gap(run.1) > margin || mutant::on(Mutant::R15OneGcIsEnough))?;
     Some(before(pair.0, margins.drop_content_from_index_extra_margin))
 }
 
@@ -45,6 +46,9 @@ pub fn cutoff(
     } else {
         now
     };
+    if mutant::on(Mutant::R15NoWait) {
+        return Some(safe);
+    }
     Some(safe.min(before(now, margins.mark_to_drop_wait)))
 }
 
