@@ -94,12 +94,12 @@ fn everywhere(name: &str) {
 }
 
 #[test]
-fn a_cycle_killed_at_any_effect_is_finished_by_the_next_one() {
+fn s7_a_cycle_killed_at_any_effect_is_finished_by_the_next_one() {
     everywhere("default");
 }
 
 #[test]
-fn a_cycle_killed_at_any_effect_is_finished_by_the_next_one_with_the_legacy_index() {
+fn s7_a_cycle_killed_at_any_effect_is_finished_by_the_next_one_with_the_legacy_index() {
     everywhere("format1");
 }
 

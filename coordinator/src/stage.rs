@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unreadable_stops_marking_and_a_lost_index_stops_everything_that_takes_away() {
+    fn r11_what_is_unreadable_stops_marking_and_a_lost_index_stops_everything_that_takes_away() {
         let forbidden = |severity| -> Vec<&str> {
             Stage::ALL.into_iter().filter(|stage| is_forbidden(*stage, severity)).map(Stage::name).collect()
         };

@@ -56,7 +56,7 @@ mod tests {
     use verger_kopia::clock::SetClock;
 
     #[test]
-    fn either_clock_past_the_deadline_stops_the_deed() {
+    fn r2_either_clock_past_the_deadline_stops_the_deed() {
         let start: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let clock = SetClock::new(start);
         let deadline = Deadline::after(&clock, Duration::from_secs(120));

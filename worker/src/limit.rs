@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repository_that_cannot_fit_is_refused_with_the_limit_that_would_do() {
+    fn r26_a_repository_that_cannot_fit_is_refused_with_the_limit_that_would_do() {
         let estimate = Estimate::new(1 << 30, 100 << 20, 16);
         let error = estimate.fit(&MemoryLimit::new(512 << 20)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MemoryLimit);

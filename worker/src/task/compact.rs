@@ -208,3 +208,29 @@ fn find(active: &[BlobMetadata], names: &[BlobId]) -> Result<Vec<BlobMetadata>> 
     };
     names.iter().map(one).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use verger_kopia::clock::Timestamp;
+
+    #[test]
+    fn i11_a_blob_that_comes_late_into_an_epoch_is_noticed() {
+        let blobs = |names: &[&str]| -> Vec<BlobMetadata> {
+            let one = |name: &&str| BlobMetadata {
+                id: BlobId::from(*name),
+                length: 1,
+                timestamp: Timestamp::UNIX_EPOCH,
+                etag: None,
+            };
+            names.iter().map(one).collect()
+        };
+        let inputs = blobs(&["xn3_aa-s1-c1", "xn3_bb-s1-c1"]);
+        let late = blobs(&["xn2_dd-s1-c1", "xn3_aa-s1-c1", "xn3_bb-s1-c1", "xn3_cc-s2-c1", "xn4_ee-s1-c1"]);
+        assert_eq!(left_out(&late, &inputs, Epochs::Single(3)).map(BlobId::as_str), Some("xn3_cc-s2-c1"));
+        assert_eq!(left_out(&inputs, &inputs, Epochs::Single(3)), None);
+        assert_eq!(left_out(&late, &late, Epochs::Range(2, 4)), None);
+        assert_eq!(left_out(&late, &inputs, Epochs::Range(3, 4)).map(BlobId::as_str), Some("xn3_cc-s2-c1"));
+        assert_eq!(left_out(&late[..1], &inputs, Epochs::Single(3)), None, "another epoch's");
+    }
+}

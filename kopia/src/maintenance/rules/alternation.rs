@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn kopias_conditions() {
+    fn i7_kopias_conditions() {
         let full = Margins::full();
         // (Rf, Rq, D) -> full rewrite, quick rewrite, deletion at 10 h, quick deletion covers q only
         let table = [
@@ -141,7 +141,7 @@ mod tests {
 
     /// R20: a dead run left a rewrite record; it blocks until a deletion ran, an hour later at most.
     #[test]
-    fn a_dead_runs_record_blocks_for_an_hour_at_most() {
+    fn r20_a_dead_runs_record_blocks_for_an_hour_at_most() {
         let (full, left) = (Margins::full(), turns(Some(0), None, None));
         assert!(!left.may_rewrite(Mode::Full, &full) && !left.may_delete(at(H - 1), &full));
         assert!(left.may_delete(at(H), &full));

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_at_the_boundary() {
+    fn i6_s2_ages_at_the_boundary() {
         let full = Margins::full();
         let day = 24 * H;
         // The cutoff is the start and one second, so a blob of exactly 24 h less one second is old enough.
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn referenced_packs_stay_and_are_not_counted() {
+    fn i6_referenced_packs_stay_and_are_not_counted() {
         let listed =
             [blob("p1", -48 * H), blob("q2", -48 * H), blob("s3-sz", -97 * H), blob("p4", -H), blob("p0", -48 * H)];
         let plan = select(listed.iter(), |id| id.as_str() == "p1", &Sessions::default(), at(0), &Margins::full());

@@ -134,7 +134,7 @@ mod tests {
     const H: i64 = 60;
 
     #[test]
-    fn safe_drop_time_is_kopias() {
+    fn i5_safe_drop_time_is_kopias() {
         let full = Margins::full();
         let table: [(&str, Vec<RunRecord>, Option<i64>); 8] = [
             ("none", vec![], None),
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_of_a_sleeping_client_comes_on_top() {
+    fn r15_the_wait_of_a_sleeping_client_comes_on_top() {
         let history = [gc_run(0, 1, true)];
         let cut = |now: i64, margins: &Margins| cutoff(&history, Some(at(now)), at(now), false, margins);
         assert_eq!(cut(4 * H, &Margins::full()), None);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn earliest_follows_the_chase_of_r15() {
+    fn r15_the_earliest_time_follows_the_chase() {
         let mark = at(0).as_second();
         let five = Margins { mark_to_drop_wait: Duration::from_secs(5 * 3600), ..Margins::full() };
         assert_eq!(earliest(mark, &[], at(0), &five), at(5 * H));

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn kopias_table_row_by_row() {
+    fn i3_r10_kopias_table_row_by_row() {
         let (old, edge, young) = (START - 25 * HOUR, START - 24 * HOUR, START - 24 * HOUR + 1);
         let table = TestRows::new(&[
             (b'm', true, old, 1, "q0"), // 0 system, even marked and unused
@@ -142,18 +142,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_that_does_not_fit_is_refused() {
+    fn r12_a_sum_that_does_not_add_up_is_refused() {
         let stats =
             SnapshotGcStats { in_use_content_count: u64::MAX, unreferenced_content_count: 1, ..Default::default() };
         assert!(complete(&stats, 0).is_err() && complete(&SnapshotGcStats::default(), 0).is_ok());
         assert!(classify(&TestRows::default(), |_| true, &[None], at(0), 0, &Margins::full()).is_err());
-        assert_eq!((stamp(5, 5), stamp(5, 1), stamp(5, i64::MAX)), (6, 5, i64::MAX));
+    }
+
+    #[test]
+    fn i13_a_stamp_is_later_than_what_it_replaces() {
+        assert_eq!((stamp(5, 5), stamp(5, 1), stamp(5, 9), stamp(5, i64::MAX)), (6, 5, 10, i64::MAX));
     }
 
     proptest! {
         /// Whatever timestamps say, the parts add up, and nothing used, young or `m` is marked.
         #[test]
-        fn parts_add_up(
+        fn r12_parts_add_up(
             rows in proptest::collection::vec(
                 (prop::sample::select(vec![0u8, b'm', b'k']), any::<bool>(), any::<i64>(), 0u32..1000,
                  prop::sample::select(vec!["p1", "p2", "q1"]), any::<bool>()), 0..60),
