@@ -17,9 +17,8 @@ import sys
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Package and kind of test program for each name in the table.
-CRATES = {"kopia": "verger-kopia", "worker": "verger-worker", "coordinator": "verger-coordinator", "verger": "verger"}
-WHOLE = {"reading": "verger-worker"}
+# Crates by the name of their library, and how the table calls their unit tests.
+UNIT_TESTS = {"verger_kopia": "kopia", "verger_worker": "worker", "verger_coordinator": "coordinator", "verger": "verger"}
 LIMIT_SECONDS = 120
 
 
@@ -42,11 +41,10 @@ def variants():
 def build(programs, flags):
     """Build these test programs; their paths by name."""
     paths = {}
-    plain = {name for name in programs if name in CRATES}
-    files = programs - plain
-    # One call for each package's unit tests would build the same again with other features, so all go into one.
+    files = programs - set(UNIT_TESTS.values())
+    # One call for all: a call for one package would build the others' libraries again with other features.
     command = ["cargo", "test", "--workspace", *flags, "--features", "mutants", "--no-run", "--message-format", "json"]
-    command += ["--lib"] if plain else []
+    command += ["--lib"] if programs - files else []
     for name in sorted(files):
         command += ["--test", name]
     print("+", " ".join(command), flush=True)
@@ -61,12 +59,9 @@ def build(programs, flags):
         artifact = json.loads(line)
         if not artifact.get("executable") or not artifact.get("profile", {}).get("test"):
             continue
-        package = os.path.basename(os.path.dirname(artifact["manifest_path"]))
-        if "lib" in artifact["target"]["kind"]:
-            paths[package if package in CRATES and artifact["manifest_path"] != os.path.join(ROOT, "Cargo.toml")
-                  else "verger"] = artifact
-        else:
-            paths[artifact["target"]["name"]] = artifact
+        target = artifact["target"]
+        is_lib = "lib" in target["kind"]
+        paths[UNIT_TESTS.get(target["name"], "") if is_lib else target["name"]] = artifact
     missing = programs - set(paths)
     if missing:
         sys.exit(f"no test program {sorted(missing)}")

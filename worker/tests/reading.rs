@@ -48,6 +48,17 @@ fn r7_r8_every_golden_repository_uses_exactly_what_the_slow_walk_finds() {
 }
 
 #[test]
+fn r8_large_directories_are_read_whole() {
+    let golden = Golden::unpack("split-fixed-128k-large-dirs");
+    let (survey, used) = solved(&golden.workspace());
+    let mut oracle = Oracle::new(&survey.repository, &survey.view.table);
+    for snapshot in golden.expect["before"]["snapshots"].as_array().unwrap() {
+        oracle.entry(&snapshot["rootEntry"]);
+    }
+    assert_eq!((used_ids(&survey, &used), used.damages), (oracle.used, Vec::new()));
+}
+
+#[test]
 fn every_golden_repository_gives_the_figures_of_the_real_program() {
     for name in GOLDEN {
         let golden = Golden::unpack(name);
