@@ -124,26 +124,26 @@ fn everywhere(name: &str, request: CycleRequest, least: usize) {
 }
 
 #[test]
-fn a_cycle_killed_at_any_effect_is_finished_by_the_next_one() {
+fn s7_a_cycle_killed_at_any_effect_is_finished_by_the_next_one() {
     everywhere("default", alone(Mode::Full), 20);
     everywhere("default", alone(Mode::Quick), 2);
 }
 
 #[test]
-fn a_cycle_killed_at_any_effect_is_finished_by_the_next_one_with_the_legacy_index() {
+fn s7_a_cycle_killed_at_any_effect_is_finished_by_the_next_one_with_the_legacy_index() {
     everywhere("format1", alone(Mode::Full), 20);
     everywhere("format1", alone(Mode::Quick), 2);
 }
 
 #[test]
-fn a_cycle_killed_at_any_effect_is_finished_by_the_next_one_with_many_epochs() {
+fn s7_a_cycle_killed_at_any_effect_is_finished_by_the_next_one_with_many_epochs() {
     everywhere("epochs", alone(Mode::Full), 100);
 }
 
 /// The second run dies as well, at another effect; and on another machine, which has none of the first one's files, the third one
 /// finishes all the same.
 #[test]
-fn a_cycle_killed_twice_is_finished_by_the_third_one_here_or_elsewhere() {
+fn s7_a_cycle_killed_twice_is_finished_by_the_third_one_here_or_elsewhere() {
     for name in ["default", "format1"] {
         let mut course = Course::new(name, alone(Mode::Full));
         let count = course.effects.len();

@@ -107,11 +107,11 @@ fn all(from: usize) {
 }
 
 #[test]
-fn first_half_of_the_golden_repositories() {
+fn s8_first_half_of_the_golden_repositories() {
     all(0);
 }
 
 #[test]
-fn second_half_of_the_golden_repositories() {
+fn s8_second_half_of_the_golden_repositories() {
     all(1);
 }

@@ -165,7 +165,7 @@ fn formats_that_are_not_known() {
 }
 
 #[test]
-fn an_upgrade_in_progress() {
+fn i1_an_upgrade_in_progress() {
     let golden = Golden::unpack("default");
     format::change(&golden, |format| {
         format["upgradeLock"] = json!({

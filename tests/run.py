@@ -111,6 +111,8 @@ def main():
     if not quick and not names:
         good &= check("formatting", ["cargo", "fmt", "--all", "--check"], environment)
     code = run_tests(names, counts, environment)
+    if not names and code == 0:
+        good &= check("taking rules out", [sys.executable, "tests/mutants.py", "--locked"], environment)
     if not quick and not names and code == 0:
         lint = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]
         good &= check("lints", lint, environment)

@@ -1,5 +1,6 @@
 //! The second key of a deed: batch by batch, with a deadline (R1, R14).
 
+use verger_kopia::mutant::{self, Mutant};
 use verger_proto::batch::{DEADLINE_MILLISECONDS_MAX, VIEW_AGE_MILLISECONDS_MAX};
 use verger_proto::{Approval, Batch, BatchRequest, Effect, Event, Refusal, Stage, Ticket};
 
@@ -113,11 +114,18 @@ fn check_view(cycle: &Cycle, request: &BatchRequest) -> Result<(), Refusal> {
         return Err(Refusal::ViewOrder);
     }
     let age = now.since(taken);
-    if age > VIEW_AGE_MILLISECONDS_MAX { Err(Refusal::StaleView(age)) } else { Ok(()) }
+    if age > VIEW_AGE_MILLISECONDS_MAX && !mutant::on(Mutant::R14OldViewApproved) {
+        Err(Refusal::StaleView(age))
+    } else {
+        Ok(())
+    }
 }
 
 /// Milliseconds that are left by both clocks; never more than 120 s.
 fn time_left(turn: &Turn<'_>, lease: &Lease, request: &BatchRequest) -> u64 {
+    if mutant::on(Mutant::R5UnconfirmedLeaseCounts) {
+        return DEADLINE_MILLISECONDS_MAX;
+    }
     let by_store = lease.acts_until.since(request.store_now);
     let by_log = lease.confirmed_until.since(turn.at);
     by_store.min(by_log).min(DEADLINE_MILLISECONDS_MAX)

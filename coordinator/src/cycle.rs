@@ -1,6 +1,7 @@
 //! A cycle from its opening to its end: stage after stage, parked, resumed, given up.
 
 use std::collections::BTreeMap;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
@@ -14,7 +15,7 @@ use crate::{lease, offer, seal, stage};
 const VIEW_MILLISECONDS_MAX: u64 = 24 * 3_600_000;
 
 pub(crate) fn open(turn: &mut Turn<'_>, repository: RepositoryId, options: CycleOptions) -> Result<(), Refusal> {
-    if options.safety == Safety::None && !options.alone {
+    if options.safety == Safety::None && !options.alone && !mutant::on(Mutant::R23NoWordForNoMargins) {
         return Err(Refusal::NotAlone);
     }
     if let Some(percent) = options.allow_removing.filter(|percent| *percent > 100) {
@@ -105,7 +106,8 @@ pub(crate) fn close(turn: &mut Turn<'_>, cycle: &mut Cycle, end: CycleEnd) {
     if let Some(entry) = turn.state.repositories.get_mut(&cycle.repository) {
         entry.open = None;
         if !cycle.options.dry_run {
-            entry.due = !matches!(end, CycleEnd::Done | CycleEnd::Degraded);
+            let is_over = matches!(end, CycleEnd::Done | CycleEnd::Degraded) || mutant::on(Mutant::S7FailureIsTheEnd);
+            entry.due = !is_over;
             entry.last_end = Some(end);
         }
     }
@@ -199,7 +201,7 @@ pub(crate) fn resume(turn: &mut Turn<'_>, cycle: &mut Cycle) -> Result<(), Refus
         None => return Err(Refusal::NoLease),
     };
     let old_view = cycle.view.is_some_and(|(_, reported)| turn.at.since(reported) > VIEW_MILLISECONDS_MAX);
-    if term != cycle.term || old_view {
+    if term != cycle.term || old_view && !mutant::on(Mutant::R17OldViewGoesOn) {
         restart(turn, cycle, term);
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! What comes after a stage, and what is passed.
 
+use verger_kopia::mutant::{self, Mutant};
 use verger_proto::event::PassReason;
 use verger_proto::{Severity, Stage};
 
@@ -10,6 +11,8 @@ pub(crate) fn is_forbidden(stage: Stage, severity: Severity) -> bool {
     use Stage::{Delete, DeleteRewritten, Index, Logs, Mark, Publish, RecordGc, Rewrite, Watermark};
     match severity {
         Severity::Noted => false,
+        Severity::Unreadable if mutant::on(Mutant::R11DamageStopsNothing) => false,
+        Severity::LostIndex if mutant::on(Mutant::R11LostIndexStopsNothing) => false,
         Severity::Unreadable => matches!(stage, Mark | RecordGc | Watermark),
         Severity::LostIndex => {
             let gc = matches!(stage, Mark | RecordGc | Watermark);
@@ -33,7 +36,7 @@ pub(crate) fn pass(cycle: &Cycle, stage: Stage) -> Option<PassReason> {
 
 /// Whether the cycle can go around a shard of this stage that fails for good (R12).
 pub(crate) fn can_go_around(stage: Stage) -> bool {
-    matches!(stage, Stage::Rewrite | Stage::Logs | Stage::Delete)
+    mutant::on(Mutant::R12ReadingGoneAround) || matches!(stage, Stage::Rewrite | Stage::Logs | Stage::Delete)
 }
 
 #[cfg(test)]
@@ -41,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_unreadable_stops_marking_and_a_lost_index_stops_everything_that_takes_away() {
+    fn r11_what_is_unreadable_stops_marking_and_a_lost_index_stops_everything_that_takes_away() {
         let forbidden = |severity| -> Vec<&str> {
             Stage::ALL.into_iter().filter(|stage| is_forbidden(*stage, severity)).map(Stage::name).collect()
         };

@@ -1,5 +1,6 @@
 //! An open repository: storage, format and keys.
 
+use crate::mutant::{self, Mutant};
 use std::fmt;
 use std::sync::Arc;
 
@@ -162,6 +163,9 @@ impl Repository {
 
 impl fmt::Debug for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if mutant::on(Mutant::S9KeyInDebug) {
+            f.write_str(&hex::encode(&self.inner.format.config.master_key))?;
+        }
         f.debug_struct("Repository")
             .field("address", &self.inner.storage.address())
             .field("unique_id", &hex::encode(&self.inner.format.unique_id))
@@ -184,7 +188,7 @@ impl Format {
         let key = key(&envelope).map_err(at)?;
         let plain = envelope.open_config(&key).map_err(shut)?;
         let config = RepositoryConfig::parse(&plain).map_err(at)?;
-        if let Some(lock) = &config.upgrade_lock {
+        if let Some(lock) = config.upgrade_lock.as_ref().filter(|_| !mutant::on(Mutant::I1UpgradeLockIgnored)) {
             lock.check(clock.now()).map_err(at)?;
         }
         let blob_config = load_blob_config(storage, &envelope, &key)?;

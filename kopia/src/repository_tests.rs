@@ -214,7 +214,7 @@ fn refresh_takes_new_parameters_and_tells_that_something_changed() {
 }
 
 #[test]
-fn under_an_upgrade_lock_only_the_format_blob_is_read() {
+fn i1_under_an_upgrade_lock_only_the_format_blob_is_read() {
     let bench = Bench::new();
     let lock = serde_json::json!({
         "ownerID": "someone", "creationTime": "2026-05-31T23:59:00Z", "ioDrainTimeout": 900_000_000_000u64,

@@ -1,6 +1,7 @@
 //! Sessions and their markers (`repo/content/sessions.go`): while a marker stands, packs of its session that no index
 //! names yet are spared.
 
+use crate::mutant::{self, Mutant};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -142,7 +143,9 @@ pub fn active_sessions(repository: &Repository) -> Result<Sessions> {
             Ok(info) => sessions.add(id, marker, Some(info)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
-                sessions.add(id, marker.clone(), None);
+                if !mutant::on(Mutant::R11UnreadableSessionIsOver) {
+                    sessions.add(id, marker.clone(), None);
+                }
                 sessions.unreadable.push((marker, error));
             }
             Err(error) => return Err(error),
@@ -188,7 +191,9 @@ pub fn write_marker(repository: &Repository, info: &SessionInfo, options: &PutOp
     let (id, stored) =
         repository.cipher().seal_blob(repository.hasher(), PREFIX, info.id.as_str(), &payload).map_err(at)?;
     let options = PutOptions { retention: None, ..options.clone() };
-    repository.storage().put(&id, stored, &options).map_err(at)?;
+    if !mutant::on(Mutant::R21NoMarker) {
+        repository.storage().put(&id, stored, &options).map_err(at)?;
+    }
     Ok(id)
 }
 

@@ -1,6 +1,7 @@
 //! In whose name a cycle runs (R22).
 
 use std::time::Duration;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::history::Task;
@@ -145,6 +146,9 @@ fn wait_until_quiet(session: &Session, schedule: &ScheduleFile) -> Result<()> {
 /// When the run that wrote the schedule last is certainly over (R22): at once if its last record is that of a finished run, else
 /// after the longer of a day and twice the longest run.
 fn quiet_from(schedule: &Schedule, written: Timestamp) -> Timestamp {
+    if mutant::on(Mutant::R22NoQuietPeriod) {
+        return written;
+    }
     let newest = newest(schedule);
     let near = |end: Timestamp| written.duration_since(end).unsigned_abs() <= Duration::from_secs(300);
     if let Some((task, end, success, start)) = &newest

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use verger_kopia::mutant::{self, Mutant};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -53,8 +54,8 @@ impl Known {
         let mut memory = all.remove(&key).unwrap_or_default();
         let lease = bucket_lease::read(&**storage)?;
         // A lease that was written for another address may be a copy: its store ID is not believed (R6).
-        let found =
-            lease.map(|(_, body)| body).filter(|body| body.address == address && body.unique_id == unique.as_str());
+        let found = lease.map(|(_, body)| body).filter(|body| body.unique_id == unique.as_str());
+        let found = found.filter(|body| body.address == address || mutant::on(Mutant::R6StoreIdOfACopy));
         if let Some(body) = found {
             memory.store_id = body.store_id;
         } else if memory.store_id.is_empty() {
@@ -67,7 +68,7 @@ impl Known {
 
     /// Whether the last full cycle found that an index blob may be lost: only a full cycle can find that it is not (R11).
     pub(super) fn lost_index(&self) -> bool {
-        self.memory.lost_index
+        self.memory.lost_index && !mutant::on(Mutant::R11QuickForgetsTheLoss)
     }
 
     pub(super) fn freeing(&self) -> Option<Timestamp> {

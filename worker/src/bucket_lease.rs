@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use verger_kopia::mutant::{self, Mutant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -129,7 +130,7 @@ impl Lease {
         notice: &mut dyn FnMut(&str, Duration),
     ) -> Result<Self> {
         let conditional = storage.capabilities().conditional_writes;
-        if !conditional && !request.exclusive && !request.local_lock {
+        if !conditional && !request.exclusive && !request.local_lock && !mutant::on(Mutant::R23UnconditionalLease) {
             return Err(Error::unsupported(format!(
                 "{} has no conditional writes, so two maintainers cannot exclude each other",
                 storage.address()
@@ -276,7 +277,11 @@ impl LeaseKeeper {
     /// As [`Lease::cover`]; what the confirmation says; `Locked` if `verger.lock` was replaced: a lock on a file that nobody finds
     /// by its name any more excludes nobody (R4).
     pub fn cover(&self, store_now: Timestamp) -> Result<()> {
-        if self.local.as_ref().is_some_and(|lock| !lock.is_current()) {
+        if mutant::on(Mutant::R5LeaseNotKept) {
+            return Ok(());
+        }
+        let is_swapped = self.local.as_ref().is_some_and(|lock| !lock.is_current());
+        if is_swapped && !mutant::on(Mutant::R4SwappedLockCounts) {
             let step = "verger.lock was replaced under this process: another maintainer may be at work";
             return Err(Error::new(ErrorKind::Locked, step).with_fix("Leave that file alone; run again"));
         }
@@ -340,10 +345,11 @@ fn judge(
 ) -> Result<Standing> {
     let Some((blob, body)) = found else {
         // A lease that is remembered and gone may have been removed under its holder (R6).
-        let wait = if request.last_term > 0 && !request.local_lock { TTL_MIN } else { Duration::ZERO };
+        let is_remembered = request.last_term > 0 && !mutant::on(Mutant::R6MissingLeaseIsFree);
+        let wait = if is_remembered && !request.local_lock { TTL_MIN } else { Duration::ZERO };
         return Ok(Standing::Open(wait));
     };
-    if body.unique_id != request.unique_id {
+    if body.unique_id != request.unique_id && !mutant::on(Mutant::R6LeaseOfAnother) {
         return Err(Error::new(
             ErrorKind::Locked,
             format!("the lease object in {} belongs to another repository ({})", storage.address(), body.unique_id),
@@ -351,7 +357,7 @@ fn judge(
         .with_fix(format!("If another repository was removed from here, delete the object {LEASE}")));
     }
     // On a local disk the lock is the whole truth: free means that nobody acts.
-    if body.free || request.local_lock {
+    if body.free || request.local_lock || mutant::on(Mutant::R4HeldLeaseTaken) {
         return Ok(Standing::Open(Duration::ZERO));
     }
     let ttl = Duration::from_secs(body.ttl_seconds).max(TTL_MIN);
@@ -361,7 +367,8 @@ fn judge(
     }
     if request.lock.is_some() && body.lock == request.lock {
         // Our own holder, proven dead by the lock that we hold now; its last requests may still be under way.
-        return Ok(Standing::Open(TTL_MIN));
+        let is_waited_out = !mutant::on(Mutant::R4DeadHolderNotWaitedOut);
+        return Ok(Standing::Open(if is_waited_out { TTL_MIN } else { Duration::ZERO }));
     }
     let now = clock.since_boot();
     let identity = blob.etag.clone().unwrap_or_else(|| ETag(blob.timestamp.to_string()));
@@ -385,8 +392,9 @@ fn take(
     wait: Duration,
 ) -> Result<Lease> {
     let address = storage.address();
-    let before = found.as_ref().map(|(_, body)| body);
-    let last = before.map_or(0, |body| body.term).max(request.last_term);
+    let before = found.as_ref().map(|(_, body)| body).filter(|_| !mutant::on(Mutant::R3TermOfMemoryAlone));
+    let last_term = if mutant::on(Mutant::R3TermOfObjectAlone) { 0 } else { request.last_term };
+    let last = before.map_or(0, |body| body.term).max(last_term);
     let term = last.checked_add(1).ok_or_else(|| {
         Error::damaged(format!("take the lease in {address}: its term {last} is the last number there is"))
             .with_fix(format!("Nobody counts so far: make sure that no other maintainer runs, then delete {LEASE}"))

@@ -1,6 +1,7 @@
 //! Deadlines that survive suspend (R2): boot time, wall time, and the store's time where it was asked; any one past stops the deed.
 
 use std::time::Duration;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::{Clock, Timestamp};
 use verger_kopia::{Error, ErrorKind, Result};
@@ -30,7 +31,11 @@ impl Deadline {
     pub fn left(&self, clock: &dyn Clock) -> Duration {
         let boot = self.since_boot.saturating_sub(clock.since_boot());
         let wall = Duration::try_from(self.wall.duration_since(clock.now())).unwrap_or_default();
-        boot.min(wall)
+        match () {
+            () if mutant::on(Mutant::R2BootTimeIgnored) => wall,
+            () if mutant::on(Mutant::R2WallTimeIgnored) => boot,
+            () => boot.min(wall),
+        }
     }
 
     /// Refuses a deed that is late.
@@ -51,7 +56,7 @@ mod tests {
     use verger_kopia::clock::SetClock;
 
     #[test]
-    fn either_clock_past_the_deadline_stops_the_deed() {
+    fn r2_either_clock_past_the_deadline_stops_the_deed() {
         let start: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let clock = SetClock::new(start);
         let deadline = Deadline::after(&clock, Duration::from_secs(120));

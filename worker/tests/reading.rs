@@ -33,7 +33,7 @@ fn used_ids(survey: &Survey, used: &solve::Used) -> BTreeSet<ContentId> {
 }
 
 #[test]
-fn every_golden_repository_uses_exactly_what_the_slow_walk_finds() {
+fn r7_r8_every_golden_repository_uses_exactly_what_the_slow_walk_finds() {
     for name in GOLDEN {
         let golden = Golden::unpack(name);
         let workspace = golden.workspace();
@@ -45,6 +45,17 @@ fn every_golden_repository_uses_exactly_what_the_slow_walk_finds() {
         }
         assert_eq!(used_ids(&survey, &used), oracle.used, "{name}");
     }
+}
+
+#[test]
+fn r8_large_directories_are_read_whole() {
+    let golden = Golden::unpack("split-fixed-128k-large-dirs");
+    let (survey, used) = solved(&golden.workspace());
+    let mut oracle = Oracle::new(&survey.repository, &survey.view.table);
+    for snapshot in golden.expect["before"]["snapshots"].as_array().unwrap() {
+        oracle.entry(&snapshot["rootEntry"]);
+    }
+    assert_eq!((used_ids(&survey, &used), used.damages), (oracle.used, Vec::new()));
 }
 
 #[test]
@@ -103,7 +114,7 @@ fn planned_frozen(survey: &Survey, used: &solve::Used) -> (Frozen, usize) {
 }
 
 #[test]
-fn a_directory_that_cannot_be_read_freezes_marks_and_is_named_with_its_place() {
+fn r11_a_directory_that_cannot_be_read_freezes_marks_and_is_named_with_its_place() {
     let golden = Golden::unpack("default");
     let (survey, _) = solved(&golden.workspace());
     let root = root_of(&survey);
@@ -144,7 +155,7 @@ fn a_lower_directory_that_cannot_be_read_is_named_with_its_path() {
 }
 
 #[test]
-fn packs_of_directories_that_are_gone_or_cut_short_are_damage_not_absence() {
+fn r11_s4_packs_of_directories_that_are_gone_or_cut_short_are_damage_not_absence() {
     for cut in [false, true] {
         let golden = Golden::unpack("split-fixed-128k-large-dirs");
         let (survey, _) = solved(&golden.workspace());
@@ -168,7 +179,7 @@ fn packs_of_directories_that_are_gone_or_cut_short_are_damage_not_absence() {
 }
 
 #[test]
-fn a_lost_index_blob_freezes_everything() {
+fn r11_a_lost_index_blob_freezes_everything() {
     let golden = Golden::unpack("default");
     let workspace = golden.workspace();
     let (survey, _) = solved(&workspace);
@@ -191,7 +202,7 @@ fn a_lost_index_blob_freezes_everything() {
 }
 
 #[test]
-fn fetching_everything_by_itself_finds_the_same_as_the_scan() {
+fn r7_fetching_everything_by_itself_finds_the_same_as_the_scan() {
     for name in ["default", "epochs", "v1-gzip", "split-fixed-128k-large-dirs"] {
         let golden = Golden::unpack(name);
         let workspace = golden.workspace();

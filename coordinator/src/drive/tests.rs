@@ -156,7 +156,7 @@ fn every_command_is_in_the_file_before_its_answer() {
 }
 
 #[test]
-fn a_killed_process_leaves_a_cycle_that_the_next_one_finishes() {
+fn s7_a_killed_process_leaves_a_cycle_that_the_next_one_finishes() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(folder.path()).unwrap();
     process.take_lease(1);

@@ -80,7 +80,7 @@ mod tests {
     use verger_proto::{Batch, Stage};
 
     #[test]
-    fn evidence_reads_back_with_the_digest_that_the_ledger_got() {
+    fn s6_evidence_reads_back_with_the_digest_that_the_ledger_got() {
         let folder = tempfile::tempdir().unwrap();
         let evidence = EvidenceFolder::beside(folder.path());
         let batch = Batch { stage: Stage::Delete, number: 0, first: 0, items: 2, digest: Digest::of(b"b") };

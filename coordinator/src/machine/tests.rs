@@ -222,7 +222,7 @@ fn a_plan_that_does_not_hold_together_ends_the_cycle() {
 }
 
 #[test]
-fn a_plan_that_takes_too_much_waits_for_a_word_that_is_for_it_alone() {
+fn s5_a_plan_that_takes_too_much_waits_for_a_word_that_is_for_it_alone() {
     let mut rig = Rig::new();
     rig.open(options(Mode::Full));
     let said = with_plan(&mut rig, |header| header.removed_bytes = 51);
@@ -244,7 +244,7 @@ fn a_plan_that_takes_too_much_waits_for_a_word_that_is_for_it_alone() {
 }
 
 #[test]
-fn exactly_half_may_go_and_everything_needs_the_word_100() {
+fn s5_exactly_half_may_go_and_everything_needs_the_word_100() {
     let mut rig = Rig::new();
     rig.open(options(Mode::Full));
     assert_eq!(with_plan(&mut rig, |header| header.removed_bytes = 50)[0], "plan_sealed");
@@ -281,7 +281,7 @@ fn a_dry_run_needs_no_lease_says_what_a_plan_would_get_and_changes_nothing() {
 }
 
 #[test]
-fn late_and_foreign_results_are_fenced() {
+fn s3_late_and_foreign_results_are_fenced() {
     let mut rig = Rig::at_stage(Stage::Scan);
     let report = Box::new(rig.report(&rig.job()));
     let ticket = rig.claim();
@@ -349,7 +349,7 @@ fn shards_run_side_by_side_and_the_stage_ends_with_the_last() {
 }
 
 #[test]
-fn an_approval_has_a_deadline_by_both_clocks_and_never_outlives_the_lease() {
+fn r5_an_approval_has_a_deadline_by_both_clocks_and_never_outlives_the_lease() {
     let mut rig = Rig::at_stage(Stage::Mark);
     let ticket = rig.claim();
     rig.pass(50_000);
@@ -397,7 +397,7 @@ fn the_clock_that_is_further_on_decides() {
 }
 
 #[test]
-fn a_lease_that_asks_for_more_than_120_s_does_not_get_it() {
+fn r4_a_lease_that_asks_for_more_than_120_s_does_not_get_it() {
     let mut rig = Rig::bare();
     let (store_now, acts_until) = (rig.store(), rig.store().plus(3_600_000));
     let take = Command::TakeLease { repository: repository(), term: Term(1), kept: false, store_now, acts_until };
@@ -436,7 +436,7 @@ fn approvals_are_refused_for_another_plan_stage_order_size_or_an_old_view() {
 }
 
 #[test]
-fn a_view_may_be_120_seconds_old_and_no_older() {
+fn r14_a_view_may_be_120_seconds_old_and_no_older() {
     let mut rig = Rig::at_stage(Stage::Mark);
     let ticket = rig.claim();
     let view = rig.view();
@@ -517,7 +517,7 @@ fn an_ambiguous_batch_is_looked_at_again_and_never_planned_again() {
 }
 
 #[test]
-fn a_deed_is_not_done_before_all_its_items_are() {
+fn r12_a_deed_is_not_done_before_all_its_items_are() {
     let mut rig = Rig::at_stage(Stage::Mark);
     let ticket = rig.claim();
     let first = batch(Stage::Mark, 0, 0, 2);
@@ -570,7 +570,7 @@ fn a_failure_that_may_pass_is_tried_five_times() {
 }
 
 #[test]
-fn only_a_rewrite_logs_or_orphans_can_be_gone_around_and_only_for_their_own_faults() {
+fn r12_only_a_rewrite_logs_or_orphans_can_be_gone_around_and_only_for_their_own_faults() {
     for (stage, kind, around) in [
         (Stage::Rewrite, FailureKind::Damaged, true),
         (Stage::Delete, FailureKind::Damaged, true),
@@ -635,7 +635,7 @@ fn ctrl_c_waits_for_the_batch_and_parks() {
 }
 
 #[test]
-fn another_term_or_an_old_view_begins_again_with_a_survey() {
+fn r17_another_term_or_an_old_view_begins_again_with_a_survey() {
     let mut rig = Rig::at_stage(Stage::Delete);
     let id = rig.job().cycle;
     let ticket = rig.claim();
@@ -655,7 +655,7 @@ fn another_term_or_an_old_view_begins_again_with_a_survey() {
 }
 
 #[test]
-fn a_term_only_grows() {
+fn r3_a_term_only_grows() {
     let mut rig = Rig::new();
     for term in [0, 1] {
         let said = rig.take_lease(term);
@@ -763,4 +763,17 @@ fn a_state_is_made_again_from_its_commands_alone() {
         assert_eq!(&apply(&mut again, command.clone(), *at).0, events);
     }
     assert_eq!(again, rig.state);
+}
+
+#[test]
+fn s7_what_failed_stays_due() {
+    let mut rig = Rig::at_stage(Stage::Scan);
+    let ticket = rig.claim();
+    rig.go(Command::FailJob { ticket, failure: failure(FailureKind::Damaged, false) });
+    assert!(rig.state.cycles.is_empty() && rig.state.repositories[&repository()].due, "it was not finished");
+    let mut rig = Rig::new();
+    let first = rig.open(options(Mode::Full));
+    assert!(rig.state.repositories[&repository()].due);
+    whole_cycle(&mut rig, first);
+    assert!(!rig.state.repositories[&repository()].due, "all was done");
 }

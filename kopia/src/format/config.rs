@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_no_key() {
+    fn s9_debug_shows_no_key() {
         let text = format!("{:?}", with("/version", json!(2)).unwrap());
         assert!(text.contains("BLAKE2B") && !text.contains("secret") && !text.contains("master"), "{text}");
     }

@@ -1,5 +1,6 @@
 //! Compaction: many index blobs become few. What is written is prepared first, so that publishing is quick.
 
+use crate::mutant::{self, Mutant};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,12 +45,14 @@ pub fn merge_epochs(
     threads: usize,
 ) -> Result<PreparedSet> {
     let table = merge(repository, inputs, threads)?;
-    let payloads = build_from_table(&table, |_| true, &build_options(repository, false))?;
+    let stays = |row: u32| !mutant::on(Mutant::I10CompactionDropsMarks) || !table.is_deleted(row);
+    let payloads = build_from_table(&table, stays, &build_options(repository, false))?;
     let prefix = match output {
         Epochs::Single(epoch) => names::single_prefix(epoch),
         Epochs::Range(first, last) => names::range_prefix(first, last),
     };
-    let suffix = format!("s{}-c{}", hex::encode(rand::random::<[u8; 8]>()), payloads.len());
+    let attempt = if mutant::on(Mutant::R16OneSetId) { [0; 8] } else { rand::random::<[u8; 8]>() };
+    let suffix = format!("s{}-c{}", hex::encode(attempt), payloads.len());
     let mut prepared = PreparedSet { blobs: Vec::new(), entries: table.len() as u64, bodies: Vec::new() };
     for payload in payloads {
         let (id, data) = repository.cipher().seal_blob(repository.hasher(), &prefix, &suffix, &payload)?;

@@ -189,7 +189,7 @@ fn r11_an_unreadable_compaction_log_is_an_error() {
 }
 
 #[test]
-fn compacted_epochs_keep_every_winner_and_every_mark() {
+fn i10_r18_compacted_epochs_keep_every_winner_and_every_mark() {
     let golden = golden("epochs");
     let before = load_view(&golden.repository, 1).unwrap();
     let mark = Entry { deleted: true, timestamp: 7, ..entry(9, 7) };
@@ -221,4 +221,14 @@ fn compacted_epochs_keep_every_winner_and_every_mark() {
         view.table.rows().map(|row| view.table.entry(row)).filter(|e| !e.deleted).collect()
     };
     assert_eq!(rows(&after), rows(&before));
+}
+
+#[test]
+fn r16_each_attempt_has_a_set_id_of_its_own() {
+    let golden = golden("epochs");
+    let inputs = list_active(&golden.repository).unwrap().blobs;
+    let attempt = || merge_epochs(&golden.repository, &inputs, Epochs::Single(0), 1).unwrap().blobs;
+    let set_of = |blob: &BlobId| blob.as_str().split('-').nth(1).unwrap().to_owned();
+    let (one, other) = (attempt(), attempt());
+    assert!(one.iter().all(|blob| other.iter().all(|theirs| set_of(blob) != set_of(theirs))), "{one:?} {other:?}");
 }

@@ -1,5 +1,6 @@
 //! One view of the index: the active blobs, the watermark, and the merged table.
 
+use crate::mutant::{self, Mutant};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,7 +189,10 @@ pub fn load_view(repository: &Repository, threads: usize) -> Result<IndexView> {
 fn read_active(repository: &Repository, threads: usize, read: &mut HashMap<BlobId, Arc<Index>>) -> Result<IndexView> {
     let active = list_active(repository)?;
     let missing = active.blobs.iter().map(|blob| &blob.id).filter(|id| !read.contains_key(*id));
-    let missing: Vec<BlobId> = missing.cloned().collect();
+    let mut missing: Vec<BlobId> = missing.cloned().collect();
+    if mutant::on(Mutant::R11UnreadableIndexIsEmpty) {
+        missing.retain(|id| fetch_indexes(repository, std::slice::from_ref(id), 1).is_ok());
+    }
     for (id, index) in missing.iter().zip(fetch_indexes(repository, &missing, threads)?) {
         read.insert(id.clone(), index);
     }
@@ -236,7 +240,7 @@ fn check_marker(state: &EpochState) -> Result<()> {
 
 fn check_complete(repository: &Repository, state: &EpochState, active: &[BlobMetadata]) -> Result<()> {
     let incomplete = state.incomplete_sets(active);
-    if incomplete.is_empty() {
+    if incomplete.is_empty() || mutant::on(Mutant::R11HalfASetIsWhole) {
         return Ok(());
     }
     let now = repository.storage().now()?;

@@ -37,7 +37,7 @@ mod tests {
     use crate::index_set::testing::{blobs, golden};
 
     #[test]
-    fn it_only_moves_forward() {
+    fn i5_it_only_moves_forward() {
         assert_eq!(highest(&blobs(&["xw7", "xwx", "xw90", "xw8"])), Some(90));
         let repository = golden("default").repository;
         for (seconds, moved) in [(50, true), (50, false), (40, false), (60, true)] {

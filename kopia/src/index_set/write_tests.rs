@@ -35,7 +35,7 @@ fn legacy_repositories_get_legacy_blobs() {
 }
 
 #[test]
-fn a_write_that_outlives_its_epoch_by_two_leaves_nothing() {
+fn i12_a_write_that_outlives_its_epoch_by_two_leaves_nothing() {
     let golden = golden("epochs");
     let before = golden.store.ids("xn");
     let epoch = load_view(&golden.repository, 1).unwrap().write_epoch.unwrap();

@@ -169,7 +169,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn marked_and_freed_are_told_apart() {
+    fn r24_marked_and_freed_are_told_apart() {
         let mut done = report(
             "done",
             &json!({

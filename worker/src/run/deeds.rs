@@ -1,6 +1,7 @@
 //! The deeds of a cycle, stage by stage, on the sealed plan, with Kopia's run records.
 
 use std::time::Duration;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::Entry;
@@ -79,8 +80,17 @@ impl Work<'_> {
 
     fn mark(&mut self, spec: &JobSpec, plan: &PlanBody) -> Result<Vec<Task>> {
         let survey = self.taken_stock()?;
+        if mutant::on(Mutant::R20GcRecordedFirst) {
+            let stats = plan.gc.as_ref().map(|gc| gc.stats.clone());
+            let times = (self.gc_started, self.now());
+            self.figures.success(&mut self.schedule, Task::SnapshotGc, times, stats.as_ref());
+            self.schedule.write(&self.workspace.repository, None)?;
+        }
         let rows = plan.gc.as_ref().map(|gc| gc.mark.as_slice()).unwrap_or_default();
-        let marks = rows.iter().map(|row| Entry { deleted: true, ..survey.view.table.entry(*row) });
+        let offset =
+            |row: u32| survey.view.table.offset(row).saturating_add(u32::from(mutant::on(Mutant::I9MarkElsewhere)));
+        let mark = |row: u32| Entry { deleted: true, offset: offset(row), ..survey.view.table.entry(row) };
+        let marks = rows.iter().map(|row| mark(*row));
         // Marks need no pack, and so no marker: the session only names the index blobs.
         let session = SessionId::generate(self.now());
         let (stage, rule) = (Stage::Mark, "unused-content");
@@ -91,7 +101,8 @@ impl Work<'_> {
 
     fn record_gc(&mut self, spec: &JobSpec, plan: &PlanBody) -> Result<Vec<Task>> {
         let stats = plan.gc.as_ref().map(|gc| gc.stats.clone()).unwrap_or_default();
-        let times = (self.gc_started, self.now());
+        let began = if mutant::on(Mutant::I2LateStart) { self.now() } else { self.gc_started };
+        let times = (began, self.now());
         self.figures.success(&mut self.schedule, Task::SnapshotGc, times, Some(&stats));
         // Kopia wants *more* than the margin in between.
         let margin = self.choice.margins.margin_between_snapshot_gc + SECOND;
@@ -195,7 +206,9 @@ impl Work<'_> {
         let now = self.now();
         self.figures.success(&mut self.schedule, task, (began, now), Some(&rewrite.stats));
         let mut deeds = self.deeds(spec)?;
-        deeds.write_schedule(Stage::Publish)?;
+        if !mutant::on(Mutant::R20NoRecordBeforeRewrite) {
+            deeds.write_schedule(Stage::Publish)?;
+        }
         let mut published = crate::task::publish::Published::default();
         let mut written = deeds.workspace.repository.clock().now();
         if let Some(session) = session {

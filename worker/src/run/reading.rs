@@ -1,6 +1,7 @@
 //! The stages that only read: stock, scan, solve, plan, check.
 
 use std::sync::Arc;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::index_set::legacy::unreadable_cleanups;
 use verger_kopia::index_set::names::LEGACY_CLEANUP;
@@ -150,7 +151,7 @@ impl Work<'_> {
     /// Sessions of this identity's dead jobs (R21): nobody else holds the lease, and this cycle has not written a pack yet.
     fn sessions_over(&self) -> impl Fn(&SessionId) -> bool + use<> {
         let over = self.workspace.dead_sessions.clone();
-        move |session: &SessionId| over.contains(session.as_str())
+        move |session: &SessionId| over.contains(session.as_str()) || mutant::on(Mutant::R21ForeignSessionIsOver)
     }
 }
 

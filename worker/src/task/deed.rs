@@ -3,6 +3,7 @@
 //! A deed is done only between `approve_batch` and its deadline; an ambiguous answer is looked at again, never planned again (R1).
 
 use std::time::Duration;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::storage::BlobId;
@@ -155,6 +156,9 @@ impl Deeds<'_> {
     /// The ledger cannot be written.
     pub fn keep_evidence(&mut self, batch: Batch) -> Result<()> {
         for (rule, names) in self.evidence.take() {
+            if mutant::on(Mutant::S6NoEvidence) {
+                continue;
+            }
             let evidence = verger_proto::batch::Evidence { batch, rule: rule.to_owned(), names };
             let kept = self.control.keep_evidence(&self.ticket, evidence).map_err(|e| refused(e, batch.stage))?;
             self.kept = Some(kept);

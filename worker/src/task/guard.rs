@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
@@ -107,6 +108,7 @@ impl Guard {
     /// and others of the format; damage that newer entries or snapshots show; storage errors.
     pub fn look(&mut self, workspace: &Workspace, schedule: &ScheduleFile) -> Result<Look> {
         let store_now = self.repository.storage().now()?;
+        let blind = mutant::on(Mutant::R1NoSecondLook) || mutant::on(Mutant::R27LooksOnce) && self.format.is_some();
         let blobs = list_all(&**self.repository.storage(), "kopia.")?;
         let find = |name: &str| blobs.iter().find(|blob| blob.id.as_str() == name);
         schedule.check(find("kopia.maintenance"))?;
@@ -118,7 +120,9 @@ impl Guard {
             self.repository = fresh;
         }
         self.format = format;
-        self.take_in_newer(workspace)?;
+        if !blind {
+            self.take_in_newer(workspace)?;
+        }
         Ok(Look { store_now, view: view_ref(&self.digest, store_now) })
     }
 
@@ -148,7 +152,7 @@ impl Guard {
                 std::collections::btree_map::Entry::Occupied(_) => {}
             }
         }
-        if !manifests.is_empty() {
+        if !manifests.is_empty() && !mutant::on(Mutant::R14NewcomersNotWalked) {
             let found = newcomers::needs(workspace, &self.repository, self, &manifests)?;
             check_owner(workspace, found.owner.as_deref())?;
             if let Some(id) = found.contents.iter().find(|id| self.current(id).is_none()) {
@@ -291,7 +295,7 @@ impl Guard {
 
 /// Kopia checks the owner once, at entry; whoever became it may run any moment (R22).
 fn check_owner(workspace: &Workspace, owner: Option<&str>) -> Result<()> {
-    match owner.filter(|owner| *owner != workspace.identity) {
+    match owner.filter(|owner| *owner != workspace.identity && !mutant::on(Mutant::R22NewOwnerIgnored)) {
         None => Ok(()),
         Some(owner) => Err(Error::new(ErrorKind::ForeignMaintenance, format!("{owner} became the maintenance owner"))
             .with_fix("Ask who did that; nothing more is changed in its place")),

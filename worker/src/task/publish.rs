@@ -6,6 +6,8 @@
 use verger_kopia::Result;
 use verger_kopia::content::Entry;
 use verger_kopia::index_set::write::write_index_set;
+use verger_kopia::maintenance::rules::gc;
+use verger_kopia::mutant::{self, Mutant};
 use verger_kopia::session::SessionId;
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
@@ -77,14 +79,15 @@ impl Deeds<'_> {
         let mut effect = Effect::default();
         let mut write = Vec::with_capacity(batch.len());
         for mut entry in batch {
-            if self.guard.is_protected(&entry.id) {
+            let moved_anyway = !publication.stamp && mutant::on(Mutant::I8ChangedWinnerMoved);
+            if self.guard.is_protected(&entry.id) && !moved_anyway {
                 effect.left_out += 1;
                 self.guard.keep_pack(entry.pack.clone());
                 published.left.push(entry);
                 continue;
             }
             if publication.stamp {
-                entry.timestamp = now.max(entry.timestamp.saturating_add(1));
+                entry.timestamp = gc::stamp(now, entry.timestamp);
                 self.guard.marked(&entry.id, entry.timestamp);
             }
             effect.changed += 1;

@@ -1,6 +1,7 @@
 //! Finds every content that a snapshot needs, on the summaries; what they do not cover is fetched by itself (R7).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::Repository;
 use verger_kopia::bitmap::Bitmap;
@@ -186,10 +187,12 @@ impl<'a> Walk<'a> {
                     self.large.push((edge.target, Role::File));
                     self.follow(Edge { role: Role::File, target: Target::Indirect { row, depth: depth - 1 } });
                 }
-                if edge.role == Role::Directory && self.seen.insert((edge.target, Role::Directory)) {
+                let is_directory = edge.role == Role::Directory && !mutant::on(Mutant::R8LargeDirectoryIsFile);
+                if is_directory && self.seen.insert((edge.target, Role::Directory)) {
                     self.large.push((edge.target, Role::Directory));
                 }
             }
+            Target::Missing(_) if mutant::on(Mutant::R11MissingIsNothing) => {}
             Target::Missing(_) => self.fault(edge, &Error::damaged("no index entry names this content")),
         }
     }
@@ -208,6 +211,7 @@ impl<'a> Walk<'a> {
             match summaries.line(row) {
                 Line::Points(held, edges) if held == holds => edges.iter().for_each(|edge| self.follow(edge)),
                 // Not read, or read as something else, or not readable: the walk is the truth, ask once more by itself.
+                _ if mutant::on(Mutant::R7UncoveredIsLeaf) => {}
                 _ => self.alone.push((row, holds)),
             }
         }
@@ -255,6 +259,7 @@ impl<'a> Walk<'a> {
         let edges: Vec<Edge> = match start.map(|start| segment.line(start)) {
             Ok(Line::Points(_, edges)) => edges.iter().collect(),
             Ok(_) => Vec::new(),
+            Err(_) if mutant::on(Mutant::R11UnreadableDirectoryIsEmpty) => return,
             Err(error) => {
                 let key = match holds {
                     Holds::Directory => (Target::Row(row), Role::Directory),

@@ -1,6 +1,7 @@
 //! What there is: one view of the index, the manifests in it, the snapshots, and every blob. The facts all later stages share.
 
 use std::sync::Arc;
+use verger_kopia::mutant::{self, Mutant};
 
 use serde::Deserialize;
 use verger_kopia::Repository;
@@ -170,10 +171,14 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
     // its old packs would look like orphans that nobody protects.
     let sessions = active_sessions(&repository)?;
     workspace.stop.check()?;
+    let older = earlier.clone().filter(|_| mutant::on(Mutant::R10ManifestsOfOlderView));
     let view = view(workspace, &repository, earlier)?;
     workspace.memory.keep(table_bytes(view.table.len() as u64, repository.hasher().length()));
     workspace.stop.check()?;
-    let manifests = ManifestSet::load(&repository, &view)?;
+    let mut manifests = ManifestSet::load(&repository, older.as_ref().unwrap_or(&view))?;
+    if mutant::on(Mutant::R11UnreadableManifestIsAbsent) {
+        manifests.unreadable.clear();
+    }
     let (roots, mut unreadable) = roots(&manifests);
     unreadable.extend(
         manifests
@@ -285,6 +290,7 @@ fn roots(manifests: &ManifestSet) -> (Vec<Root>, Vec<Unreadable>) {
     for manifest in manifests.of_type("snapshot") {
         match root(manifest) {
             Ok(root) => roots.push(root),
+            Err(_) if mutant::on(Mutant::R11StrangeSnapshotIsAbsent) => {}
             Err(error) => {
                 unreadable.push(Unreadable { what: format!("snapshot {}", manifest.id), error: error.chain() })
             }

@@ -3,6 +3,7 @@
 use verger_kopia::clock::Timestamp;
 use verger_kopia::index_set::{compact, watermark};
 use verger_kopia::maintenance::rules::plan::DropPlan;
+use verger_kopia::mutant::{self, Mutant};
 use verger_kopia::{ErrorKind, Result};
 use verger_proto::Digest;
 use verger_proto::stage::Stage;
@@ -32,6 +33,8 @@ impl Deeds<'_> {
             deeds.revive_newcomers(approved)?;
             approved.deadline.check(&**deeds.workspace.repository.clock(), "forget marks")?;
             let cutoff = if at_once { approved.store_now } else { plan.cutoff.min(approved.store_now) };
+            let ahead = if mutant::on(Mutant::I5WatermarkAhead) { 3600 } else { 0 };
+            let cutoff = cutoff + std::time::Duration::from_secs(ahead);
             let moved = if deeds.guard.repository().config().epoch.enabled {
                 deeds.move_watermark(cutoff, approved)?
             } else {
@@ -95,7 +98,8 @@ impl Deeds<'_> {
 fn dropped_before(cutoff: Timestamp, at_once: bool) -> i64 {
     let second = cutoff.as_second();
     let inside = cutoff.subsec_nanosecond() > 0;
-    second.saturating_add(i64::from(inside || at_once))
+    let more = mutant::on(Mutant::R18DropTakesMore);
+    second.saturating_add(i64::from(inside || at_once)).saturating_add(i64::from(more))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::rows::Rows;
 use crate::clock::Timestamp;
 use crate::maintenance::Margins;
 use crate::maintenance::margins::CUTOFF_SLACK;
+use crate::mutant::{self, Mutant};
 use crate::storage::{BlobId, BlobMetadata};
 use std::collections::HashMap;
 
@@ -55,11 +56,11 @@ pub fn session_id(blob: &str) -> Option<&str> {
 #[must_use]
 pub fn keep(blob: &BlobMetadata, sessions: &Sessions<'_>, started: Timestamp, margins: &Margins) -> Option<Keep> {
     let cutoff = after(started, CUTOFF_SLACK);
-    if blob.timestamp > cutoff {
+    if blob.timestamp > cutoff && !mutant::on(Mutant::I6NewBlobDeleted) {
         return Some(Keep::AfterCutoff);
     }
     let until = after(blob.timestamp, margins.pack_delete_min_age);
-    if until > cutoff {
+    if until > cutoff && !mutant::on(Mutant::S2YoungPackDeleted) {
         return Some(Keep::Young { until });
     }
     let checkpoint = sessions.0.get(session_id(blob.id.as_str())?)?;
@@ -118,7 +119,10 @@ pub fn plan<R: Rows>(facts: &Facts<'_, R>, survives: &[bool], quick: bool) -> Re
     let hidden = facts.table.hidden_packs();
     let referenced = |blob: &BlobId| {
         let named = facts.table.packs().binary_search(blob).is_ok_and(|pack| survives[pack]);
-        named || facts.frozen == Frozen::MarksAndDrops && hidden.binary_search(blob).is_ok()
+        named
+            || !mutant::on(Mutant::R11HiddenPackDeleted)
+                && facts.frozen == Frozen::MarksAndDrops
+                && hidden.binary_search(blob).is_ok()
     };
     let listed = facts.packs.iter().filter(|blob| candidate(&blob.id, quick));
     let plan = select(listed, referenced, &Sessions::of(facts.sessions), facts.started, facts.margins);
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_at_the_boundary() {
+    fn i6_s2_ages_at_the_boundary() {
         let full = Margins::full();
         let day = 24 * H;
         // The cutoff is the start and one second, so a blob of exactly 24 h less one second is old enough.
@@ -192,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn referenced_packs_stay_and_are_not_counted() {
+    fn i6_referenced_packs_stay_and_are_not_counted() {
         let listed =
             [blob("p1", -48 * H), blob("q2", -48 * H), blob("s3-sz", -97 * H), blob("p4", -H), blob("p0", -48 * H)];
         let plan = select(listed.iter(), |id| id.as_str() == "p1", &Sessions::default(), at(0), &Margins::full());

@@ -8,6 +8,7 @@ use super::rows::Rows;
 use crate::clock::Timestamp;
 use crate::maintenance::Margins;
 use crate::maintenance::history::RunRecord;
+use crate::mutant::{self, Mutant};
 use std::time::Duration;
 
 /// Kopia's safe drop time from the `snapshot-gc` history, in which this cycle's GC counts as a success that began at
@@ -21,7 +22,7 @@ pub fn safe_drop_time(history: &[RunRecord], this_start: Option<Timestamp>, marg
     let (newest, rest) = runs.split_first()?;
     let gap = |end: Timestamp| newest.0.as_nanosecond() - end.as_nanosecond();
     let margin = i128::try_from(margins.margin_between_snapshot_gc.as_nanos()).unwrap_or(i128::MAX);
-    let pair = rest.iter().find(|run| gap(run.1) > margin)?;
+    let pair = rest.iter().find(|run| gap(run.1) > margin || mutant::on(Mutant::R15OneGcIsEnough))?;
     Some(before(pair.0, margins.drop_content_from_index_extra_margin))
 }
 
@@ -45,6 +46,9 @@ pub fn cutoff(
     } else {
         now
     };
+    if mutant::on(Mutant::R15NoWait) {
+        return Some(safe);
+    }
     Some(safe.min(before(now, margins.mark_to_drop_wait)))
 }
 
@@ -130,7 +134,7 @@ mod tests {
     const H: i64 = 60;
 
     #[test]
-    fn safe_drop_time_is_kopias() {
+    fn i5_safe_drop_time_is_kopias() {
         let full = Margins::full();
         let table: [(&str, Vec<RunRecord>, Option<i64>); 8] = [
             ("none", vec![], None),
@@ -163,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_of_a_sleeping_client_comes_on_top() {
+    fn r15_the_wait_of_a_sleeping_client_comes_on_top() {
         let history = [gc_run(0, 1, true)];
         let cut = |now: i64, margins: &Margins| cutoff(&history, Some(at(now)), at(now), false, margins);
         assert_eq!(cut(4 * H, &Margins::full()), None);
@@ -201,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn earliest_follows_the_chase_of_r15() {
+    fn r15_the_earliest_time_follows_the_chase() {
         let mark = at(0).as_second();
         let five = Margins { mark_to_drop_wait: Duration::from_secs(5 * 3600), ..Margins::full() };
         assert_eq!(earliest(mark, &[], at(0), &five), at(5 * H));

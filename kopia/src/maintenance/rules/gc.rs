@@ -7,6 +7,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
 use crate::maintenance::Margins;
 use crate::maintenance::history::SnapshotGcStats;
+use crate::mutant::{self, Mutant};
 
 /// Prefix of manifest contents, which snapshot GC never touches.
 pub const MANIFEST_PREFIX: u8 = b'm';
@@ -14,7 +15,8 @@ pub const MANIFEST_PREFIX: u8 = b'm';
 /// The timestamp of a new entry for a content: strictly greater than the one it replaces (I13).
 #[must_use]
 pub fn stamp(sealed: i64, old: i64) -> i64 {
-    sealed.max(old.saturating_add(1))
+    let later = if mutant::on(Mutant::I13NotLater) { old } else { old.saturating_add(1) };
+    sealed.max(later)
 }
 
 /// Goes through all rows in Kopia's order of tests. `used` says which rows snapshots need, `pack_times` when the store
@@ -41,7 +43,8 @@ pub fn classify<R: Rows>(
     let stats = &mut plan.stats;
     let young = |row: u32| {
         shorter(age(started, rows.timestamp(row)), margins.min_content_age_subject_to_gc)
-            || !rows.is_deleted(row)
+            || !mutant::on(Mutant::R10PackAgeIgnored)
+                && !rows.is_deleted(row)
                 && pack_times[rows.pack(row) as usize].is_none_or(|written| {
                     let age = started.as_nanosecond() - written.as_nanosecond();
                     shorter(age, margins.pack_age_subject_to_gc)
@@ -49,10 +52,10 @@ pub fn classify<R: Rows>(
     };
     for row in 0..rows.len() {
         let size = u64::from(rows.packed_length(row));
-        let (count, sum) = if rows.prefix(row) == MANIFEST_PREFIX {
+        let (count, sum) = if rows.prefix(row) == MANIFEST_PREFIX && !mutant::on(Mutant::I3ManifestsMarked) {
             (&mut stats.in_use_system_content_count, &mut stats.in_use_system_content_size)
         } else if used(row) {
-            if rows.is_deleted(row) {
+            if rows.is_deleted(row) && !mutant::on(Mutant::I3NothingRevived) {
                 plan.undelete.push(row);
                 stats.recovered_content_count += 1;
                 stats.recovered_content_size += size;
@@ -87,7 +90,9 @@ pub fn complete(stats: &SnapshotGcStats, rows: u64) -> Result<()> {
         stats.unreferenced_recent_content_count,
         stats.in_use_system_content_count,
     ];
-    if parts.iter().try_fold(0u64, |sum, part| sum.checked_add(*part)) == Some(rows) {
+    if parts.iter().try_fold(0u64, |sum, part| sum.checked_add(*part)) == Some(rows)
+        || mutant::on(Mutant::R12PartsNotAdded)
+    {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Internal, format!("sweep: {parts:?} contents do not add up to the {rows} of the view")))
@@ -107,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn kopias_table_row_by_row() {
+    fn i3_r10_kopias_table_row_by_row() {
         let (old, edge, young) = (START - 25 * HOUR, START - 24 * HOUR, START - 24 * HOUR + 1);
         let table = TestRows::new(&[
             (b'm', true, old, 1, "q0"), // 0 system, even marked and unused
@@ -137,18 +142,22 @@ mod tests {
     }
 
     #[test]
-    fn a_sum_that_does_not_fit_is_refused() {
+    fn r12_a_sum_that_does_not_add_up_is_refused() {
         let stats =
             SnapshotGcStats { in_use_content_count: u64::MAX, unreferenced_content_count: 1, ..Default::default() };
         assert!(complete(&stats, 0).is_err() && complete(&SnapshotGcStats::default(), 0).is_ok());
         assert!(classify(&TestRows::default(), |_| true, &[None], at(0), 0, &Margins::full()).is_err());
-        assert_eq!((stamp(5, 5), stamp(5, 1), stamp(5, i64::MAX)), (6, 5, i64::MAX));
+    }
+
+    #[test]
+    fn i13_a_stamp_is_later_than_what_it_replaces() {
+        assert_eq!((stamp(5, 5), stamp(5, 1), stamp(5, 9), stamp(5, i64::MAX)), (6, 5, 10, i64::MAX));
     }
 
     proptest! {
         /// Whatever timestamps say, the parts add up, and nothing used, young or `m` is marked.
         #[test]
-        fn parts_add_up(
+        fn r12_parts_add_up(
             rows in proptest::collection::vec(
                 (prop::sample::select(vec![0u8, b'm', b'k']), any::<bool>(), any::<i64>(), 0u32..1000,
                  prop::sample::select(vec!["p1", "p2", "q1"]), any::<bool>()), 0..60),

@@ -6,6 +6,7 @@ use super::plan::{IndexStep, Mode};
 use crate::clock::Timestamp;
 use crate::format::EpochParameters;
 use crate::maintenance::margins::INCOMPLETE_SET_MIN_AGE;
+use crate::mutant::{self, Mutant};
 use crate::storage::{BlobId, BlobMetadata};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -44,7 +45,11 @@ impl<'a> Sets<'a> {
             }
         }
         for ((_, count), blobs) in open {
-            if blobs.len() == count { sets.complete.push(blobs) } else { sets.incomplete.extend(blobs) }
+            if blobs.len() == count || mutant::on(Mutant::I11HalfASetReplaces) {
+                sets.complete.push(blobs)
+            } else {
+                sets.incomplete.extend(blobs)
+            }
         }
         sets
     }
@@ -92,7 +97,8 @@ impl<'a> Epochs<'a> {
 
     /// The last settled epoch, W-2.
     fn settled(&self) -> Option<u64> {
-        self.write_epoch.checked_sub(2)
+        let unsettled = if mutant::on(Mutant::I11UnsettledCompacted) { 0 } else { 2 };
+        self.write_epoch.checked_sub(unsettled)
     }
 
     /// First epoch after the longest chain of complete ranges from 0.

@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_cycle_stays_due_and_margins_are_chased_hourly() {
+    fn s7_a_killed_cycle_stays_due_and_margins_are_chased_hourly() {
         let params = Params::kopia_default();
         let calm = due(&params, Some(20 * H), Some(H));
         assert_eq!(Due { unfinished: Some(Mode::Full), ..calm }.decide(), Decision::Run(Mode::Full, Why::Unfinished));

@@ -7,6 +7,7 @@ use super::rows::Rows;
 use crate::bitmap::Bitmap;
 use crate::clock::Timestamp;
 use crate::maintenance::Margins;
+use crate::mutant::{self, Mutant};
 
 /// A pack is short below this share of the maximum (Kopia's comments say 80, its constant is 60).
 pub const SHORT_PACK_PERCENT: u64 = 60;
@@ -47,13 +48,16 @@ impl Fate {
     /// Whether there is no use in copying it: marks and what becomes one die where they lie (a copy would restart their
     /// age), and what is revived is packed again anyway (R13).
     fn stays<R: Rows>(&self, table: &R, row: u32) -> bool {
-        table.is_deleted(row) || self.dying.contains(row)
+        (table.is_deleted(row) || self.dying.contains(row)) && !mutant::on(Mutant::R19MarksCopied)
     }
 
     /// Packs, by ordinal, that a row names after the drop. Revived rows count: their new entry is not durable yet.
     pub fn surviving_packs<R: Rows>(&self, table: &R) -> Vec<bool> {
         let mut survives = vec![false; table.packs().len()];
         for row in (0..table.len()).filter(|row| !self.is_dropped(*row)) {
+            if table.is_deleted(row) && mutant::on(Mutant::I6MarksDoNotCount) {
+                continue;
+            }
             survives[table.pack(row) as usize] = true;
         }
         survives
@@ -65,7 +69,8 @@ fn young_row<R: Rows>(table: &R, row: u32, now: Timestamp, margins: &Margins) ->
     let age = age(now, table.timestamp(row));
     shorter(age, margins.rewrite_min_age)
         // R19: a manifest content revived from a stale index would bring deleted snapshots back.
-        || table.prefix(row) == MANIFEST_PREFIX && shorter(age, margins.manifest_rewrite_min_age)
+        || !mutant::on(Mutant::R19YoungManifestsCopied)
+            && table.prefix(row) == MANIFEST_PREFIX && shorter(age, margins.manifest_rewrite_min_age)
 }
 
 /// Selects short packs by what is left in them after the drop, and of those the rows that are worth a copy.

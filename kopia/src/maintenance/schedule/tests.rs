@@ -9,7 +9,7 @@ fn run(start: i64, end: i64) -> RunRecord {
 }
 
 #[test]
-fn what_was_sealed_opens_and_keeps_what_is_not_known() {
+fn i14_what_was_sealed_opens_and_keeps_what_is_not_known() {
     let json = concat!(
         r#"{"nextFullMaintenance":"2024-05-06T05:08:09.12Z","nextQuickMaintenance":"0001-01-01T00:00:00Z","#,
         r#""runs":{"a-new-task":[{"start":"2024-05-06T05:08:09Z","end":"2024-05-06T05:08:10Z","x":1}],"#,
@@ -49,7 +49,7 @@ fn additional_data_is_kopias_word() {
 }
 
 #[test]
-fn fifty_are_kept_newest_first() {
+fn i14_fifty_are_kept_newest_first() {
     let mut schedule = Schedule::default();
     for hour in 0..60 {
         schedule.report(Task::CleanupLogs, run(hour, hour));
@@ -60,7 +60,7 @@ fn fifty_are_kept_newest_first() {
 
 /// R15: with a cycle every five minutes, fifty records would all be younger than the five hours that a pair must span.
 #[test]
-fn the_newest_gc_older_than_five_hours_is_kept() {
+fn r15_the_newest_gc_older_than_five_hours_is_kept() {
     let mut schedule = Schedule::default();
     let minute = |n: i64| at(0) + Duration::from_secs(60 * u64::try_from(n).unwrap());
     for n in 0..200 {
@@ -76,7 +76,7 @@ fn the_newest_gc_older_than_five_hours_is_kept() {
 }
 
 #[test]
-fn a_run_is_revised_in_place() {
+fn r20_a_run_is_revised_in_place() {
     let mut schedule = Schedule::default();
     schedule.report(Task::FullRewriteContents, run(0, 0));
     schedule.report(Task::FullRewriteContents, run(5, 5));
@@ -96,4 +96,16 @@ fn the_condition_names_the_version_read() {
     assert_eq!(there.condition(true), Condition::IfMatch(etag));
     assert_eq!(there.condition(false), Condition::Always);
     assert_eq!(Loaded::default().condition(true), Condition::IfAbsent);
+}
+
+#[test]
+fn i14_records_that_somebody_else_wrote_are_not_written_over() {
+    let golden = crate::index_set::testing::golden("default");
+    let ours = load(&golden.repository).unwrap();
+    let mut theirs = load(&golden.repository).unwrap();
+    theirs.schedule.report(Task::FullRewriteContents, run(1, 2));
+    replace(&golden.repository, &theirs, &theirs.schedule, None).unwrap();
+    let error = replace(&golden.repository, &ours, &ours.schedule, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ForeignMaintenance);
+    assert_eq!(load(&golden.repository).unwrap().schedule, theirs.schedule);
 }

@@ -6,6 +6,7 @@ use verger_kopia::index_set::legacy::{LegacyState, load_cleanups};
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::facts::{CleanupNote, CompactionLog, Facts, Frozen, IndexFacts, SessionFact};
 use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::mutant::{self, Mutant};
 use verger_kopia::session::SessionId;
 
 use crate::task::solve::{Damage, Used, Wrong};
@@ -104,9 +105,14 @@ impl<'a> Gathered<'a> {
 /// R11: what the damage forbids, and why, for people.
 #[must_use]
 pub fn frozen(survey: &Survey, damages: &[Damage]) -> (Frozen, String) {
-    if let Some(damage) = damages.iter().find(|damage| damage.wrong == Wrong::Missing) {
+    if let Some(damage) =
+        damages.iter().find(|damage| damage.wrong == Wrong::Missing && !mutant::on(Mutant::R11LostIndexStopsNothing))
+    {
         let why = format!("object {}{} has no index entry: an index blob may be lost", damage.object, place(damage));
         return (Frozen::Everything, why);
+    }
+    if mutant::on(Mutant::R11DamageStopsNothing) {
+        return (Frozen::Nothing, String::new());
     }
     if let Some(unreadable) = survey.unreadable.first() {
         return (Frozen::MarksAndDrops, format!("{} cannot be read: {}", unreadable.what, unreadable.error));

@@ -141,7 +141,7 @@ fn full_on_the_legacy_index_forgets_by_a_compaction_of_all() {
 
 /// R11: what goes on while something is unreadable.
 #[test]
-fn frozen_states() {
+fn r11_frozen_states() {
     let mut table = table();
     table.hidden = vec!["p9".into()];
     let mut given = given(Margins::none());

@@ -16,7 +16,7 @@ fn names(blobs: &[BlobId]) -> Vec<&str> {
 }
 
 #[test]
-fn all_settled_epochs_are_compacted_at_once_and_younger_ones_never() {
+fn i11_all_settled_epochs_are_compacted_at_once_and_younger_ones_never() {
     let blobs = [
         ("xe4", -30),
         ("xn0_a-s1-c1", -90),
@@ -61,7 +61,7 @@ fn advance_needs_age_and_count_or_size() {
 }
 
 #[test]
-fn ranges_chain_from_epoch_zero_and_take_sets() {
+fn i11_ranges_chain_from_epoch_zero_and_take_sets() {
     let mut blobs: Vec<(String, i64)> = (0..10).map(|n| (format!("xn{n}_a-s1-c1"), -100 + n)).collect();
     blobs.extend((0..7).map(|n| (format!("xs{n}_x-s7-c1"), -50)));
     blobs.push(("xe9".into(), -1));

@@ -44,7 +44,7 @@ fn short_packs_are_chosen_from_two_of_a_letter_on() {
 }
 
 #[test]
-fn young_contents_and_young_manifests_stay() {
+fn r19_young_contents_and_young_manifests_stay() {
     let table = TestRows::new(&[
         (b'k', false, OLD, 1, "q1"),
         (b'k', false, NOW - 2 * H + 1, 2, "q1"),
@@ -64,7 +64,7 @@ fn young_contents_and_young_manifests_stay() {
 
 /// Design 3.4: what this cycle drops is neither copied nor counted, and marks are left to die.
 #[test]
-fn the_dying_are_not_copied_and_the_dropped_do_not_count() {
+fn r19_the_dying_are_not_copied_and_the_dropped_do_not_count() {
     let table = TestRows::new(&[
         (0, true, OLD, 900, "p1"), // dropped: makes p1 short
         (0, false, OLD, 10, "p1"),

@@ -1,0 +1,217 @@
+//! Rules taken out on purpose, one at a time, so that tests can show that they would notice (`tests/mutants.py`).
+//!
+//! Each mutant is a way of losing data. Which one is on is chosen when a test build with the feature `mutants` starts, by the name in
+//! `VERGER_MUTANT`. Without the feature [`on`] is a constant, so that nothing of this is in a program; with it, a build without debug
+//! assertions (a release) does not compile.
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the feature `mutants` takes safety rules out: it is for tests, and never for a release build");
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// A rule of `docs/safety.md` that is taken out: what is missing then, and how data goes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Mutant {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+        }
+    };
+}
+
+mutants! {
+    /// R1: requests have no deadline. A process that slept wakes, and publishes what points at packs that are gone by then.
+    R1NoDeadline,
+    /// R1: nobody looks at what came since the plan's view. A content that a client wrote again is marked all the same.
+    R1NoSecondLook,
+    /// R1: a pack that a newer entry names is deleted. That entry was all there was of its content.
+    R1NamedPackDeleted,
+    /// R2: boot time does not end a deadline. Setting the wall clock back brings an old approval to life.
+    R2BootTimeIgnored,
+    /// R2: wall time does not end a deadline. Where boot time stands still in sleep, eight hours look like a second.
+    R2WallTimeIgnored,
+    /// R3: the next term is counted from one's own memory. Another fleet's is higher, and the loser's orders look newer.
+    R3TermOfMemoryAlone,
+    /// R3: the next term is counted from the object alone. Where it was lost, terms begin again, and old orders look newer.
+    R3TermOfObjectAlone,
+    /// R4: the last requests of a dead holder are not waited out. They take effect beside those of the new one.
+    R4DeadHolderNotWaitedOut,
+    /// R4: a lease that somebody holds is taken. Two maintainers delete what the other's plan counts on.
+    R4HeldLeaseTaken,
+    /// R4: "free" is written with a request still under way. The next one does not wait, and the request comes late.
+    R4FreedTooEarly,
+    /// R4: a lock on a file that was swapped counts. Two processes hold "the" lock of a local disk.
+    R4SwappedLockCounts,
+    /// R5: the lease is neither renewed nor looked at before a batch. Somebody took it over meanwhile, and acts too.
+    R5LeaseNotKept,
+    /// R5: approvals last although no renewal was confirmed. The next holder waited less than they last.
+    R5UnconfirmedLeaseCounts,
+    /// R6: the store ID of a copied lease is believed. Two stores share one ledger, whose dead sessions are alive in the other.
+    R6StoreIdOfACopy,
+    /// R6: a lease that is remembered and gone is not waited for. Its holder may be at work in the same second.
+    R6MissingLeaseIsFree,
+    /// R6: the lease of another repository is taken for one's own. Orders of one are carried out on the other.
+    R6LeaseOfAnother,
+    /// R7: what no summary covers counts as a leaf. Files behind old seek tables look unused, and are collected.
+    R7UncoveredIsLeaf,
+    /// R8: a large directory counts as a file of fragments. Nothing that it lists is found, and all of it is collected.
+    R8LargeDirectoryIsFile,
+    /// R10: the age of a pack by the store's clock does not count. A client whose clock is behind loses what it just wrote.
+    R10PackAgeIgnored,
+    /// R10: manifests are those of an older view. A snapshot between the two views is in neither, and its contents are marked.
+    R10ManifestsOfOlderView,
+    /// R11: a directory that cannot be read lists nothing. Everything below it is collected.
+    R11UnreadableDirectoryIsEmpty,
+    /// R11: manifests that cannot be read are absent. The snapshots in them lose everything.
+    R11UnreadableManifestIsAbsent,
+    /// R11: a snapshot that cannot be understood is absent, as for Kopia. Its contents are collected.
+    R11StrangeSnapshotIsAbsent,
+    /// R11: an index blob that cannot be read is empty. All that it alone names looks like an orphan.
+    R11UnreadableIndexIsEmpty,
+    /// R11: half of an index set counts as all of it. The packs of the other half look like orphans.
+    R11HalfASetIsWhole,
+    /// R11: a content that no entry names is nobody's. An index is lost, and the packs that could restore it are deleted.
+    R11MissingIsNothing,
+    /// R11: a session whose marker cannot be read is over. The packs of a client at work are deleted.
+    R11UnreadableSessionIsOver,
+    /// R11: damage stops neither marks nor drops (facts and machine). What only the damaged directory names is collected.
+    R11DamageStopsNothing,
+    /// R11: a lost index stops nothing (facts and machine). The packs that could restore it are deleted.
+    R11LostIndexStopsNothing,
+    /// R11: while something is unreadable, packs go that only hidden marks name. They held what the damaged directory lists.
+    R11HiddenPackDeleted,
+    /// R11: a quick cycle does not know that an index may be lost, and cannot see it.
+    R11QuickForgetsTheLoss,
+    /// R12: the parts of a sweep need not add up. A lost shard counts as unused contents.
+    R12PartsNotAdded,
+    /// R12: a stage ends with items left. The cycle goes on as if its marks or revivals were all there.
+    R12UncoveredIsDone,
+    /// R12: a shard of a reading stage can be gone around. What it would have found in use is collected.
+    R12ReadingGoneAround,
+    /// R13: a content is revived where it lies. Another maintainer's deletion of that pack is under way.
+    R13RevivedInPlace,
+    /// R14: newer snapshots are not walked. What they took over from dying contents is collected.
+    R14NewcomersNotWalked,
+    /// R14: what newer snapshots need is not revived before a drop or a deletion.
+    R14NothingRevived,
+    /// R14: a batch is approved on a view of any age. Snapshots since then are not in it.
+    R14OldViewApproved,
+    /// R15: marks are dropped without the wait. A client that slept comes back to a snapshot whose contents are gone.
+    R15NoWait,
+    /// R15: one snapshot GC is enough for a drop. A client between deduplication and manifest loses.
+    R15OneGcIsEnough,
+    /// R16: every attempt has the same set ID. Readers take parts of two attempts for one whole set, and half the index is gone.
+    R16OneSetId,
+    /// R16: a compacted set is not read back. What replaced all older index blobs may be cut short.
+    R16NotReadBack,
+    /// R17: a parked cycle goes on with a view of any age. Two days of snapshots are not in it.
+    R17OldViewGoesOn,
+    /// R18: a drop takes marks of one second more than the plan counted. Their packs were not looked at.
+    R18DropTakesMore,
+    /// R19: the tag of a copied content is not checked. The copy is damaged, and the good one, elsewhere, goes with its pack.
+    R19TagNotChecked,
+    /// R19: young manifest contents are copied. A copy from a stale view brings deleted snapshots back, without their contents.
+    R19YoungManifestsCopied,
+    /// R19: marks are copied. Their age begins again in a pack that nobody planned.
+    R19MarksCopied,
+    /// R20: no record stands before the first entry of a rewrite. After a crash Kopia deletes the old packs at once.
+    R20NoRecordBeforeRewrite,
+    /// R20: snapshot GC is recorded before its marks. After a crash Kopia drops marks that no second GC has seen.
+    R20GcRecordedFirst,
+    /// R21: packs are written without a session marker. Another maintainer deletes them before an index names them.
+    R21NoMarker,
+    /// R21: other processes' sessions count as over. Packs of a client at work are deleted.
+    R21ForeignSessionIsOver,
+    /// R22: nobody notices a new owner. Its run and ours delete from two plans.
+    R22NewOwnerIgnored,
+    /// R22: nobody notices that another maintainer wrote the schedule. Both runs go on.
+    R22ForeignScheduleIgnored,
+    /// R22: after a takeover nobody waits for Kopia's run. It looked at its owner once, and goes on deleting.
+    R22NoQuietPeriod,
+    /// R22: Kopia's own lock is not respected. A Kopia of this machine is in the middle of its run.
+    R22BusyLockIgnored,
+    /// R23: without conditional writes no word is needed. Two maintainers take the lease at once.
+    R23UnconditionalLease,
+    /// R23: margins are dropped without a word (command and machine). Clients at work lose what they just wrote.
+    R23NoWordForNoMargins,
+    /// R25: decompression ends where the stream ends. A few kilobytes take all memory, and the cycle dies in the middle.
+    R25Uncapped,
+    /// R26: nothing is estimated before it is read. The machine runs out of memory in the middle of a cycle.
+    R26NoEstimate,
+    /// R27: only the first batch looks at what is new. Later approvals name a view that nobody looked at.
+    R27LooksOnce,
+    /// I1: an upgrade lock is not respected. Entries go where nobody reads any more.
+    I1UpgradeLockIgnored,
+    /// I2: the recorded start of a GC is its end. Marks look as if a later GC had seen them, and drop too early.
+    I2LateStart,
+    /// I3: manifest contents are marked like any other. Snapshots disappear.
+    I3ManifestsMarked,
+    /// I3: what is marked and needed is not revived. The next drop takes it.
+    I3NothingRevived,
+    /// I5: the watermark is an hour ahead. Every mark of that hour is gone at once, with no time to change one's mind.
+    I5WatermarkAhead,
+    /// I6: marks do not count as references. An undelete finds its pack gone.
+    I6MarksDoNotCount,
+    /// I6: blobs that came after the cycle's start are deleted. No view that it has can name them.
+    I6NewBlobDeleted,
+    /// S2: young packs are deleted. Their index entries are still on the way.
+    S2YoungPackDeleted,
+    /// I7: orphans of a rewrite go at once. Readers with an older index look for them.
+    I7NoHour,
+    /// I8: a moved content is published although its winner changed. Deleted ones come back, without what they need.
+    I8ChangedWinnerMoved,
+    /// I9: a mark names another place than its winner's. An undelete finds other bytes there.
+    I9MarkElsewhere,
+    /// I10: an epoch's compaction leaves marks out. Older live entries in other epochs come back, and their packs are gone.
+    I10CompactionDropsMarks,
+    /// I11: epochs are compacted before they are settled. What a slow client still writes there is never read.
+    I11UnsettledCompacted,
+    /// I11: an incomplete set replaces its epoch. The index blobs it lacks are deleted.
+    I11HalfASetReplaces,
+    /// I11: a blob that came into an epoch since its compaction began is left out of the set that replaces it.
+    I11LateBlobLeftOut,
+    /// I12: entries are published without their packs.
+    I12EntriesWithoutPacks,
+    /// I12: a set that came too late into an old epoch stands. The epoch was compacted without it.
+    I12LateSetStands,
+    /// I13: a new entry may be as old as the one it replaces. Readers take either.
+    I13NotLater,
+    /// I14: the schedule is written without looking at who wrote it meanwhile. Another owner's records are gone, and it deletes early.
+    I14RecordsOverwritten,
+    /// S3: orders under an older term are heard. A worker that was given up does deeds beside its successor.
+    S3OldTermHeard,
+    /// S5: no word is needed, however much goes. A wrong password to a new bucket, and the old backups are "unused".
+    S5MuchWithoutAWord,
+    /// S5: no word is needed to leave nothing.
+    S5AllWithoutAWord,
+    /// S6: nothing is written down before it is done. Nobody can say why a blob is gone.
+    S6NoEvidence,
+    /// S7: a failed cycle is not due any more. What it left half done stays so.
+    S7FailureIsTheEnd,
+    /// S9: the master key is in the debug text of a repository, and so in a log.
+    S9KeyInDebug,
+}
+
+/// Whether this rule is taken out now.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+pub const fn on(_: Mutant) -> bool {
+    false
+}
+
+/// Whether this rule is taken out now: by the name in `VERGER_MUTANT`, read once.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn on(mutant: Mutant) -> bool {
+    static CHOSEN: std::sync::OnceLock<Option<Mutant>> = std::sync::OnceLock::new();
+    let chosen = CHOSEN.get_or_init(|| {
+        let name = std::env::var("VERGER_MUTANT").ok()?;
+        let found = Mutant::ALL.iter().find(|mutant| format!("{mutant:?}") == name);
+        Some(*found.unwrap_or_else(|| panic!("VERGER_MUTANT names no mutant: {name:?}")))
+    });
+    *chosen == Some(mutant)
+}
