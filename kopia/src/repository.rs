@@ -30,6 +30,7 @@ struct Inner {
 }
 
 /// What the format blobs say, and the key that opened them.
+#[derive(Clone)]
 struct Format {
     blob: Bytes,
     unique_id: Vec<u8>,
@@ -78,6 +79,14 @@ impl Repository {
                 cipher: inner.cipher.clone(),
             }),
         })
+    }
+
+    /// The same repository, reached through `storage`: something that lies around its own.
+    #[must_use]
+    pub fn through(&self, storage: Arc<dyn Storage>) -> Self {
+        let Inner { clock, format, hasher, cipher, .. } = &*self.inner;
+        let (clock, format) = (Arc::clone(clock), format.clone());
+        Self { inner: Arc::new(Inner { storage, clock, format, hasher: hasher.clone(), cipher: cipher.clone() }) }
     }
 
     /// Where it lies.
