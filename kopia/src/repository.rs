@@ -97,6 +97,14 @@ impl Repository {
         }
     }
 
+    /// The same repository, reached through `storage`: something that lies around its own.
+    #[must_use]
+    pub fn through(&self, storage: Arc<dyn Storage>) -> Self {
+        let Inner { clock, format, hasher, cipher, .. } = &*self.inner;
+        let (clock, format) = (Arc::clone(clock), format.clone());
+        Self { inner: Arc::new(Inner { storage, clock, format, hasher: hasher.clone(), cipher: cipher.clone() }) }
+    }
+
     /// Where it lies.
     #[must_use]
     pub fn storage(&self) -> &Arc<dyn Storage> {

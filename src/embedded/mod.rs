@@ -11,7 +11,7 @@ mod sessions;
 mod state;
 mod written;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
@@ -22,7 +22,7 @@ use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
-use verger_kopia::storage::remove_leftovers;
+use verger_kopia::storage::{NearbyStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::Control;
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
@@ -43,6 +43,9 @@ pub use report::{CycleReport, PlanSummary};
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
+
+/// Most bytes of packs kept on this machine's disk for the length of a cycle.
+const KEPT_NEARBY_MAX: u64 = 1 << 30;
 
 /// Kopia's margins, or none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -175,7 +178,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
 
 fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let identity = request.owner.identity(&means.identity);
-    let mut workspace = Workspace::new(means.repository.counting_repairs());
+    let mut workspace = Workspace::new(near(&means.repository.counting_repairs(), &means.state_dir));
     workspace.memory = MemoryLimit::new(means.memory_limit);
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
@@ -186,6 +189,17 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let ahead = look_ahead(&workspace, None)?;
     let clock = means.repository.clock().clone();
     Ok(Session { workspace, clock, identity, ahead, margins: request.margins() })
+}
+
+/// A far store is asked once for what a cycle needs more than once.
+fn near(repository: &Repository, state_dir: &Path) -> Repository {
+    let storage = repository.storage().clone();
+    if storage.capabilities().local_disk {
+        return repository.clone();
+    }
+    let folder = if state_dir.is_dir() { state_dir.to_owned() } else { std::env::temp_dir() };
+    let near = NearbyStorage::new(storage, repository.clock().clone(), &folder, KEPT_NEARBY_MAX);
+    repository.through(Arc::new(near))
 }
 
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.

@@ -13,7 +13,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::event::CycleEnd;
 use verger_proto::id::CycleId;
 use verger_proto::plan::PlanHeader;
-use verger_proto::report::{Damage, FailureKind};
+use verger_proto::report::Damage;
 use verger_proto::stage::Stage;
 use verger_worker::run::{Work, error_kind};
 

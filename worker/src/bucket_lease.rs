@@ -10,7 +10,7 @@ use verger_kopia::mutant::{self, Mutant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use verger_kopia::clock::{Clock, Timestamp};
-use verger_kopia::storage::{BlobId, BlobMetadata, ByteRange, Condition, ETag, PutOptions, Storage, StoreLock};
+use verger_kopia::storage::{BlobId, BlobMetadata, Condition, ETag, PutOptions, Storage, StoreLock};
 use verger_kopia::{Error, ErrorKind, Result};
 
 use crate::progress::Stop;
@@ -430,16 +430,10 @@ fn take(
 /// # Errors
 /// `Damaged` if it is there but not a lease; storage errors.
 pub fn read(storage: &dyn Storage) -> Result<Option<(BlobMetadata, LeaseBody)>> {
-    let id = BlobId::from(LEASE);
-    // The identity is asked first: a body read after it can only be newer, and then the conditional write fails.
-    let absent_is_none = |e: Error| if e.kind() == ErrorKind::NotFound { Ok(None) } else { Err(e) };
-    let blob = match storage.head(&id) {
-        Ok(blob) => blob,
-        Err(e) => return absent_is_none(e),
-    };
-    let data = match storage.get(&id, ByteRange::All) {
-        Ok(data) => data,
-        Err(e) => return absent_is_none(e),
+    let (data, blob) = match storage.get_with_metadata(&BlobId::from(LEASE)) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
     };
     let body = serde_json::from_slice(&data).map_err(|e| {
         Error::damaged(format!("read the lease object {LEASE} in {}", storage.address()))

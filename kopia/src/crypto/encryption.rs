@@ -14,6 +14,9 @@ use crate::ecc::Ecc;
 use crate::error::{Error, Result};
 use crate::storage::BlobId;
 
+/// Kopia's names of all ciphers, in its order; [`Cipher::new`] knows each.
+pub const NAMES: [&str; 2] = ["AES256-GCM-HMAC-SHA256", "CHACHA20-POLY1305-HMAC-SHA256"];
+
 /// IVs of contents and whole blobs.
 const IV_BYTES: usize = 16;
 

@@ -6,7 +6,7 @@ use crate::maintenance::go_json::optional_time;
 use crate::maintenance::history::{RunRecord, Task, null_is_empty};
 use crate::mutant::{self, Mutant};
 use crate::repository::Repository;
-use crate::storage::{BlobId, ByteRange, Condition, ETag, PutOptions, PutReceipt};
+use crate::storage::{BlobId, Condition, ETag, PutOptions, PutReceipt};
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit};
 use serde_json::{Map, Value};
@@ -168,31 +168,18 @@ impl Loaded {
 /// # Errors
 /// `Damaged`, `StoreUnavailable` (also if the blob kept changing), `Permission`.
 pub fn load(repository: &Repository) -> Result<Loaded> {
-    let (storage, id) = (repository.storage(), BlobId::from(BLOB));
-    // Bytes and ETag come from two requests: they belong together only if the version was the same before and after.
-    for _ in 0..5 {
-        let before = match storage.head(&id) {
-            Ok(meta) => meta,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Loaded::default()),
-            Err(e) => return Err(e.at(format!("read {BLOB}"))),
-        };
-        let bytes = match storage.get(&id, ByteRange::All) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(e.at(format!("read {BLOB}"))),
-        };
-        if storage.head(&id).map_err(|e| e.at(format!("read {BLOB}")))? != before {
-            continue;
-        }
-        return Ok(Loaded {
-            schedule: Schedule::open(&repository.derive_key(KEY_PURPOSE), &bytes).map_err(|e| e.with_fix(FIX))?,
-            exists: true,
-            etag: before.etag,
-            timestamp: Some(before.timestamp),
-            digest: Some(*blake3::hash(&bytes).as_bytes()),
-        });
-    }
-    Err(Error::new(ErrorKind::StoreUnavailable, format!("read {BLOB}: it changes all the time")))
+    let (bytes, metadata) = match repository.storage().get_with_metadata(&BlobId::from(BLOB)) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Loaded::default()),
+        Err(e) => return Err(e.at(format!("read {BLOB}"))),
+    };
+    Ok(Loaded {
+        schedule: Schedule::open(&repository.derive_key(KEY_PURPOSE), &bytes).map_err(|e| e.with_fix(FIX))?,
+        exists: true,
+        etag: metadata.etag,
+        timestamp: Some(metadata.timestamp),
+        digest: Some(*blake3::hash(&bytes).as_bytes()),
+    })
 }
 
 /// Writes the schedule with these options.

@@ -65,7 +65,8 @@ impl Work<'_> {
     fn new_guard(&self) -> Result<Guard> {
         let survey = self.taken_stock()?;
         let manifests = survey.manifests.manifests.keys().cloned().collect();
-        Ok(Guard::new(self.workspace.repository.clone(), survey.view.clone(), self.used.clone(), manifests))
+        let guard = Guard::new(self.workspace.repository.clone(), survey.view.clone(), self.used.clone(), manifests);
+        Ok(guard.knowing(&self.listed_before))
     }
 
     fn now(&self) -> Timestamp {
@@ -382,6 +383,10 @@ impl Deeds<'_> {
         self.batch(stage, 0, Digest::of(b"records"), |deeds, approved| {
             let repository = deeds.guard.repository().clone();
             deeds.schedule.write(&repository, Some(approved.deadline.since_boot()))?;
+            if stage == Stage::Close {
+                // No look of a later batch will notice who wrote right after us.
+                deeds.schedule.confirm(&repository)?;
+            }
             Ok(Effect::default())
         })?;
         Ok(())

@@ -15,6 +15,7 @@ use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, PlanBody};
+use verger_kopia::storage::BlobMetadata;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::control::Control;
 use verger_proto::id::WorkerId;
@@ -64,6 +65,8 @@ pub struct Work<'a> {
     gc_started: Timestamp,
     /// Storage time of this cycle's first write, once it was made.
     started: Option<Timestamp>,
+    /// What a listing of `kopia.` said before the survey.
+    listed_before: Vec<BlobMetadata>,
     survey: Option<Arc<Survey>>,
     view: Option<ViewRef>,
     summaries: Option<Summaries>,
@@ -100,6 +103,7 @@ impl<'a> Work<'a> {
             earlier,
             gc_started,
             started: None,
+            listed_before: Vec::new(),
             survey: None,
             view: None,
             summaries: None,

@@ -156,16 +156,18 @@ impl Deeds<'_> {
     }
 }
 
-/// Lengths of blobs, by one listing for each first two letters; what is gone is left out.
+/// Lengths of blobs, by one listing for each kind (a letter, of epochs two); what is gone is left out.
 fn list_lengths(deeds: &Deeds<'_>, blobs: &[BlobId]) -> Result<Vec<(BlobId, u64)>> {
-    let mut prefixes: Vec<&str> = blobs.iter().map(|blob| blob.as_str().get(..2).unwrap_or(blob.as_str())).collect();
+    let kind = |name: &'_ str| if name.starts_with('x') { 2 } else { 1 };
+    let prefix = |blob: &'_ BlobId| blob.as_str().get(..kind(blob.as_str())).unwrap_or(blob.as_str()).to_owned();
+    let mut prefixes: Vec<String> = blobs.iter().map(prefix).collect();
     prefixes.sort_unstable();
     prefixes.dedup();
     let mut wanted: Vec<&BlobId> = blobs.iter().collect();
     wanted.sort_unstable();
     let mut found = Vec::with_capacity(blobs.len());
     for prefix in prefixes {
-        deeds.guard.repository().storage().list(prefix, &mut |blob| {
+        deeds.guard.repository().storage().list(&prefix, &mut |blob| {
             if wanted.binary_search(&&blob.id).is_ok() {
                 found.push((blob.id, blob.length));
             }

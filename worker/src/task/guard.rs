@@ -9,8 +9,8 @@ use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
-use verger_kopia::format::RepositoryConfig;
-use verger_kopia::index_set::view::Seen;
+use verger_kopia::format::{BLOB_CONFIG_BLOB, FORMAT_BLOB, RepositoryConfig};
+use verger_kopia::index_set::view::{Delta, Seen};
 use verger_kopia::index_set::{IndexView, list_active};
 use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -34,8 +34,8 @@ pub struct Look {
 /// What is to be left alone, and why it grew since the plan was sealed.
 pub struct Guard {
     repository: Repository,
-    /// `kopia.repository` as last seen; `None` before the first look.
-    format: Option<BlobMetadata>,
+    /// `kopia.repository` and `kopia.blobcfg` as last seen, before the repository's format was read; none: not seen.
+    format: Vec<BlobMetadata>,
     /// The view of the plan.
     view: Arc<IndexView>,
     /// Active index blobs: the view's, and what was looked at or written since.
@@ -68,7 +68,7 @@ impl Guard {
         let seen = view.seen();
         Self {
             repository,
-            format: None,
+            format: Vec::new(),
             view,
             seen,
             used,
@@ -81,6 +81,14 @@ impl Guard {
             revived: BTreeSet::new(),
             write_epoch: None,
         }
+    }
+
+    /// What a listing of `kopia.` said before the repository's format was read last: as long as a look finds the same, it is not
+    /// read again.
+    #[must_use]
+    pub fn knowing(mut self, listed: &[BlobMetadata]) -> Self {
+        self.format = formats(listed);
+        self
     }
 
     /// The view of the plan.
@@ -108,26 +116,29 @@ impl Guard {
     /// and others of the format; damage that newer entries or snapshots show; storage errors.
     pub fn look(&mut self, workspace: &Workspace, schedule: &ScheduleFile) -> Result<Look> {
         let store_now = self.repository.storage().now()?;
-        let blind = mutant::on(Mutant::R1NoSecondLook) || mutant::on(Mutant::R27LooksOnce) && self.format.is_some();
-        let blobs = list_all(&**self.repository.storage(), "kopia.")?;
-        let find = |name: &str| blobs.iter().find(|blob| blob.id.as_str() == name);
-        schedule.check(find("kopia.maintenance"))?;
-        let format = find("kopia.repository").cloned();
-        // Also at the first look: hours may have passed since the survey.
-        if self.format.is_none() || self.format != format {
+        let blind = mutant::on(Mutant::R1NoSecondLook) || mutant::on(Mutant::R27LooksOnce) && !self.format.is_empty();
+        let (repository, seen) = (&self.repository, &self.seen);
+        let (blobs, delta) = std::thread::scope(|scope| {
+            let blobs = scope.spawn(|| list_all(&**repository.storage(), "kopia."));
+            let delta = seen.newer(repository, workspace.threads);
+            (blobs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), delta)
+        });
+        let blobs = blobs?;
+        schedule.check(blobs.iter().find(|blob| blob.id.as_str() == "kopia.maintenance"))?;
+        let format = formats(&blobs);
+        if self.format != format || format.is_empty() {
             let fresh = self.repository.refresh()?;
             check_same_index(self.repository.config(), fresh.config())?;
             self.repository = fresh;
         }
         self.format = format;
-        if !blind {
-            self.take_in_newer(workspace)?;
+        if let Some(delta) = delta?.filter(|_| !blind) {
+            self.take_in(workspace, delta)?;
         }
         Ok(Look { store_now, view: view_ref(&self.digest, store_now) })
     }
 
-    fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
-        let Some(delta) = self.seen.newer(&self.repository, workspace.threads)? else { return Ok(()) };
+    fn take_in(&mut self, workspace: &Workspace, delta: Delta) -> Result<()> {
         if let Some(gone) = delta.gone.first() {
             let step =
                 format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
@@ -291,6 +302,11 @@ impl Guard {
     pub fn moved_watermark(&mut self, seconds: i64) {
         self.seen.watermark = Some(self.seen.watermark.unwrap_or(i64::MIN).max(seconds));
     }
+}
+
+/// Those of a listing that say how everything else is read.
+fn formats(listed: &[BlobMetadata]) -> Vec<BlobMetadata> {
+    listed.iter().filter(|blob| matches!(blob.id.as_str(), FORMAT_BLOB | BLOB_CONFIG_BLOB)).cloned().collect()
 }
 
 /// Kopia checks the owner once, at entry; whoever became it may run any moment (R22).

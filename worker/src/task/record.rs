@@ -6,7 +6,7 @@ use verger_kopia::mutant::{self, Mutant};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::history::{Figures, RunRecord, Task};
 use verger_kopia::maintenance::schedule::{self, BLOB, Loaded, Schedule};
-use verger_kopia::storage::{BlobId, BlobMetadata};
+use verger_kopia::storage::{BlobId, BlobMetadata, Condition, ETag};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::Digest;
 
@@ -15,6 +15,8 @@ pub struct ScheduleFile {
     loaded: Loaded,
     schedule: Schedule,
     dirty: bool,
+    /// The store's answer to a write and its answer to a look name a version alike (seen once).
+    tags_agree: bool,
     before_write: Option<BeforeWrite>,
 }
 
@@ -28,7 +30,7 @@ impl ScheduleFile {
     /// As [`schedule::load`].
     pub fn load(repository: &Repository) -> Result<Self> {
         let loaded = schedule::load(repository)?;
-        Ok(Self { schedule: loaded.schedule.clone(), loaded, dirty: false, before_write: None })
+        Ok(Self { schedule: loaded.schedule.clone(), loaded, dirty: false, tags_agree: false, before_write: None })
     }
 
     /// What it says, records of this cycle that are not written yet included.
@@ -88,29 +90,71 @@ impl ScheduleFile {
         self.dirty
     }
 
-    /// Writes it, over the version last seen and no other; the storage timestamp of the new version.
+    /// Writes it, over the version last seen and no other.
     ///
     /// # Errors
     /// `ForeignMaintenance` if somebody else wrote it; `DeadlinePassed`; storage errors.
-    pub fn write(&mut self, repository: &Repository, not_after: Option<Duration>) -> Result<Timestamp> {
+    pub fn write(&mut self, repository: &Repository, not_after: Option<Duration>) -> Result<()> {
         if let Some(tell) = &self.before_write {
             tell(&self.digest()?)?;
         }
-        let answer = schedule::replace(repository, &self.loaded, &self.schedule, not_after);
-        if let Err(error) = answer
-            && !error.is_retryable()
-        {
-            return Err(error);
-        }
-        // An ambiguous answer is looked at like a good one.
-        let written = schedule::load(repository)?;
-        // Between our write and this read somebody else may have written: then it is not what we wrote.
-        if written.schedule != self.schedule {
-            return Err(foreign());
-        }
-        self.loaded = written;
+        let conditional = repository.storage().capabilities().conditional_writes;
+        let certain = self.loaded.condition(conditional) != Condition::Always;
+        let etag = match schedule::replace(repository, &self.loaded, &self.schedule, not_after) {
+            Ok(receipt) => receipt.etag.filter(|_| certain),
+            Err(error) if !error.is_retryable() => return Err(error),
+            // An ambiguous answer is looked at like a good one.
+            Err(_) => None,
+        };
+        self.loaded = match etag {
+            // The store took it in place of the version that we knew, and says which version it is now: there is nothing to look at.
+            Some(etag) if self.tags_agree => self.now_at(Some(etag), None),
+            Some(etag) => {
+                let found = repository.storage().head(&blob()).map_err(|e| e.at(format!("read {BLOB}")))?;
+                self.tags_agree = found.etag.as_ref() == Some(&etag);
+                if self.tags_agree {
+                    self.now_at(Some(etag), Some(found.timestamp))
+                } else {
+                    self.read_back(repository)?
+                }
+            }
+            None => self.read_back(repository)?,
+        };
         self.dirty = false;
+        Ok(())
+    }
+
+    /// The same, and the storage's timestamp of the new version.
+    ///
+    /// # Errors
+    /// As [`ScheduleFile::write`].
+    pub fn write_stamped(&mut self, repository: &Repository, not_after: Option<Duration>) -> Result<Timestamp> {
+        self.write(repository, not_after)?;
+        if self.loaded.timestamp.is_none() {
+            self.loaded = self.read_back(repository)?;
+        }
         self.loaded.timestamp.ok_or_else(|| Error::new(ErrorKind::Internal, format!("{BLOB} has no timestamp")))
+    }
+
+    /// Looks whether what was written last is still there.
+    ///
+    /// # Errors
+    /// `ForeignMaintenance` if not; storage errors.
+    pub fn confirm(&self, repository: &Repository) -> Result<()> {
+        match repository.storage().head(&blob()) {
+            Err(e) if e.kind() == ErrorKind::NotFound => self.check(None),
+            found => self.check(Some(&found.map_err(|e| e.at(format!("read {BLOB}")))?)),
+        }
+    }
+
+    fn now_at(&self, etag: Option<ETag>, timestamp: Option<Timestamp>) -> Loaded {
+        Loaded { schedule: self.schedule.clone(), exists: true, etag, timestamp, digest: None }
+    }
+
+    /// What is there after a write. Between our write and this read somebody else may have written: then it is not what we wrote.
+    fn read_back(&self, repository: &Repository) -> Result<Loaded> {
+        let written = schedule::load(repository)?;
+        if written.schedule == self.schedule { Ok(written) } else { Err(foreign()) }
     }
 
     /// Whether the store still has the version last seen. `found`: what a listing says of the blob.

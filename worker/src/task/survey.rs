@@ -13,7 +13,7 @@ use verger_kopia::maintenance::params::{MANIFEST_TYPE, Params};
 use verger_kopia::maintenance::schedule;
 use verger_kopia::manifest::{Manifest, ManifestSet};
 use verger_kopia::object::ObjectId;
-use verger_kopia::session::{Sessions, active_sessions};
+use verger_kopia::session::{Sessions, read_sessions};
 use verger_kopia::storage::BlobMetadata;
 
 use super::summary::Role;
@@ -169,7 +169,8 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
     workspace.memory.keep(estimate.table.saturating_add(estimate.index));
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
     // its old packs would look like orphans that nobody protects.
-    let sessions = active_sessions(&repository)?;
+    let markers = listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('s')).cloned().collect();
+    let sessions = read_sessions(&repository, markers)?;
     workspace.stop.check()?;
     let older = earlier.clone().filter(|_| mutant::on(Mutant::R10ManifestsOfOlderView));
     let view = view(workspace, &repository, earlier)?;
