@@ -91,6 +91,7 @@
 pub mod bitmap;
 pub mod clock;
 pub mod error;
+pub mod spill;
 
 pub mod storage;
 
