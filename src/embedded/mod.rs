@@ -171,6 +171,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let identity = request.owner.identity(&means.identity);
     let mut workspace = Workspace::new(means.repository.clone());
     workspace.memory = MemoryLimit::new(means.memory_limit);
+    workspace.spill = state::spill_folder(&means.state_dir, !request.dry_run);
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
     }

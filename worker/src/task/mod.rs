@@ -9,6 +9,7 @@ mod bulk;
 mod holds;
 mod reader;
 pub mod summary;
+mod summary_file;
 
 pub mod scan;
 pub mod solve;
