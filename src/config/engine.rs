@@ -35,7 +35,10 @@ impl Engine {
         let given = args.or(file);
         let memory_limit = size("memory-limit", given.memory_limit.as_deref())?.unwrap_or(MEMORY_LIMIT_DEFAULT);
         if memory_limit < MEMORY_LIMIT_MIN {
-            return Err(usage(format!("--memory-limit is {memory_limit} bytes"), "give 96MiB or more: deriving a key takes 64 MiB alone"));
+            return Err(usage(
+                format!("--memory-limit is {memory_limit} bytes"),
+                "give 96MiB or more: deriving a key takes 64 MiB alone",
+            ));
         }
         let parallel = match given.parallel {
             Some(n) if n == 0 || n > PARALLEL_MAX => {

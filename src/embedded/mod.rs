@@ -133,7 +133,8 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let Means { state_dir, kopia_locks, notice, .. } = &means;
     let mut session = open(&means, request)?;
     if request.dry_run {
-        return dry_run(&session, request);
+        let earlier = session.ahead.view.take();
+        return dry_run(&session, request, earlier);
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(state_dir)?;
@@ -184,7 +185,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
 }
 
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
-fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
+fn dry_run(session: &Session, request: &CycleRequest, earlier: Option<Arc<IndexView>>) -> Result<CycleReport> {
     let mode = request.mode.unwrap_or(Mode::Full);
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
@@ -195,7 +196,6 @@ fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
     let choice = choice(session, request, mode);
     let control = LocalControl::new(drive.clone());
     let worker = worker_id()?;
-    let earlier = Some(session.ahead.view.clone());
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work)?;
@@ -206,7 +206,7 @@ fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one process, named once")]
 fn held_cycle(
-    session: Session,
+    mut session: Session,
     request: &CycleRequest,
     mode: Mode,
     drive: &Arc<Drive>,
@@ -216,7 +216,7 @@ fn held_cycle(
     quiet: ownership::Quiet,
     written: &written::Written,
 ) -> Result<CycleReport> {
-    let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
+    let mut earlier = session.ahead.view.take();
     if request.owner.takes() && session.ahead.params.owner != session.identity {
         ownership::take(&session, held)?;
         // The parameters and the index changed by our own hand.

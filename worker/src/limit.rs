@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::index::Place;
 use verger_kopia::index_set::Aside;
+use verger_kopia::index_set::compact::Frugal;
 use verger_kopia::spill::SpillFolder;
 
 /// The least that `--memory-limit` may be: opening a repository takes scrypt's 64 MiB, which are free again afterwards.
@@ -108,6 +109,12 @@ impl MemoryLimit {
         self.purse.state.lock().unwrap_or_else(PoisonError::into_inner).kept = bytes;
     }
 
+    /// What was last said to be held.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.purse.state.lock().unwrap_or_else(PoisonError::into_inner).kept
+    }
+
     /// What is left for buffers in flight; never less than [`BUFFERS_BYTES_MIN`], which the estimate has set aside.
     #[must_use]
     pub fn buffers(&self) -> u64 {
@@ -207,6 +214,33 @@ impl Estimate {
         let at_once = (left / 2 / merged_bytes(1, self.hash_length)).clamp(AT_ONCE_MIN, AT_ONCE_MAX);
         let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
         Ok(Some(Aside { folder: folder.clone(), at_once, place, requests: requests.clamp(1, 4) }))
+    }
+
+    /// How to merge these index blobs into new ones beside `kept` bytes: `None`, all of it in memory.
+    ///
+    /// # Errors
+    /// As [`Estimate::fit`].
+    pub fn fit_compaction(
+        &self,
+        limit: &MemoryLimit,
+        kept: u64,
+        folder: &SpillFolder,
+        requests: usize,
+    ) -> Result<Option<Frugal>> {
+        let left = limit.bytes().saturating_sub(kept);
+        // What is read, what is written, and that once more sealed.
+        let whole = BASE_BYTES.saturating_add(self.table).saturating_add(self.index.saturating_mul(3));
+        if whole <= left && self.index <= INDEX_BYTES_MAX {
+            return Ok(None);
+        }
+        // A limit that let the view be read lets it be merged again: its table has its place in a file by now, or leaves it.
+        let left = MemoryLimit::new(left.max(self.least().min(limit.bytes())));
+        let aside = self.fit(&left, folder, requests)?;
+        let in_memory = Aside { folder: folder.clone(), at_once: 1 << 16, place: Place::Memory, requests: 1 };
+        let aside = aside.unwrap_or(in_memory);
+        let row = 2 * (ENTRY_BYTES_MIN + 3 + self.hash_length as u64);
+        let rows_max = usize::try_from(BUFFERS_BYTES_MIN / 2 / row).unwrap_or(usize::MAX);
+        Ok(Some(Frugal { aside, rows_max }))
     }
 
     fn refuse(&self, limit: u64) -> Error {

@@ -144,8 +144,7 @@ impl FileColumns {
 
     /// Bytes of the caches, when they are full.
     pub(super) fn memory(&self) -> u64 {
-        let columns =
-            [&self.hash, &self.time, &self.place, &self.packed, &self.original, &self.pack, &self.format];
+        let columns = [&self.hash, &self.time, &self.place, &self.packed, &self.original, &self.pack, &self.format];
         columns.iter().map(|column| column.memory()).sum::<u64>() + (self.pack_names.len() * 4) as u64
     }
 

@@ -171,7 +171,8 @@ impl Index {
         for position in 0..self.count {
             let key = self.key(position);
             if key <= last || !(key[0] == 0 || (b'g'..=b'z').contains(&key[0])) {
-                let (what, at) = (if key <= last { "is out of order" } else { "has an unknown prefix" }, first + position);
+                let (what, at) =
+                    (if key <= last { "is out of order" } else { "has an unknown prefix" }, first + position);
                 return Err(Error::damaged(format!("parse index entry {at}: key {} {what}", hex::encode(key))));
             }
             last = key;

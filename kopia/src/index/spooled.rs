@@ -49,7 +49,8 @@ impl SpooledIndex {
     /// # Errors
     /// As [`Index::parse`]; reading the file.
     pub fn open(file: &SpillFile, at: u64, length: u64, hash_length: usize) -> Result<Self> {
-        let total = usize::try_from(length).map_err(|_| Error::unsupported("parse an index larger than memory can be"))?;
+        let total =
+            usize::try_from(length).map_err(|_| Error::unsupported("parse an index larger than memory can be"))?;
         let mut start = vec![0; total.min(v2::HEADER)];
         file.read(&mut start, at)?;
         let tail = |from: usize| -> Result<Vec<u8>> {

@@ -226,8 +226,9 @@ impl Table {
             }
         }
         match &self.store {
-            Store::Memory(_) => (low..high)
-                .find(|row| self.with_hash(*row, |found| super::top_of(found) == top && found == hash)),
+            Store::Memory(_) => {
+                (low..high).find(|row| self.with_hash(*row, |found| super::top_of(found) == top && found == hash))
+            }
             Store::Files(_) => {
                 while low < high {
                     let middle = low + (high - low) / 2;

@@ -120,7 +120,12 @@ fn hashes_that_are_all_alike_are_merged_however_many() {
         .map(|n| Entry { id: format!("{:032x}", 5u128 << 96 | u128::from(n)).parse().unwrap(), ..sample(1, 1, n % 9) })
         .collect();
     let in_files = |folder: &SpillFolder| Place::Files { folder: folder.clone(), cache: 1 };
-    check_table(std::slice::from_ref(&entries), &V2, None, spooled(std::slice::from_ref(&entries), &V2, None, 8, in_files));
+    check_table(
+        std::slice::from_ref(&entries),
+        &V2,
+        None,
+        spooled(std::slice::from_ref(&entries), &V2, None, 8, in_files),
+    );
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Work<'_> {
             Start::Recorded(started)
         } else {
             let ahead = look_ahead(&self.workspace, self.earlier.take())?;
-            self.earlier = Some(ahead.view.clone());
+            self.earlier = ahead.view;
             let started = self.begin(spec, &ahead.params)?;
             self.started = Some(started);
             Start::Recorded(started)
@@ -74,6 +74,7 @@ impl Work<'_> {
         let summaries = self.summaries.as_ref().ok_or_else(|| out_of_order("scan"))?;
         let used = solve::solve(&self.workspace, &survey, summaries)?;
         self.summaries = None;
+        self.workspace.memory.keep(survey.view.table.memory().saturating_add(survey.estimate.rest));
         self.look_again(&survey, &used)?;
         let damages = used.damages.iter().map(missing_or_unreadable).collect();
         self.used = Some(Arc::new(used));

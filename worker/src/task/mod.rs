@@ -22,6 +22,7 @@ pub mod plan;
 
 pub mod deed;
 pub mod guard;
+mod marks;
 mod newcomers;
 pub mod record;
 
@@ -33,6 +34,7 @@ pub mod watermark;
 
 pub mod delete;
 
+mod entries;
 pub mod rewrite;
 
 pub mod compact;

@@ -353,12 +353,6 @@ impl Summaries {
     }
 }
 
-/// Bytes of the list of lines for so many rows, which is in memory in any case.
-#[must_use]
-pub fn lines_bytes(rows: u64) -> u64 {
-    rows.saturating_mul(size_of::<u64>() as u64)
-}
-
 /// Summaries in the making, filled by several threads.
 pub struct Ledger<'a> {
     table: &'a Table,

@@ -112,8 +112,9 @@ pub struct Survey {
 
 /// What must be known before the first write: whose the repository is, and how often its cycles run.
 pub struct Ahead {
-    /// The view that it was read from; good for the survey if the index does not change until then.
-    pub view: Arc<IndexView>,
+    /// The view that it was read from; good for the survey if the index does not change until then. To be taken out: whoever keeps it
+    /// keeps the table.
+    pub view: Option<Arc<IndexView>>,
     /// The manifests of that view.
     pub manifests: ManifestSet,
     /// Parameters: owner, intervals, log retention.
@@ -132,7 +133,7 @@ pub fn look_ahead(workspace: &Workspace, earlier: Option<Arc<IndexView>>) -> Res
     };
     let manifests = ManifestSet::load(repository, &view)?;
     let params = Params::load(&manifests)?;
-    Ok(Ahead { view, manifests, params })
+    Ok(Ahead { view: Some(view), manifests, params })
 }
 
 /// A view taken now: the earlier one, if the index is still what it was (R10: the same names say the same), else read anew.
