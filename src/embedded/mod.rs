@@ -139,7 +139,8 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let Means { state_dir, kopia_locks, notice, .. } = &means;
     let mut session = open(&means, request)?;
     if request.dry_run {
-        return dry_run(&session, request);
+        let earlier = session.ahead.view.take();
+        return dry_run(&session, request, earlier);
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(state_dir)?;
@@ -180,6 +181,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let identity = request.owner.identity(&means.identity);
     let mut workspace = Workspace::new(near(&means.repository.counting_repairs(), &means.state_dir));
     workspace.memory = MemoryLimit::new(means.memory_limit);
+    workspace.spill = state::spill_folder(&means.state_dir, !request.dry_run);
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
     }
@@ -203,7 +205,7 @@ fn near(repository: &Repository, state_dir: &Path) -> Repository {
 }
 
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
-fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
+fn dry_run(session: &Session, request: &CycleRequest, earlier: Option<Arc<IndexView>>) -> Result<CycleReport> {
     let mode = request.mode.unwrap_or(Mode::Full);
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
@@ -214,7 +216,6 @@ fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
     let choice = choice(session, request, mode);
     let control = LocalControl::new(drive.clone());
     let worker = worker_id()?;
-    let earlier = Some(session.ahead.view.clone());
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work)?;
@@ -237,7 +238,7 @@ fn held_cycle(
 ) -> Result<CycleReport> {
     // The lease may have been waited for: whatever became of the format meanwhile, nothing was written yet.
     session.workspace.repository = session.workspace.repository.refresh()?;
-    let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
+    let mut earlier = session.ahead.view.take();
     if request.owner.takes() && session.ahead.params.owner != session.identity {
         ownership::take(&session, held)?;
         // The parameters and the index changed by our own hand.

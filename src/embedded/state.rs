@@ -8,6 +8,7 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
+use verger_kopia::spill::SpillFolder;
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::id::{RepositoryId, StoreId, UniqueId};
 use verger_proto::report::Severity;
@@ -134,6 +135,13 @@ pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
             .with_source(e)
             .with_fix("Name a folder that can be written with --state-dir")
     })
+}
+
+/// Where temporary files go: the folder of the ledger, which lies on a disk; where nothing may be written there, TMPDIR.
+pub(super) fn spill_folder(state_dir: &Path, may_create: bool) -> SpillFolder {
+    let is_there = state_dir.is_dir() || may_create && std::fs::create_dir_all(state_dir).is_ok();
+    let here = SpillFolder::new(state_dir);
+    if is_there && here.file().is_ok() { here } else { SpillFolder::new(std::env::temp_dir()) }
 }
 
 fn path(state_dir: &Path) -> PathBuf {

@@ -215,9 +215,10 @@ impl Work<'_> {
         if let Some(session) = session {
             let publication =
                 Publication { stage: Stage::Publish, rule: "short-pack", session: &session.id, stamp: false };
+            let most = crate::task::publish::batch_entries(&deeds.workspace.memory);
             let mut entries = copied.entries.into_iter().peekable();
             while entries.peek().is_some() {
-                let part: Vec<Entry> = entries.by_ref().take(crate::task::publish::BATCH).collect();
+                let part: Vec<Entry> = entries.by_ref().take(most).collect();
                 let now = deeds.workspace.repository.clock().now();
                 if now.duration_since(written) > jiff::SignedDuration::try_from(RECORD_AGE_MAX).unwrap_or_default() {
                     let record = verger_kopia::maintenance::history::RunRecord::success(began, now);

@@ -5,7 +5,7 @@ use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::index_set::legacy::unreadable_cleanups;
 use verger_kopia::index_set::names::LEGACY_CLEANUP;
-use verger_kopia::index_set::{list_active, load_view};
+use verger_kopia::index_set::list_active;
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
@@ -22,7 +22,7 @@ use super::{Work, out_of_order};
 use crate::task::deed::store_time;
 use crate::task::plan::{Gathered, Request, lines, plan};
 use crate::task::solve::{Used, Wrong};
-use crate::task::survey::{Start, Survey, look_ahead, survey};
+use crate::task::survey::{Start, Survey, look_ahead, read_view, survey};
 use crate::task::{check, scan, solve};
 
 /// Percentage that may go without a person's word (S5).
@@ -38,7 +38,7 @@ impl Work<'_> {
             Start::Recorded(started)
         } else {
             let ahead = look_ahead(&self.workspace, self.earlier.take())?;
-            self.earlier = Some(ahead.view.clone());
+            self.earlier = ahead.view;
             let started = self.begin(spec, &ahead.params)?;
             self.started = Some(started);
             Start::Recorded(started)
@@ -79,6 +79,7 @@ impl Work<'_> {
         let summaries = self.summaries.as_ref().ok_or_else(|| out_of_order("scan"))?;
         let used = solve::solve(&self.workspace, &survey, summaries)?;
         self.summaries = None;
+        self.workspace.memory.keep(survey.view.table.memory().saturating_add(survey.estimate.rest));
         self.look_again(&survey, &used)?;
         let damages = used.damages.iter().map(missing_or_unreadable).collect();
         self.used = Some(Arc::new(used));
@@ -88,10 +89,14 @@ impl Work<'_> {
     /// R11: what no entry names is looked for once more, on a fresh view, before an index blob counts as lost.
     fn look_again(&self, survey: &Survey, used: &Used) -> Result<()> {
         let missing: Vec<&solve::Damage> = used.damages.iter().filter(|one| one.wrong == Wrong::Missing).collect();
-        if missing.is_empty() || list_active(&survey.repository)?.digest() == survey.view.digest() {
+        if missing.is_empty() {
             return Ok(());
         }
-        let fresh = load_view(&survey.repository, self.workspace.threads)?;
+        let active = list_active(&survey.repository)?;
+        if active.digest() == survey.view.digest() {
+            return Ok(());
+        }
+        let fresh = read_view(&self.workspace, &survey.repository, &active)?;
         let is_there = |object: &ObjectId| fresh.table.find(&object.content).is_some();
         if missing.iter().all(|one| one.object.parse().is_ok_and(|object| is_there(&object))) {
             let step = "the index was listed before all of it could be seen";

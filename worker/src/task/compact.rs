@@ -4,7 +4,7 @@
 use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
 
-use verger_kopia::index_set::compact::{Epochs, count_entries, merge_epochs, merge_legacy};
+use verger_kopia::index_set::compact::{Epochs, Frugal, count_entries, merge_epochs, merge_legacy};
 use verger_kopia::index_set::epoch::EpochState;
 use verger_kopia::index_set::legacy::{self, LegacyState};
 use verger_kopia::index_set::{epoch, list_active, names};
@@ -16,7 +16,9 @@ use verger_proto::stage::Stage;
 
 use super::deed::{Deeds, Effect, digest_of_names};
 use super::delete::Deleted;
+use crate::limit::Estimate;
 use crate::progress::{Meter, Unit};
+use crate::workspace::Workspace;
 
 /// What a step did.
 #[derive(Debug, Default)]
@@ -61,7 +63,8 @@ impl Deeds<'_> {
         let inputs = find(&active, inputs)?;
         let repository = self.guard.repository().clone();
         let threads = self.workspace.threads;
-        let set = merge_epochs(&repository, &inputs, epochs, threads)?;
+        let frugal = self.frugal(&inputs)?;
+        let set = merge_epochs(&repository, &inputs, epochs, threads, frugal.as_ref())?;
         let digest = digest_of_names(&set.blobs);
         self.batch(Stage::Index, 0, digest, |_, approved| {
             // Readers will see the set in place of all that these epochs have, so it must hold all of it (I11).
@@ -74,7 +77,7 @@ impl Deeds<'_> {
             Ok(Effect::default())
         })?;
         let is_read_back = !mutant::on(Mutant::R16NotReadBack);
-        let found = if is_read_back { count_entries(&repository, &set.blobs, threads)? } else { set.entries };
+        let found = if is_read_back { count_entries(&repository, &set.blobs, threads, frugal.as_ref())? } else { set.entries };
         if found != set.entries && !mutant::on(Mutant::I10CompactionDropsMarks) {
             let step = format!("read back a compacted index set: {found} of {} entries", set.entries);
             return Err(Error::damaged(step).with_fix("Nothing was deleted; check the store, then run again"));
@@ -82,6 +85,15 @@ impl Deeds<'_> {
         self.guard.compacted(&ids(&inputs), &set.blobs);
         let input_bytes = inputs.iter().map(|blob| blob.length).sum();
         Ok(StepDone { inputs: inputs.len() as u64, input_bytes, ..StepDone::default() })
+    }
+
+    /// How to merge these index blobs within the memory limit, beside the view.
+    pub(super) fn frugal(&self, inputs: &[BlobMetadata]) -> Result<Option<Frugal>> {
+        let bytes = inputs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.length));
+        let hash_length = self.guard.repository().hasher().length();
+        let estimate = Estimate::new(bytes, 0, inputs.len() as u64, hash_length);
+        let Workspace { memory, spill, parallel, .. } = self.workspace;
+        estimate.fit_compaction(memory, memory.kept(), spill, *parallel)
     }
 
     fn advance(&mut self, epoch: u64) -> Result<StepDone> {
@@ -97,7 +109,8 @@ impl Deeds<'_> {
         let active = list_active(self.guard.repository())?.blobs;
         let inputs = if drop_before.is_some() { active } else { find(&active, inputs)? };
         let repository = self.guard.repository().clone();
-        let merged = merge_legacy(&repository, &inputs, drop_before, self.workspace.threads)?;
+        let merged =
+            merge_legacy(&repository, &inputs, drop_before, self.workspace.threads, self.frugal(&inputs)?.as_ref())?;
         let digest = digest_of_names(&merged.outputs);
         self.batch(Stage::Index, 0, digest, |deeds, approved| {
             merged.publish(&repository, Some(approved.deadline.since_boot()))?;

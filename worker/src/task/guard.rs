@@ -17,6 +17,7 @@ use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::job::ViewRef;
 
 use super::deed::view_ref;
+use super::marks::Marks;
 use super::newcomers;
 use super::record::ScheduleFile;
 use super::solve::Used;
@@ -48,8 +49,8 @@ pub struct Guard {
     needed: BTreeSet<ContentId>,
     packs: BTreeSet<BlobId>,
     digest: String,
-    /// Time of each mark that this cycle wrote, by row.
-    marks: std::collections::HashMap<u32, i64>,
+    /// Marks that this cycle wrote.
+    marks: Marks,
     /// Endangered contents that are live again.
     revived: BTreeSet<ContentId>,
     write_epoch: Option<u64>,
@@ -77,7 +78,7 @@ impl Guard {
             needed: BTreeSet::new(),
             packs: BTreeSet::new(),
             digest,
-            marks: std::collections::HashMap::new(),
+            marks: Marks::default(),
             revived: BTreeSet::new(),
             write_epoch: None,
         }
@@ -200,7 +201,7 @@ impl Guard {
         let table = &self.view.table;
         self.needed.iter().copied().filter(move |id| {
             let newest_is_live = self.newer.get(id).is_some_and(|newer| !newer.deleted);
-            let marked = |row| table.is_deleted(row) || self.marks.contains_key(&row);
+            let marked = |row| table.is_deleted(row) || self.marks.time(row).is_some();
             !newest_is_live && !self.revived.contains(id) && table.find(id).is_some_and(marked)
         })
     }
@@ -213,7 +214,7 @@ impl Guard {
     /// Notes a mark that this cycle wrote.
     pub fn marked(&mut self, id: &ContentId, time: i64) {
         if let Some(row) = self.view.table.find(id) {
-            self.marks.insert(row, time);
+            self.marks.add(row, time);
         }
     }
 
@@ -221,7 +222,7 @@ impl Guard {
     #[must_use]
     pub fn mark_time(&self, row: u32) -> Option<i64> {
         let old = || self.view.table.is_deleted(row).then(|| self.view.table.timestamp(row));
-        self.marks.get(&row).copied().or_else(old)
+        self.marks.time(row).or_else(old)
     }
 
     /// IDs of the manifests that were seen.
