@@ -176,11 +176,6 @@ impl Builder {
         self.world.outside.hasher().hash(plain)
     }
 
-    /// Whether this root is a directory.
-    pub fn is_folder(&self, root: &str) -> bool {
-        self.folders.iter().any(|(_, object)| object == root)
-    }
-
     /// What is added from here on is for nobody.
     pub fn from_here_dead(&mut self) {
         self.is_dead = true;

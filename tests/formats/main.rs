@@ -8,6 +8,7 @@ mod ecc;
 mod hostile;
 mod layouts;
 mod old;
+mod random;
 #[path = "../support/store.rs"]
 mod store;
 #[path = "../support/mod.rs"]
