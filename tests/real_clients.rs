@@ -7,12 +7,14 @@
 mod death;
 #[path = "support/real.rs"]
 mod real;
+#[path = "support/stopped.rs"]
+mod stopped;
 #[path = "support/store.rs"]
 mod store;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,10 +23,9 @@ use death::files;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use real::{Client, age, end, pause};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+use stopped::{approvals, catch, has_approval, is_inside, send};
 use support::{OWNER, PASSWORD, run, skipped, verger};
-use verger_coordinator::ledger::file::FileLedger;
-use verger_proto::Event;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -58,7 +59,7 @@ impl Place {
 
     /// A cycle with full margins, in the owner's name.
     fn maintain(&self, mode: &str) -> Command {
-        let mut command = verger(&self.folder.path().join("home"));
+        let mut command = verger(&self.home());
         let flags = ["maintain", mode, "--exclusive", "--act-as", OWNER, "--allow-removing=100", "--json"];
         command.env("KOPIA_PASSWORD", PASSWORD).args(flags).arg(self.repository());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -188,36 +189,26 @@ fn with_waste(seed: u64) -> Place {
 impl Place {
     /// A full cycle without margins through this connection of Kopia's; no client is at work.
     fn maintain_alone(&self, config: &Client) -> Command {
-        let mut command = verger(&self.folder.path().join("home"));
+        let mut command = verger(&self.home());
         let flags = ["maintain", "--full", "--safety=none", "--i-am-alone", "--allow-removing=100", "--config-file"];
         command.env("KOPIA_PASSWORD", PASSWORD).args(flags).arg(config.config());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
+    fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
     /// A cycle that was stopped when this came true.
-    fn caught(&self, is_there: impl Fn(&Self) -> bool) -> Child {
-        for _ in 0..50 {
-            let mut child = self.maintain_alone(&self.owner).spawn().unwrap();
-            let pid = Pid::from_child(&child);
-            while child.try_wait().unwrap().is_none() {
-                let _ = kill_process(pid, Signal::STOP);
-                // It ends only between two of its own steps: wait until it stands.
-                std::thread::sleep(Duration::from_millis(1));
-                if is_there(self) {
-                    return child;
-                }
-                let _ = kill_process(pid, Signal::CONT);
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        }
-        panic!("no cycle was caught");
+    fn caught(&self, is_there: impl Fn(&Path) -> bool) -> Child {
+        catch(|| self.maintain_alone(&self.owner).spawn().unwrap(), || is_there(&self.home()))
     }
 
     /// Lets it go on: exit code, what it said, and what it changed besides its lease.
     fn goes_on(&self, mut child: Child) -> (Option<i32>, String, Vec<PathBuf>) {
         let before = files(&self.repository());
-        let _ = kill_process(Pid::from_child(&child), Signal::CONT);
+        send(&child, Signal::CONT);
         let (status, _, said) = end(&mut child);
         let after = files(&self.repository());
         let all: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).collect();
@@ -251,7 +242,7 @@ fn r22_kopias_maintenance_is_locked_out_here_and_noticed_from_elsewhere() {
     let place = with_waste(7);
     let maintenance = ["maintenance", "run", "--full", "--safety=none"];
     // Through the same connection: it does nothing, and Verger goes on.
-    let child = place.caught(Place::is_inside);
+    let child = place.caught(is_inside);
     let before = place.all_but_logs();
     run(&mut place.owner.command(&maintenance));
     assert!(place.all_but_logs() == before, "Kopia maintained beside a cycle on one machine");
@@ -259,21 +250,21 @@ fn r22_kopias_maintenance_is_locked_out_here_and_noticed_from_elsewhere() {
     assert!(code == Some(0) && !changed.is_empty(), "{code:?}\n{said}");
     // In the same name through another one, as from another machine: it runs, and Verger stops.
     let elsewhere = Client::connect(&place.repository(), 9, OWNER);
-    let child = place.caught(Place::is_inside);
+    let child = place.caught(is_inside);
     run(&mut elsewhere.command(&maintenance));
-    let approved = place.approvals();
+    let approved = approvals(&place.home());
     let (code, said, changed) = place.goes_on(child);
     let its_record = place.repository().join("kopia.maintenance.f");
     assert!(code == Some(21) && !changed.contains(&its_record), "{code:?} {changed:?}\n{said}");
     // What was looked at before may be approved; nothing after it.
-    assert!(place.approvals() <= approved + 1, "{said}");
+    assert!(approvals(&place.home()) <= approved + 1, "{said}");
     place.finishes(0);
     // Somebody else becomes the owner.
-    let child = place.caught(Place::is_inside);
+    let child = place.caught(is_inside);
     run(&mut elsewhere.command(&["maintenance", "set", "--owner=dave@four"]));
-    let approved = place.approvals();
+    let approved = approvals(&place.home());
     let (code, said, _) = place.goes_on(child);
-    assert!(matches!(code, Some(13 | 21)) && place.approvals() <= approved + 1, "{code:?}\n{said}");
+    assert!(matches!(code, Some(13 | 21)) && approvals(&place.home()) <= approved + 1, "{code:?}\n{said}");
     place.finishes(13);
 }
 
@@ -283,46 +274,10 @@ fn r2_a_process_that_slept_beyond_its_deadline_changes_nothing() {
         return;
     }
     let place = with_waste(8);
-    let child = place.caught(Place::has_approval);
+    let child = place.caught(has_approval);
     std::thread::sleep(Duration::from_secs(122));
     let (code, said, changed) = place.goes_on(child);
     // A local disk has no deadline for a request that is under way: one may have been.
     assert!(code == Some(22) && changed.len() <= 1, "{code:?} {changed:?}\n{said}");
     place.finishes(0);
-}
-
-impl Place {
-    /// Shows each event of the ledger.
-    fn events(&self, mut see: impl FnMut(&Event)) {
-        let Ok(states) = std::fs::read_dir(self.folder.path().join("home/state/verger")) else { return };
-        let Some(folder) = states.flatten().map(|entry| entry.path()).find(|path| path.is_dir()) else { return };
-        let _ = FileLedger::read(&folder, |record| {
-            record.entry.events.iter().for_each(&mut see);
-            Ok(())
-        });
-    }
-
-    fn approvals(&self) -> usize {
-        let mut count = 0;
-        self.events(|event| count += usize::from(matches!(event, Event::BatchApproved { .. })));
-        count
-    }
-
-    /// A batch was approved, and nothing told yet what became of it.
-    fn has_approval(&self) -> bool {
-        let mut open = false;
-        self.events(|event| open = matches!(event, Event::BatchApproved { .. }));
-        open
-    }
-
-    /// A cycle has begun to change something, and has not ended.
-    fn is_inside(&self) -> bool {
-        let mut inside = false;
-        self.events(|event| match event {
-            Event::BatchApproved { .. } => inside = true,
-            Event::LeaseTaken { .. } | Event::CycleClosed { .. } => inside = false,
-            _ => {}
-        });
-        inside
-    }
 }
