@@ -7,6 +7,8 @@
 
 #[path = "support/death.rs"]
 mod death;
+#[path = "support/stopped.rs"]
+mod stopped;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -21,13 +23,19 @@ use std::time::{Duration, Instant};
 use death::{Left, files, left};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+use stopped::{approvals, catch, events, is_inside, send};
 use store::{HOUR, World};
 use support::{Golden, Kopia, OWNER, run};
 use verger_kopia::clock::{Clock as _, SystemClock};
 use verger_kopia::storage::{Access, FsStorage};
+use verger_proto::Event;
+use verger_proto::event::CycleEnd;
 
 const INTERRUPTED: i32 = 130;
+
+/// No wait of any rule is shorter than this, and no loaded machine takes so long.
+const HANGS: Duration = Duration::from_secs(100);
 
 /// How a process is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,9 +124,7 @@ impl Round {
     fn end(&self, how: End, delay: Duration, when: &str) -> Came {
         let mut child = self.maintain().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         std::thread::sleep(delay);
-        let pid = Pid::from_child(&child);
-        // It may have ended by itself.
-        let send = |signal| _ = kill_process(pid, signal);
+        let send = |signal| send(&child, signal);
         match how {
             End::Kill => send(Signal::KILL),
             End::Interrupt => send(Signal::INT),
@@ -131,11 +137,7 @@ impl Round {
         }
         let asked = Instant::now();
         let (status, said) = wait(&mut child);
-        assert!(
-            asked.elapsed() < Duration::from_secs(10),
-            "{when}: {how:?} after {delay:?} took {:?}",
-            asked.elapsed()
-        );
+        assert!(asked.elapsed() < HANGS, "{when}: {how:?} after {delay:?} took {:?}", asked.elapsed());
         self.judge(how, status, &said, when)
     }
 
@@ -162,7 +164,7 @@ impl Round {
         let output = run(&mut self.maintain());
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!said.contains("wait"), "{when}: {said}");
-        assert!(began.elapsed() < Duration::from_secs(30), "{when}: {:?}", began.elapsed());
+        assert!(began.elapsed() < HANGS, "{when}: {:?}", began.elapsed());
         self.look(when);
         self.age();
         run(&mut self.maintain());
@@ -242,4 +244,49 @@ fn a_hundred_kills_at_random_moments_and_the_next_run_finishes_at_once() {
             scope.spawn(move || storm(name, seed.wrapping_add(number as u64), kills.div_ceil(3)));
         }
     });
+}
+
+/// What a person sees who presses Ctrl-C once, and twice.
+#[test]
+fn ctrl_c_parks_the_cycle_at_the_end_of_a_batch_and_the_next_run_goes_on_with_it() {
+    let round =
+        Round { golden: Golden::unpack("epochs"), eyes: World::golden("epochs", HOUR), clean: Vec::new(), takes: HOUR };
+    let home = round.golden.folder.path().join("home");
+    let caught = || {
+        let spawn = || round.maintain().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        catch(spawn, || is_inside(&home))
+    };
+    let mut child = caught();
+    let before = approvals(&home);
+    send(&child, Signal::INT);
+    send(&child, Signal::CONT);
+    let (status, said) = wait(&mut child);
+    assert_eq!(status.code(), Some(INTERRUPTED), "{said}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "Stopping after the step at work; the next run continues. Once more stops at once.");
+    let last = lines[lines.len() - 1];
+    let told = last.strip_prefix("verger: stopped on request: cycle 1 is parked at its stage ").expect(last);
+    assert!(told.ends_with(". Run again: the next run continues"), "{last}");
+    assert!(approvals(&home) <= before + 1 && !round.holds_lease(), "{said}");
+    let (mut parked, mut closed) = (0, None);
+    events(&home, |event| parked += u32::from(matches!(event, Event::CycleParked { .. })));
+    assert_eq!(parked, 1);
+    // The second one does not wait for the batch.
+    let mut child = caught();
+    send(&child, Signal::INT);
+    send(&child, Signal::TERM);
+    send(&child, Signal::CONT);
+    let (status, _) = wait(&mut child);
+    assert_eq!(status.code(), Some(INTERRUPTED));
+    round.look("two signals");
+    // The same cycle goes on.
+    run(&mut round.maintain());
+    events(&home, |event| {
+        if let Event::CycleClosed { cycle, end } = event {
+            assert!(closed.is_none());
+            closed = Some((cycle.0, end.clone()));
+        }
+    });
+    assert_eq!(closed, Some((1, CycleEnd::Done)));
+    round.look("the end");
 }

@@ -6,6 +6,7 @@ use verger_kopia::mutant::{self, Mutant};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use verger_coordinator::ledger::file::make_folders;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::spill::SpillFolder;
@@ -127,7 +128,7 @@ pub(super) fn unknown_store(repository: &Repository) -> Result<RepositoryId> {
 /// Refuses before any write if the ledger could not be kept.
 pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
     // Without a name, so that nothing is left of it however this process ends.
-    let write = || std::fs::create_dir_all(state_dir).and_then(|()| tempfile::tempfile_in(state_dir)).map(drop);
+    let write = || make_folders(state_dir).and_then(|()| tempfile::tempfile_in(state_dir)).map(drop);
     write().map_err(|e| {
         let full = e.kind() == std::io::ErrorKind::StorageFull;
         let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Permission };

@@ -84,12 +84,12 @@ impl FsStorage {
         timestamp(&metadata)
     }
 
-    /// An index blob that comes back after a power failure names packs that were deleted after it. Packs and markers that come back are
+    /// An index blob that comes back after a power failure names packs that were deleted after it. Packs, markers and logs that come back are
     /// deleted again by the next cycle: their directories, thousands of them, are not waited for.
     pub(super) fn make_deletions_last(&self, report: &mut DeleteReport) {
         let directory = |id: &BlobId| self.path(id).parent().unwrap_or(&self.root).to_owned();
-        let indexes = report.deleted.iter().filter(|id| id.as_str().starts_with(['n', 'x']));
-        let directories: BTreeMap<PathBuf, BlobId> = indexes.map(|id| (directory(id), id.clone())).collect();
+        let rest = report.deleted.iter().filter(|id| !id.as_str().starts_with(['p', 'q', 's', '_']));
+        let directories: BTreeMap<PathBuf, BlobId> = rest.map(|id| (directory(id), id.clone())).collect();
         for (directory, id) in directories {
             match sync_directory(&directory) {
                 Err(error) if error.kind() != Io::NotFound => {
