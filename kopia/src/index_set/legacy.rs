@@ -1,5 +1,6 @@
 //! The legacy index manager (`repo/content/indexblob/index_blob_manager_v0.go`): `n` blobs, and `m` logs that replace them.
 
+use crate::mutant::{self, Mutant};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -115,6 +116,7 @@ fn load_json<T: Send + for<'de> Deserialize<'de>>(
     let read = for_each(&listed, READERS, |blob| {
         let plain = match open(repository, &blob.id) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(_) if mutant::on(Mutant::R11UnreadableLogIsAbsent) => return Ok(None),
             result => result.map_err(|error| unreadable(error, &blob.id))?,
         };
         let parsed = serde_json::Deserializer::from_slice(&plain).into_iter::<T>().next();

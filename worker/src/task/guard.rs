@@ -114,7 +114,8 @@ impl Guard {
         schedule.check(find("kopia.maintenance"))?;
         let format = find("kopia.repository").cloned();
         // Also at the first look: hours may have passed since the survey.
-        if self.format.is_none() || self.format != format {
+        let is_news = self.format != format && !mutant::on(Mutant::I1UpgradeMissed);
+        if self.format.is_none() || is_news {
             let fresh = self.repository.refresh()?;
             check_same_index(self.repository.config(), fresh.config())?;
             self.repository = fresh;
@@ -128,13 +129,14 @@ impl Guard {
 
     fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
         let Some(delta) = self.seen.newer(&self.repository, workspace.threads)? else { return Ok(()) };
-        if let Some(gone) = delta.gone.first() {
+        let is_heard = !mutant::on(Mutant::R22ForeignIndexWorkIgnored);
+        if let Some(gone) = delta.gone.first().filter(|_| is_heard) {
             let step =
                 format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
             return Err(Error::new(ErrorKind::ForeignMaintenance, step)
                 .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
         }
-        if delta.watermark > self.seen.watermark {
+        if delta.watermark > self.seen.watermark && is_heard {
             let step = format!("another maintainer moved the deletion watermark to {:?}", delta.watermark);
             return Err(Error::new(ErrorKind::ForeignMaintenance, step));
         }
