@@ -4,6 +4,8 @@
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/format.rs"]
+mod format;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -13,11 +15,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use verger::embedded::CycleRequest;
+use verger::embedded::{CycleRequest, Means, cycle};
+use verger_kopia::ErrorKind;
+use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
-use verger_kopia::index_set::load_view;
+use verger_kopia::index_set::compact::merge_legacy;
+use verger_kopia::index_set::{list_active, load_view, watermark};
 use verger_kopia::maintenance::history::Task;
 use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::maintenance::schedule;
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::new_id;
 use verger_kopia::storage::fault::{Call, Effect};
@@ -28,6 +34,7 @@ use verger_worker::workspace::Workspace;
 
 use crate::client::{Client, Plain, Trust, plaintexts};
 use crate::store::{HOUR, World, alone, careful};
+use crate::support::Golden;
 
 const DAY: Duration = Duration::from_secs(24 * 3600 + 60);
 
@@ -175,6 +182,26 @@ fn r11_i4_a_snapshot_that_cannot_be_understood_freezes_marks() {
 }
 
 #[test]
+fn r11_r14_a_newer_snapshot_that_cannot_be_read_ends_the_cycle() {
+    let mut world = World::golden("default", DAY);
+    let dying = dying(&mut world);
+    let (before, marks) = (entries(&world), marked(&world));
+    let (outside, late) = (world.outside.clone(), dying.clone());
+    world.meanwhile.at("mark", move || {
+        Client::new(&outside, Trust::Live).snapshot(&late);
+        let view = load_view(&outside, 1).unwrap();
+        let new = view.table.rows().map(|row| view.table.entry(row)).filter(|entry| !before.contains_key(&entry.id));
+        let root = new.into_iter().find(|entry| entry.id.prefix() == b'k').unwrap();
+        let mut data = outside.storage().get(&root.pack, ByteRange::All).unwrap().to_vec();
+        data[root.offset as usize + 7] ^= 1;
+        outside.storage().put(&root.pack, data.into(), &PutOptions::default()).unwrap();
+    });
+    assert_eq!(world.try_cycle(&full()).unwrap_err().kind(), ErrorKind::Damaged);
+    assert!(world.meanwhile.is_over());
+    assert_eq!(marked(&world), marks, "nobody knows what it needs");
+}
+
+#[test]
 fn r13_i3_what_is_revived_lies_in_a_new_pack() {
     for name in ["default", "format1"] {
         let mut world = World::golden(name, DAY);
@@ -193,6 +220,76 @@ fn r13_i3_what_is_revived_lies_in_a_new_pack() {
             assert!(after[&id].timestamp > before[&id].timestamp);
         }
     }
+}
+
+#[test]
+fn r22_kopia_is_not_due_while_a_cycle_runs() {
+    let world = World::golden("format1", DAY * 40);
+    let began = world.now();
+    assert!(world.history().next_full.is_none_or(|next| next < began), "its full cycle is overdue");
+    let (outside, seen) = (world.outside.clone(), Arc::new(Mutex::new(None)));
+    let told = seen.clone();
+    world.faults.hook(Box::new(move |effect: &Effect| {
+        if effect.done && effect.id.as_str() == "kopia.maintenance" {
+            told.lock().unwrap().get_or_insert(schedule::load(&outside)?.schedule);
+        }
+        Ok(())
+    }));
+    world.cycle(&careful(Some(Mode::Quick)));
+    world.faults.heal();
+    let first = seen.lock().unwrap().take().unwrap();
+    let is_ahead = |next: Option<Timestamp>| next.is_some_and(|next| next >= began + HOUR);
+    assert!(is_ahead(first.next_full) && is_ahead(first.next_quick), "{first:?}");
+}
+
+#[test]
+fn r22_only_the_owner_maintains() {
+    let world = World::golden("default", DAY);
+    let before = world.names("");
+    let means = Means { identity: "somebody@else".to_owned(), ..world.means() };
+    assert_eq!(cycle(means, &full()).unwrap_err().kind(), ErrorKind::NotOwner);
+    assert_eq!(world.names(""), before, "not even a lease");
+}
+
+#[test]
+fn r22_index_work_of_another_maintainer_ends_the_cycle() {
+    for name in ["default", "format1"] {
+        let world = World::golden(name, DAY);
+        let (outside, long_ago) = (world.outside.clone(), world.now() - DAY * 30);
+        world.meanwhile.at("solve", move || {
+            if outside.config().epoch.enabled {
+                assert!(watermark::advance(&outside, long_ago.as_second(), None).unwrap());
+            } else {
+                let active = list_active(&outside).unwrap().blobs;
+                merge_legacy(&outside, &active, None, 1).unwrap().publish(&outside, None).unwrap();
+            }
+        });
+        let before = marked(&world);
+        assert_eq!(world.try_cycle(&full()).unwrap_err().kind(), ErrorKind::ForeignMaintenance, "{name}");
+        assert!(world.meanwhile.is_over());
+        assert_eq!(marked(&world), before, "{name}");
+    }
+}
+
+#[test]
+fn i1_an_upgrade_that_begins_in_the_middle_ends_the_cycle() {
+    let golden = Golden::unpack("default");
+    let locked = serde_json::json!({"ownerID": "somebody", "creationTime": "2026-01-01T00:00:00Z",
+        "advanceNoticeDuration": 0, "ioDrainTimeout": 900_000_000_000_u64, "message": ""});
+    format::change(&golden, |format| format["upgradeLock"] = locked);
+    let format_blob = std::fs::read(golden.repository().join("kopia.repository.f")).unwrap();
+    let world = World::golden("default", DAY);
+    let outside = world.outside.clone();
+    // Marks are written by then, and what was copied out of short packs is not.
+    world.meanwhile.at("rewrite", move || {
+        let id = BlobId::from("kopia.repository");
+        outside.storage().put(&id, format_blob.into(), &PutOptions::default()).unwrap();
+    });
+    let places = |world: &World| -> Vec<_> { entries(world).into_values().map(|e| (e.pack, e.offset)).collect() };
+    let before = places(&world);
+    assert_eq!(world.try_cycle(&full()).unwrap_err().kind(), ErrorKind::UpgradeInProgress);
+    assert!(world.meanwhile.is_over());
+    assert_eq!(places(&world), before, "nothing was moved under the lock");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The lease on a repository, as the store confirmed it. Terms only grow (R3); approvals need the last confirmed renewal (R5).
 
+use verger_kopia::mutant::{self, Mutant};
 use verger_proto::batch::DEADLINE_MILLISECONDS_MAX;
 use verger_proto::{Effect, Event, Refusal, RepositoryId, StoreTime, Term};
 
@@ -14,7 +15,8 @@ type Window = (StoreTime, StoreTime);
 
 /// Never more than 120 s ahead (R4), whatever the object says.
 fn lease(turn: &Turn<'_>, term: Term, (store_now, acts_until): Window) -> Lease {
-    let window = acts_until.since(store_now).min(DEADLINE_MILLISECONDS_MAX);
+    let most = if mutant::on(Mutant::R4ActsWithoutEnd) { u64::MAX } else { DEADLINE_MILLISECONDS_MAX };
+    let window = acts_until.since(store_now).min(most);
     Lease { term, acts_until: store_now.plus(window), confirmed_until: turn.at.plus(window), confirmed: turn.at }
 }
 

@@ -46,6 +46,8 @@ mutants! {
     R4FreedTooEarly,
     /// R4: a lock on a file that was swapped counts. Two processes hold "the" lock of a local disk.
     R4SwappedLockCounts,
+    /// R4: the holder acts as long as the object says, beyond 120 s. The next one waits 180 s, and that is not enough.
+    R4ActsWithoutEnd,
     /// R5: the lease is neither renewed nor looked at before a batch. Somebody took it over meanwhile, and acts too.
     R5LeaseNotKept,
     /// R5: approvals last although no renewal was confirmed. The next holder waited less than they last.
@@ -56,6 +58,8 @@ mutants! {
     R6MissingLeaseIsFree,
     /// R6: the lease of another repository is taken for one's own. Orders of one are carried out on the other.
     R6LeaseOfAnother,
+    /// R6: the term is not remembered before anything is done. A lease removed under its holder is not missed.
+    R6TermForgotten,
     /// R7: what no summary covers counts as a leaf. Files behind old seek tables look unused, and are collected.
     R7UncoveredIsLeaf,
     /// R8: a large directory counts as a file of fragments. Nothing that it lists is found, and all of it is collected.
@@ -64,6 +68,8 @@ mutants! {
     R10PackAgeIgnored,
     /// R10: manifests are those of an older view. A snapshot between the two views is in neither, and its contents are marked.
     R10ManifestsOfOlderView,
+    /// R10: the clocks of machine and store may differ by any time. Ages are wrong, and contents of this minute look a day old.
+    R10AnyClock,
     /// R11: a directory that cannot be read lists nothing. Everything below it is collected.
     R11UnreadableDirectoryIsEmpty,
     /// R11: manifests that cannot be read are absent. The snapshots in them lose everything.
@@ -86,6 +92,10 @@ mutants! {
     R11HiddenPackDeleted,
     /// R11: a quick cycle does not know that an index may be lost, and cannot see it.
     R11QuickForgetsTheLoss,
+    /// R11: a newer snapshot that cannot be read needs nothing. What it needs is marked and deleted in this very cycle.
+    R11UnreadableNewcomerIsEmpty,
+    /// R11: a compaction log of the legacy index that cannot be read is absent. Index blobs that it replaced come back.
+    R11UnreadableLogIsAbsent,
     /// R12: the parts of a sweep need not add up. A lost shard counts as unused contents.
     R12PartsNotAdded,
     /// R12: a stage ends with items left. The cycle goes on as if its marks or revivals were all there.
@@ -118,6 +128,8 @@ mutants! {
     R19YoungManifestsCopied,
     /// R19: marks are copied. Their age begins again in a pack that nobody planned.
     R19MarksCopied,
+    /// R19: what ECC repaired is copied as it was stored. The next damaged byte is one too many.
+    R19DamagedParityCopied,
     /// R20: no record stands before the first entry of a rewrite. After a crash Kopia deletes the old packs at once.
     R20NoRecordBeforeRewrite,
     /// R20: snapshot GC is recorded before its marks. After a crash Kopia drops marks that no second GC has seen.
@@ -134,6 +146,12 @@ mutants! {
     R22NoQuietPeriod,
     /// R22: Kopia's own lock is not respected. A Kopia of this machine is in the middle of its run.
     R22BusyLockIgnored,
+    /// R22: the next full time of Kopia is left in the past. Its own run begins in the middle of ours.
+    R22KopiaIsDue,
+    /// R22: nobody asks who the owner is (before the cycle and after its survey). Two owners delete from two plans.
+    R22AnybodyIsOwner,
+    /// R22: nobody notices that another maintainer compacted the index or moved the watermark. The plan is about what is not there.
+    R22ForeignIndexWorkIgnored,
     /// R23: without conditional writes no word is needed. Two maintainers take the lease at once.
     R23UnconditionalLease,
     /// R23: margins are dropped without a word (command and machine). Clients at work lose what they just wrote.
@@ -146,6 +164,8 @@ mutants! {
     R27LooksOnce,
     /// I1: an upgrade lock is not respected. Entries go where nobody reads any more.
     I1UpgradeLockIgnored,
+    /// I1: an upgrade that begins in the middle of a cycle is not noticed.
+    I1UpgradeMissed,
     /// I2: the recorded start of a GC is its end. Marks look as if a later GC had seen them, and drop too early.
     I2LateStart,
     /// I3: manifest contents are marked like any other. Snapshots disappear.
@@ -160,6 +180,8 @@ mutants! {
     I6NewBlobDeleted,
     /// S2: young packs are deleted. Their index entries are still on the way.
     S2YoungPackDeleted,
+    /// S2: a plan that the independent check finds wrong is carried out.
+    S2CheckUnheard,
     /// I7: orphans of a rewrite go at once. Readers with an older index look for them.
     I7NoHour,
     /// I8: a moved content is published although its winner changed. Deleted ones come back, without what they need.
@@ -168,12 +190,16 @@ mutants! {
     I9MarkElsewhere,
     /// I10: an epoch's compaction leaves marks out. Older live entries in other epochs come back, and their packs are gone.
     I10CompactionDropsMarks,
+    /// I10: logs of legacy compactions go before their inputs. The inputs are active again, with all that was dropped.
+    I10LogBeforeInputs,
     /// I11: epochs are compacted before they are settled. What a slow client still writes there is never read.
     I11UnsettledCompacted,
     /// I11: an incomplete set replaces its epoch. The index blobs it lacks are deleted.
     I11HalfASetReplaces,
     /// I11: a blob that came into an epoch since its compaction began is left out of the set that replaces it.
     I11LateBlobLeftOut,
+    /// I11: what a set replaces goes at once. Clients that listed before the set was there look for it.
+    I11SupersededAtOnce,
     /// I12: entries are published without their packs.
     I12EntriesWithoutPacks,
     /// I12: a set that came too late into an old epoch stands. The epoch was compacted without it.
@@ -194,6 +220,8 @@ mutants! {
     S7FailureIsTheEnd,
     /// S9: the master key is in the debug text of a repository, and so in a log.
     S9KeyInDebug,
+    /// S9: a secret of a store is shown in debug texts, and so in a log.
+    S9SecretInDebug,
 }
 
 /// Whether this rule is taken out now.

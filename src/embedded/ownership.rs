@@ -83,7 +83,7 @@ const SEEN_FOR: Duration = Duration::from_secs(96 * 3600);
 
 /// Refuses to run in a name that is not the owner's.
 pub(super) fn check(request: &CycleRequest, identity: &str, params: &Params) -> Result<()> {
-    if request.owner.takes() {
+    if request.owner.takes() || mutant::on(Mutant::R22AnybodyIsOwner) {
         return Identity::parse(identity).map(drop);
     }
     Identity::parse(identity)?.require(&params.owner)

@@ -83,6 +83,9 @@ impl Known {
 
     /// Keeps the term before anything is done under it: a lease that is remembered and gone is waited for (R6).
     pub(super) fn took(&self, state_dir: &Path, term: u64) -> Result<()> {
+        if mutant::on(Mutant::R6TermForgotten) {
+            return Ok(());
+        }
         let memory = Memory { term: self.memory.term.max(term), ..self.memory.clone() };
         keep(state_dir, &self.key, memory)
     }

@@ -1,5 +1,6 @@
 //! The legacy index manager (`repo/content/indexblob/index_blob_manager_v0.go`): `n` blobs, and `m` logs that replace them.
 
+use crate::mutant::{self, Mutant};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
@@ -127,6 +128,7 @@ fn load_json<T: Send + for<'de> Deserialize<'de>>(repository: &Repository, prefi
     let read = for_each(&listed, READERS, |blob| {
         let plain = match open(repository, &blob.id) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(_) if mutant::on(Mutant::R11UnreadableLogIsAbsent) => return Ok(None),
             Err(error) if error.kind() == ErrorKind::Damaged => return Ok(Some(Err(unreadable(error, &blob.id)))),
             result => result.map_err(|error| unreadable(error, &blob.id))?,
         };

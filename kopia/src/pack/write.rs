@@ -75,7 +75,8 @@ impl PackWriter {
         let repaired = opened.map_err(at)?;
         // Opening an intact item reads no parity, and a copy must not carry damaged parity on.
         let intact = repository.cipher().ecc().is_none_or(|ecc| ecc.is_intact(stored));
-        let appended = if repaired.0 || !intact {
+        let is_damaged = (repaired.0 || !intact) && !mutant::on(Mutant::R19DamagedParityCopied);
+        let appended = if is_damaged {
             let sealed = repository.cipher().seal(iv, &scratch).map_err(at)?;
             self.append(entry.clone(), &sealed, timestamp)
         } else {

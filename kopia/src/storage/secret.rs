@@ -1,5 +1,6 @@
 //! Text that must not be shown.
 
+use crate::mutant::{self, Mutant};
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -23,12 +24,24 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(if mutant::on(Mutant::S9SecretInDebug) { self.expose() } else { "***" })
     }
 }
 
 impl From<String> for Secret {
     fn from(text: String) -> Self {
         Self::new(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s9_a_secret_is_not_shown() {
+        let secret = Secret::new("hunter2");
+        assert_eq!((format!("{secret:?}").as_str(), format!("{:?}", Some(&secret)).as_str()), ("***", "Some(***)"));
+        assert_eq!(secret.expose(), "hunter2");
     }
 }

@@ -3,6 +3,7 @@
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::Params;
 use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::mutant::{self, Mutant};
 use verger_kopia::storage::list_all;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
@@ -65,7 +66,8 @@ impl Work<'_> {
         match self.choice.mode {
             Mode::Full => self.schedule.set_next(Some(full), Some(quick)),
             Mode::Quick => {
-                let due = self.schedule.schedule().next_full.is_none_or(|next| next < soonest);
+                let is_moved = !mutant::on(Mutant::R22KopiaIsDue);
+                let due = is_moved && self.schedule.schedule().next_full.is_none_or(|next| next < soonest);
                 self.schedule.set_next(due.then_some(soonest), Some(quick));
             }
         }

@@ -47,7 +47,8 @@ impl Work<'_> {
         let found = survey(&self.workspace, start, self.earlier.take())?;
         self.workspace.repository = found.repository.clone();
         let owner = &found.params.owner;
-        if !self.choice.dry_run && *owner != self.workspace.identity {
+        let is_owner = *owner == self.workspace.identity || mutant::on(Mutant::R22AnybodyIsOwner);
+        if !self.choice.dry_run && !is_owner {
             let step = format!("{owner} became the maintenance owner while this cycle began");
             return Err(Error::new(ErrorKind::NotOwner, step));
         }

@@ -127,7 +127,8 @@ impl Guard {
         let blobs = blobs?;
         schedule.check(blobs.iter().find(|blob| blob.id.as_str() == "kopia.maintenance"))?;
         let format = formats(&blobs);
-        if self.format != format || format.is_empty() {
+        let is_news = self.format != format && !mutant::on(Mutant::I1UpgradeMissed);
+        if is_news || format.is_empty() || self.format.is_empty() {
             let fresh = self.repository.refresh()?;
             check_same_index(self.repository.config(), fresh.config())?;
             self.repository = fresh;
@@ -140,13 +141,14 @@ impl Guard {
     }
 
     fn take_in(&mut self, workspace: &Workspace, delta: Delta) -> Result<()> {
-        if let Some(gone) = delta.gone.first() {
+        let is_heard = !mutant::on(Mutant::R22ForeignIndexWorkIgnored);
+        if let Some(gone) = delta.gone.first().filter(|_| is_heard) {
             let step =
                 format!("index blob {gone} of this cycle's view is gone: another maintainer compacted the index");
             return Err(Error::new(ErrorKind::ForeignMaintenance, step)
                 .with_fix("Find out who maintains this repository, then run again; nothing is lost"));
         }
-        if delta.watermark > self.seen.watermark {
+        if delta.watermark > self.seen.watermark && is_heard {
             let step = format!("another maintainer moved the deletion watermark to {:?}", delta.watermark);
             return Err(Error::new(ErrorKind::ForeignMaintenance, step));
         }

@@ -1,6 +1,7 @@
 //! Snapshots that appeared since the plan's view (R14): each is walked once, and what it needs is kept or revived.
 
 use std::collections::BTreeSet;
+use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::read::ContentReader;
@@ -74,7 +75,10 @@ pub(super) fn needs(
         return Ok(found);
     }
     let mut walk = Walk { workspace, guard, reader, seen: BTreeSet::new(), contents: &mut found.contents };
-    walk.run(roots)?;
+    let walked = walk.run(roots);
+    if !mutant::on(Mutant::R11UnreadableNewcomerIsEmpty) {
+        walked?;
+    }
     Ok(found)
 }
 

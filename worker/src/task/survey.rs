@@ -250,7 +250,7 @@ fn watermark_ahead(view: &IndexView, now: Timestamp) -> Option<Unreadable> {
 /// `Clock`, with the offset.
 pub fn check_clock(storage: Timestamp, local: Timestamp) -> Result<()> {
     let skew = storage.duration_since(local).unsigned_abs();
-    if skew <= CLOCK_SKEW_MAX {
+    if skew <= CLOCK_SKEW_MAX || mutant::on(Mutant::R10AnyClock) {
         return Ok(());
     }
     let step = format!(
@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_may_differ_by_five_minutes_and_no_more() {
+    fn r10_clocks_may_differ_by_five_minutes_and_no_more() {
         let at = |seconds: i64| Timestamp::from_second(1_700_000_000 + seconds).unwrap();
         assert!(check_clock(at(0), at(300)).is_ok());
         assert!(check_clock(at(300), at(0)).is_ok());

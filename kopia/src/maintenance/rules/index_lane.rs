@@ -194,7 +194,8 @@ impl<'a> Epochs<'a> {
         if let (Some(replaced), Some(settled)) = (self.replaced_before(parameters), self.settled()) {
             for (epoch, uncompacted) in self.uncompacted.range(..=settled) {
                 let written = self.compacted(*epoch).and_then(Sets::newest);
-                if written.is_some_and(|written| written < replaced) {
+                let at_once = mutant::on(Mutant::I11SupersededAtOnce);
+                if written.is_some_and(|written| written < replaced || at_once) {
                     blobs.extend(ids(uncompacted));
                 }
             }
@@ -274,7 +275,8 @@ pub fn legacy_superseded(
             continue;
         }
         let noted = notes.iter().any(|note| note.logs.contains(&log.blob.id) && settled(note.scheduled, 1));
-        if inputs.is_empty() && (noted || settled(log.blob.timestamp, 2)) {
+        let can_go = inputs.is_empty() || mutant::on(Mutant::I10LogBeforeInputs);
+        if can_go && (noted || settled(log.blob.timestamp, 2)) {
             gone.insert(log.blob.id.clone());
         }
         gone.extend(inputs.into_iter().filter(|input| !unmasks(all, logs, input)).cloned());

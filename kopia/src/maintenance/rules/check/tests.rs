@@ -147,7 +147,7 @@ fn forgetting_that_is_wrong() {
 }
 
 #[test]
-fn deletions_that_are_wrong() {
+fn s2_deletions_that_are_wrong() {
     breach("deleted although contents lie in it", |plan| add(plan, "p2"));
     breach("deleted although contents lie in it", |plan| add(plan, "p4"));
     breach("deleted too young", |plan| add(plan, "p7"));

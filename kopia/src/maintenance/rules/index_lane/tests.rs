@@ -88,7 +88,7 @@ fn i11_ranges_chain_from_epoch_zero_and_take_sets() {
 }
 
 #[test]
-fn markers_and_superseded_blobs_go_by_the_newest_uncompacted_blob() {
+fn i11_markers_and_superseded_blobs_go_by_the_newest_uncompacted_blob() {
     let blobs = [
         ("xe1", -80),
         ("xe2", -60),
@@ -160,7 +160,7 @@ fn legacy_compaction_picks_as_kopia_does() {
 }
 
 #[test]
-fn legacy_blobs_go_in_the_order_that_cannot_bring_them_back() {
+fn i10_legacy_blobs_go_in_the_order_that_cannot_bring_them_back() {
     let hour = Duration::from_secs(3600);
     let log = |name: &str, hours: i64, inputs: &[&str], outputs: &[&str]| CompactionLog {
         blob: blob(name, hours * H),
