@@ -29,6 +29,7 @@ impl Work<'_> {
         let store_now = repository.storage().now()?;
         check_clock(store_now, clock.now())?;
         let listed = list_all(&**repository.storage(), "kopia.maintenance")?;
+        self.schedule.settle(&repository)?;
         self.schedule.check(listed.iter().find(|blob| blob.id == crate::task::record::blob()))?;
         lease.cover(store_now)?;
         self.set_next_times(params, clock.now());

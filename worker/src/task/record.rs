@@ -15,7 +15,13 @@ pub struct ScheduleFile {
     schedule: Schedule,
     dirty: bool,
     before_write: Option<BeforeWrite>,
+    /// A version whose write had no answer, and that could not be read back: if it is in the store, it is ours.
+    unknown: Option<Schedule>,
 }
+
+/// How often a write is read back before its end is left unknown.
+const LOOKS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Told what is about to be written: who keeps it knows later that no other maintainer wrote it.
 pub type BeforeWrite = Box<dyn Fn(&Digest) -> Result<()> + Send + Sync>;
@@ -27,7 +33,7 @@ impl ScheduleFile {
     /// As [`schedule::load`].
     pub fn load(repository: &Repository) -> Result<Self> {
         let loaded = schedule::load(repository)?;
-        Ok(Self { schedule: loaded.schedule.clone(), loaded, dirty: false, before_write: None })
+        Ok(Self { schedule: loaded.schedule.clone(), loaded, dirty: false, before_write: None, unknown: None })
     }
 
     /// What it says, records of this cycle that are not written yet included.
@@ -95,14 +101,21 @@ impl ScheduleFile {
         if let Some(tell) = &self.before_write {
             tell(&self.digest()?)?;
         }
+        self.settle(repository)?;
         let answer = schedule::replace(repository, &self.loaded, &self.schedule, not_after);
-        if let Err(error) = answer
-            && !error.is_retryable()
+        let failed = match answer {
+            Err(error) if !error.is_retryable() => return Err(error),
+            answer => answer.err(),
+        };
+        // An ambiguous answer is looked at like a good one.
+        self.unknown = Some(self.schedule.clone());
+        let written = look(repository)?;
+        self.unknown = None;
+        if let Some(error) = failed
+            && written.digest == self.loaded.digest
         {
             return Err(error);
         }
-        // An ambiguous answer is looked at like a good one.
-        let written = schedule::load(repository)?;
         // Between our write and this read somebody else may have written: then it is not what we wrote.
         if written.schedule != self.schedule {
             return Err(foreign());
@@ -110,6 +123,21 @@ impl ScheduleFile {
         self.loaded = written;
         self.dirty = false;
         self.loaded.timestamp.ok_or_else(|| Error::new(ErrorKind::Internal, format!("{BLOB} has no timestamp")))
+    }
+
+    /// Finds out what became of a write of ours that could not be read back.
+    ///
+    /// # Errors
+    /// Storage errors: then it is still not known.
+    pub fn settle(&mut self, repository: &Repository) -> Result<()> {
+        if let Some(ours) = &self.unknown {
+            let found = look(repository)?;
+            if found.schedule == *ours {
+                self.loaded = found;
+            }
+            self.unknown = None;
+        }
+        Ok(())
     }
 
     /// Whether the store still has the version last seen. `found`: what a listing says of the blob.
@@ -126,6 +154,17 @@ impl ScheduleFile {
         };
         if same { Ok(()) } else { Err(foreign()) }
     }
+}
+
+/// What the store has now; asked again if it does not answer, since without it the end of a write of ours is not known.
+fn look(repository: &Repository) -> Result<Loaded> {
+    for number in 1..LOOKS {
+        match schedule::load(repository) {
+            Err(error) if error.is_retryable() => repository.clock().sleep(PAUSE * number),
+            answer => return answer,
+        }
+    }
+    schedule::load(repository)
 }
 
 /// Name of the blob.
