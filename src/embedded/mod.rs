@@ -28,7 +28,7 @@ use verger_proto::control::Control;
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
-use verger_proto::report::FailureKind;
+use verger_proto::report::{FailureKind, JobReport};
 use verger_proto::{Command, CycleOptions};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
@@ -331,8 +331,11 @@ fn drive_to_end(
         if interrupted {
             drive.submit(Command::ParkCycle { cycle })?;
         }
-        // A refused report is in the ledger; the machine says what comes next.
-        let _ = control.report(&ticket, report);
+        if let Err(refused) = control.report(&ticket, report) {
+            // The machine does not take it for the end of the job, and nobody else will do it. Of a fenced job this is refused, too.
+            let text = format!("the report of a job was refused: {refused}");
+            let _ = control.report(&ticket, JobReport::failed(FailureKind::Internal, text, false));
+        }
     }
 }
 

@@ -51,6 +51,8 @@ pub struct CycleReport {
     pub plan: Option<PlanSummary>,
     /// Bytes of blobs that were deleted, or would be.
     pub freed_bytes: u64,
+    /// Blobs that the store did not let go, all named in `damage`.
+    pub refused_deletes: u64,
     /// The store keeps what is deleted as hidden versions, or may do so: nothing is free until those go (R24).
     pub deletes_hide: bool,
     /// Bytes of blobs that were written in their place.
@@ -103,6 +105,7 @@ impl CycleReport {
             skipped: Vec::new(),
             plan: None,
             freed_bytes: 0,
+            refused_deletes: 0,
             deletes_hide: false,
             written_bytes: 0,
             repaired_items: 0,
@@ -160,7 +163,8 @@ pub(super) fn of(
         started: work.began(),
         ended: session.clock.now(),
         tasks,
-        damage: work.damages().to_vec(),
+        damage: work.damages(),
+        refused_deletes: work.refused_deletes(),
         next: work.next().cloned(),
         next_due: None,
         skipped: work.plan().map(|plan| plan.skipped.clone()).unwrap_or_default(),

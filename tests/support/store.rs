@@ -95,8 +95,9 @@ impl Meanwhile {
 impl Progress for Meanwhile {
     fn step(&self, step: Step) {
         let mut planned = self.0.lock().unwrap();
-        if planned.as_ref().is_some_and(|(stage, _)| *stage == step.stage) {
-            let (_, deed) = planned.take().unwrap();
+        let due = if planned.as_ref().is_some_and(|(stage, _)| *stage == step.stage) { planned.take() } else { None };
+        drop(planned);
+        if let Some((_, deed)) = due {
             deed();
         }
     }

@@ -30,6 +30,7 @@ impl Work<'_> {
         let store_now = repository.storage().now()?;
         check_clock(store_now, clock.now())?;
         let listed = list_all(&**repository.storage(), "kopia.")?;
+        self.schedule.settle(&repository)?;
         self.schedule.check(listed.iter().find(|blob| blob.id == crate::task::record::blob()))?;
         // The survey reads the format after this.
         self.listed_before = listed;

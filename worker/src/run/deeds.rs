@@ -59,7 +59,26 @@ impl Work<'_> {
             Stage::Close => self.close(spec)?,
             _ => return Err(out_of_order("order of stages")),
         };
-        Ok(JobReport { stats: self.figures.of(&tasks), ..JobReport::new(Outcome::Done) })
+        Ok(JobReport { stats: self.figures.of(&tasks), ..JobReport::new(self.refused()) })
+    }
+
+    /// What the store did not let go, named; the rest of the cycle goes on.
+    fn refused(&mut self) -> Outcome {
+        let refused = self.guard.as_mut().map(Guard::take_refused).unwrap_or_default();
+        if refused.is_empty() {
+            return Outcome::Done;
+        }
+        self.refused_deletes += refused.len() as u64;
+        let damage = |(blob, why): (verger_kopia::storage::BlobId, String)| Damage {
+            severity: Severity::Noted,
+            subject: blob.to_string(),
+            text: format!("the store refuses to delete it: {why}"),
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+        };
+        let damages: Vec<Damage> = refused.into_iter().map(damage).collect();
+        self.damages.extend(damages.iter().cloned());
+        Outcome::Degraded(damages)
     }
 
     fn new_guard(&self) -> Result<Guard> {
@@ -203,6 +222,8 @@ impl Work<'_> {
         let task = if rewrite.quick { Task::QuickRewriteContents } else { Task::FullRewriteContents };
         let planned: u64 = rewrite.packs.iter().map(|pack| pack.rows.len() as u64).sum();
         let (copied, session) = self.copied.take().unwrap_or_default();
+        // Gone around, the rewriting has neither copied nor named as left what the plan moves: then all of it stays where it is.
+        let complete = (copied.entries.len() + copied.left.len()) as u64 == planned;
         // One successful record stands before the first entry, so that nobody deletes too early even if this crashes now.
         let now = self.now();
         self.figures.success(&mut self.schedule, task, (began, now), Some(&rewrite.stats));
@@ -232,6 +253,9 @@ impl Work<'_> {
             }
             deeds.leave_out(Stage::Publish, planned - deeds.position.first)?;
             deeds.end_session(session)?;
+        } else {
+            // The rewriting was gone around: nothing moved.
+            deeds.leave_out(Stage::Publish, planned)?;
         }
         let survey = self.taken_stock()?;
         let table = &survey.view.table;
@@ -240,6 +264,11 @@ impl Work<'_> {
         let unmoved = copied.left.iter().map(|(row, _)| table.entry(*row).pack);
         let unpublished = published.left.iter().filter_map(|entry| Some(table.entry(table.find(&entry.id)?).pack));
         unmoved.chain(unpublished).for_each(|pack| guard.keep_pack(pack));
+        if !complete {
+            rewrite.packs.iter().filter_map(|source| table.packs().get(source.pack as usize)).for_each(|pack| {
+                guard.keep_pack(pack.clone());
+            });
+        }
         let stats = RewriteContentsStats {
             rewritten_content_count: published.effect.changed,
             rewritten_content_size: copied.bytes,

@@ -54,6 +54,7 @@ pub struct Guard {
     /// Endangered contents that are live again.
     revived: BTreeSet<ContentId>,
     write_epoch: Option<u64>,
+    refused: Vec<(BlobId, String)>,
 }
 
 impl Guard {
@@ -81,6 +82,7 @@ impl Guard {
             marks: Marks::default(),
             revived: BTreeSet::new(),
             write_epoch: None,
+            refused: Vec::new(),
         }
     }
 
@@ -242,6 +244,16 @@ impl Guard {
     /// Keeps a pack from being deleted in this cycle.
     pub fn keep_pack(&mut self, pack: BlobId) {
         self.packs.insert(pack);
+    }
+
+    /// Notes a blob that the store does not let go, and why.
+    pub fn refused(&mut self, blob: BlobId, why: String) {
+        self.refused.push((blob, why));
+    }
+
+    /// Blobs that the store did not let go, since the last time.
+    pub fn take_refused(&mut self) -> Vec<(BlobId, String)> {
+        std::mem::take(&mut self.refused)
     }
 
     /// Whether a blob must not be deleted in this cycle.
