@@ -118,7 +118,7 @@ parsers! {
     splitter 50
     envelope 3000
     ledger 500
-    lease 1500
+    lease 2500
     shards 500
 }
 
