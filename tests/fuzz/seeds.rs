@@ -19,7 +19,8 @@ use super::targets::golden::{self, Golden};
 
 const REPOSITORIES: [&str; 7] =
     ["default", "epochs", "ecc", "format1", "format1-upgraded", "hmac-sha3-256", "split-fixed-128k-large-dirs"];
-const COMPRESSED: [(&str, u8); 5] = [("meta-gzip", 0), ("default", 1), ("meta-s2", 2), ("meta-pgzip", 3), ("meta-deflate", 5)];
+const COMPRESSED: [(&str, u8); 5] =
+    [("meta-gzip", 0), ("default", 1), ("meta-s2", 2), ("meta-pgzip", 3), ("meta-deflate", 5)];
 const COUNT_MAX: usize = 12;
 const BYTES_MAX: usize = 4096;
 
@@ -58,7 +59,8 @@ fn of_repository(seeds: &mut Collected, name: &str, number: u8) {
     seeds.add("format_blob", get(&"kopia.repository".into()).to_vec());
     indexes(seeds, &golden, &view);
     let blobs = list_all(&**store, "").unwrap();
-    let names: Vec<&str> = blobs.iter().map(|blob| blob.id.as_str()).filter(|name| name.starts_with(['x', 'n'])).collect();
+    let names: Vec<&str> =
+        blobs.iter().map(|blob| blob.id.as_str()).filter(|name| name.starts_with(['x', 'n'])).collect();
     let text: String = names.iter().flat_map(|name| [*name, "\n"]).take(80).collect();
     seeds.add("index_names", text.clone());
     let log = format!("{text}m1 {} > {}\nl1 m1\n", names[0], names[names.len() - 1]);
@@ -84,8 +86,16 @@ fn of_repository(seeds: &mut Collected, name: &str, number: u8) {
         "MinEpochDuration":86400000000000,"EpochAdvanceOnCountThreshold":20,"EpochAdvanceOnTotalSizeBytesThreshold":10485760}},
         "upgradeLock":{{"ownerID":"me","creationTime":"2026-01-01T02:00:00+02:00","advanceNoticeDuration":1,"ioDrainTimeout":2,
         "maxPermittedClockDrift":3,"message":"x"}},"requiredFeatures":[{{"feature":"index-v2","ifNotUnderstood":{{"warn":true}}}}]}}}}"#,
-        config.hash, config.encryption, config.ecc, config.ecc_overhead_percent, config.version, config.max_pack_size,
-        config.index_version, config.enable_password_change, config.splitter, config.epoch.enabled,
+        config.hash,
+        config.encryption,
+        config.ecc,
+        config.ecc_overhead_percent,
+        config.version,
+        config.max_pack_size,
+        config.index_version,
+        config.enable_password_change,
+        config.splitter,
+        config.epoch.enabled,
     );
     seeds.add("format_config", text);
 }
@@ -219,19 +229,48 @@ fn by_hand(seeds: &mut Collected) {
         seeds.add("ecc", [&[100, 2], &*noise].concat());
     }
     for text in [
-        "82b39a12512935970065e53a3aa78c41", "k82b39a12512935970065e53a3aa78c41", "IIxf31d473c6a242b1033147e11f63256f4", "ZDaa", "ab",
-        "0755", "040000755", "0x1ff", "me@here", "s3://bucket/pre/fix/", "filesystem:///srv/a", "azure://c/p", "b2://x", "worker-1",
+        "82b39a12512935970065e53a3aa78c41",
+        "k82b39a12512935970065e53a3aa78c41",
+        "IIxf31d473c6a242b1033147e11f63256f4",
+        "ZDaa",
+        "ab",
+        "0755",
+        "040000755",
+        "0x1ff",
+        "me@here",
+        "s3://bucket/pre/fix/",
+        "filesystem:///srv/a",
+        "azure://c/p",
+        "b2://x",
+        "worker-1",
     ] {
         seeds.add("ids", text);
     }
-    let part = |object: &str| format!("{{\"stream\":\"kopia:indirect\",\"entries\":[{{\"l\":3,\"o\":\"{object}\"}},{{\"s\":3,\"l\":3,\"o\":\"02\"}}]}}");
-    seeds.add("object", format!("Ix00\n{}\n{}\nabc", part("Ix01").replace("\"l\":3,\"o\":\"Ix", "\"l\":6,\"o\":\"Ix").replace("\"s\":3", "\"s\":6"), part("02")));
+    let part = |object: &str| {
+        format!(
+            "{{\"stream\":\"kopia:indirect\",\"entries\":[{{\"l\":3,\"o\":\"{object}\"}},{{\"s\":3,\"l\":3,\"o\":\"02\"}}]}}"
+        )
+    };
+    seeds.add(
+        "object",
+        format!(
+            "Ix00\n{}\n{}\nabc",
+            part("Ix01").replace("\"l\":3,\"o\":\"Ix", "\"l\":6,\"o\":\"Ix").replace("\"s\":3", "\"s\":6"),
+            part("02")
+        ),
+    );
     seeds.add("object", format!("Ix00\n{}\n{}\nabc", part("01"), "def"));
     seeds.add("object", "IIx00\n{\"stream\":\"kopia:indirect\",\"entries\":[{\"l\":66,\"o\":\"Ix00\"}]}");
-    seeds.add("object", "k00\n{\"stream\":\"kopia:directory\",\"entries\":[{\"name\":\"a\",\"type\":\"f\",\"obj\":\"01\"}]}");
+    seeds.add(
+        "object",
+        "k00\n{\"stream\":\"kopia:directory\",\"entries\":[{\"name\":\"a\",\"type\":\"f\",\"obj\":\"01\"}]}",
+    );
     seeds.add("params", r#"{"owner":"a@b","quick":{"enabled":true,"interval":9223372036854775807},"unknown":[1]}"#);
     seeds.add("format_config", r#"{"retentionMode":"GOVERNANCE","retentionPeriod":86400000000000}"#);
-    seeds.add("shards", "pabc\n{\"default\":[1,3],\"maxNonShardedLength\":2,\"overrides\":[{\"prefix\":\"p\",\"shards\":[0,2]}]}");
+    seeds.add(
+        "shards",
+        "pabc\n{\"default\":[1,3],\"maxNonShardedLength\":2,\"overrides\":[{\"prefix\":\"p\",\"shards\":[0,2]}]}",
+    );
     seeds.add("legacy_log", "n1\nn2\nn3\nm1 n1 n2 > n3\nm2 n3 > n4\nl1 m1 m2\nl2 x\n");
     seeds.add("index_names", "xe4\nxn4_a\nxs2_s-s1-c2\nxs2_t-s1-c2\nxr0_1_a\nxr2_3_b\nxw50\nxn3_c-s2-c2\n");
     let id: ContentId = "k82b39a12512935970065e53a3aa78c41".parse().unwrap();

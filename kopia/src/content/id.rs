@@ -182,9 +182,19 @@ mod tests {
 
     #[test]
     fn what_kopia_does_not_write_is_refused() {
-        for text in
-            ["", "a", "zz", "a82b39a12512935970065e53a3aa78c41", "K82b3", "82B3", "82b3é1", "k82b3x1", "\0aa", "0aa", "kké"]
-        {
+        for text in [
+            "",
+            "a",
+            "zz",
+            "a82b39a12512935970065e53a3aa78c41",
+            "K82b3",
+            "82B3",
+            "82b3é1",
+            "k82b3x1",
+            "\0aa",
+            "0aa",
+            "kké",
+        ] {
             assert!(text.parse::<ContentId>().is_err(), "{text}");
         }
         assert!(ContentId::from_key(&[b'a', 1, 2]).is_err());

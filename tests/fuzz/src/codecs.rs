@@ -26,7 +26,8 @@ pub fn decompress(data: &[u8]) {
     let mut decompressor = Decompressor::new();
     let mut out = Vec::new();
     // Contexts, and an error's words; the output is as long as recorded and no longer.
-    let exact = within((64 << 10) + 2 * length, 4, data.len(), || decompressor.decompress(id, &stored, length, &mut out));
+    let exact =
+        within((64 << 10) + 2 * length, 4, data.len(), || decompressor.decompress(id, &stored, length, &mut out));
     assert_eq!(out.len(), if exact.is_ok() { length } else { 0 });
     let mut headed = Vec::new();
     let grown = within((512 << 10) + 8 * length, 16, data.len(), || {

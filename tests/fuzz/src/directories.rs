@@ -71,7 +71,10 @@ fn plainly(text: &[u8], value: Option<&Value>, scanned: Option<&[Reference]>) {
     };
     let entries = plain.entries.into_iter().flatten();
     let expected: Vec<Reference> = entries
-        .map(|entry| Reference { kind: entry.kind.map_or(EntryType::Unknown, |k| EntryType::from_text(&k)), object: entry.obj })
+        .map(|entry| Reference {
+            kind: entry.kind.map_or(EntryType::Unknown, |k| EntryType::from_text(&k)),
+            object: entry.obj,
+        })
         .collect();
     assert_eq!(scanned, expected);
 }
@@ -85,9 +88,11 @@ fn is_of_objects(value: &Value) -> bool {
 /// Whether no field that matters, here or in an entry, is written in another case or with a letter that folds to one of its own.
 fn has_exact_names(value: &Value) -> bool {
     let fold = |name: &str| name.to_lowercase().replace('\u{17f}', "s");
-    let odd = |name: &String| ["stream", "entries", "obj", "type"].iter().any(|known| fold(name) == *known && name != known);
+    let odd =
+        |name: &String| ["stream", "entries", "obj", "type"].iter().any(|known| fold(name) == *known && name != known);
     let exact = |value: &Value| value.as_object().is_none_or(|fields| !fields.keys().any(odd));
-    let entries = value.as_object().into_iter().flat_map(|fields| fields.values()).filter_map(Value::as_array).flatten();
+    let entries =
+        value.as_object().into_iter().flat_map(|fields| fields.values()).filter_map(Value::as_array).flatten();
     exact(value) && entries.into_iter().all(exact)
 }
 
@@ -99,8 +104,13 @@ fn is_plain(text: &[u8], value: &Value) -> bool {
     let count = value["entries"].as_array().map_or(0, Vec::len);
     let same_length = text.iter().filter(|b| !b.is_ascii_whitespace()).count()
         == written.iter().filter(|b| !b.is_ascii_whitespace()).count();
-    value.get("entries").is_some() && same_length && names("obj") == count && names("type") <= count && names("entries") == 1
-        && names("stream") == 1 && !text.contains(&b'\\')
+    value.get("entries").is_some()
+        && same_length
+        && names("obj") == count
+        && names("type") <= count
+        && names("entries") == 1
+        && names("stream") == 1
+        && !text.contains(&b'\\')
 }
 
 /// The reader that gives people all fields: what it reads and writes again it and the scanner read alike.

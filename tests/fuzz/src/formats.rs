@@ -23,7 +23,11 @@ pub fn format_config(data: &[u8]) {
         assert!(config.retention.is_none_or(|(_, period)| !period.is_zero()));
     }
     let Ok(config) = within(8192, 200, data.len(), || RepositoryConfig::parse(data)) else { return };
-    assert!(config.max_pack_size >= 10 << 20 && (1..=3).contains(&config.version) && (1..=2).contains(&config.index_version));
+    assert!(
+        config.max_pack_size >= 10 << 20
+            && (1..=3).contains(&config.version)
+            && (1..=2).contains(&config.index_version)
+    );
     let shown = format!("{config:?}");
     for key in [&config.secret, &config.master_key].into_iter().filter(|key| key.len() > 8) {
         assert!(!shown.contains(&verger_kopia::hex(key)), "a key in Debug");

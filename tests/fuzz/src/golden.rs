@@ -22,10 +22,13 @@ pub struct Golden {
     noon: Timestamp,
 }
 
-/// Folder of the archives, from either of the crates that include this file.
+/// Folder of the archives, from any of the crates that include this file.
 pub fn folder() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    [root.join("tests/golden"), root.join("../golden")].into_iter().find(|path| path.is_dir()).unwrap()
+    [root.join("tests/golden"), root.join("../golden"), root.join("../tests/golden")]
+        .into_iter()
+        .find(|path| path.is_dir())
+        .unwrap()
 }
 
 /// Every file in an archive.

@@ -100,7 +100,10 @@ pub fn index_merge(data: &[u8]) {
         let mut builder = TableBuilder::new(hash_length, watermark);
         order.into_iter().for_each(|index| builder.add(index).unwrap());
         let table = builder.build(1 + turn % 2).unwrap();
-        assert_eq!(table.rows().map(|row| table.entry(row)).collect::<Vec<_>>(), visible.iter().map(|e| (*e).clone()).collect::<Vec<_>>());
+        assert_eq!(
+            table.rows().map(|row| table.entry(row)).collect::<Vec<_>>(),
+            visible.iter().map(|e| (*e).clone()).collect::<Vec<_>>()
+        );
         assert_eq!(table.hidden_count(), hidden.len() as u64);
         assert!(hidden.iter().all(|entry| table.hidden_packs().contains(&entry.pack)));
         assert!(table.packs().is_sorted() && table.packs().iter().all(|pack| visible.iter().any(|e| e.pack == *pack)));

@@ -60,6 +60,9 @@ pub fn within<T>(fixed: usize, factor: usize, length: usize, parse: impl FnOnce(
     let mut parsed = None;
     let peak = allocation_counter::measure(|| parsed = Some(parse())).bytes_max;
     let limit = u64::try_from(fixed + factor * length).unwrap();
-    assert!(peak <= limit, "{peak} bytes allocated for an input of {length}, allowed are {fixed} + {factor} x {length}");
+    assert!(
+        peak <= limit,
+        "{peak} bytes allocated for an input of {length}, allowed are {fixed} + {factor} x {length}"
+    );
     parsed.unwrap()
 }

@@ -54,9 +54,9 @@ pub fn snapshots(data: &[u8]) {
     for (at, line) in text.lines().enumerate() {
         let made = match line.split_at_checked(1) {
             Some(("s", body)) => manifest(at, "snapshot", BTreeMap::new(), body),
-            Some(("p", rest)) => rest.split_once('\t').and_then(|(labels, body)| {
-                manifest(at, "policy", serde_json::from_str(labels).ok()?, body)
-            }),
+            Some(("p", rest)) => rest
+                .split_once('\t')
+                .and_then(|(labels, body)| manifest(at, "policy", serde_json::from_str(labels).ok()?, body)),
             _ => None,
         };
         set.manifests.extend(made.map(|manifest| (manifest.id.clone(), manifest)));

@@ -22,11 +22,8 @@ pub fn seek_table(data: &[u8]) {
         end += entry.length;
     }
     assert_eq!(table.length(), end);
-    let entries: Vec<_> = table
-        .entries
-        .iter()
-        .map(|e| serde_json::json!({ "s": e.start, "l": e.length, "o": e.object }))
-        .collect();
+    let entries: Vec<_> =
+        table.entries.iter().map(|e| serde_json::json!({ "s": e.start, "l": e.length, "o": e.object })).collect();
     let written = serde_json::json!({ "stream": "kopia:indirect", "entries": entries });
     assert_eq!(SeekTable::parse(&serde_json::to_vec(&written).unwrap()).unwrap(), table);
 }
@@ -34,7 +31,9 @@ pub fn seek_table(data: &[u8]) {
 /// First line: an object ID; each further line: a content, whose number is the first byte of its ID's hash.
 pub fn object(data: &[u8]) {
     let mut lines = data.split(|byte| *byte == b'\n');
-    let Some(root) = lines.next().and_then(|line| std::str::from_utf8(line).ok()?.parse::<ObjectId>().ok()) else { return };
+    let Some(root) = lines.next().and_then(|line| std::str::from_utf8(line).ok()?.parse::<ObjectId>().ok()) else {
+        return;
+    };
     let contents: Vec<&[u8]> = lines.collect();
     let reads = Cell::new(0);
     let fetch = |id: &ContentId| -> Result<Vec<u8>> {

@@ -60,7 +60,10 @@ pub fn envelope(data: &[u8]) {
         _ => decodes::<Evidence>(Kind::Evidence, body),
     }
     let _ = within(256, 0, data.len(), || envelope::header(data).is_ok());
-    assert!(within(1024, 0, data.len(), || envelope::decode::<Event>(Kind::Event, data)).is_err() || data.len() > HEADER_BYTES);
+    assert!(
+        within(1024, 0, data.len(), || envelope::decode::<Event>(Kind::Event, data)).is_err()
+            || data.len() > HEADER_BYTES
+    );
 }
 
 thread_local! {
@@ -134,7 +137,8 @@ pub fn lease(data: &[u8]) {
         last_term: 7,
         local_lock: options & 1 != 0,
         exclusive: options & 2 != 0,
-        wait: options & 4 != 0 && found.as_ref().is_ok_and(|f| f.as_ref().is_some_and(|(_, b)| b.ttl_seconds < 100_000)),
+        wait: options & 4 != 0
+            && found.as_ref().is_ok_and(|f| f.as_ref().is_some_and(|(_, b)| b.ttl_seconds < 100_000)),
     };
     let storage = Arc::clone(&store) as Arc<dyn Storage>;
     let lease = Lease::acquire(storage, Arc::clone(&clock) as Arc<dyn Clock>, &request, &mut |_, _| {});
