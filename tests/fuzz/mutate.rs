@@ -1,5 +1,7 @@
 //! Changes inputs as damage and hostile hands do, and always in the same way.
 
+#![allow(unreachable_pub, reason = "included by several crates")]
+
 /// Words that parsers know, numbers at the edges, and JSON that goes deep.
 const TOKENS: &[&[u8]] = &[
     b"\0\0\0\0",
