@@ -160,10 +160,12 @@ fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), bincode::
     const SHORT: usize = 4 << 10;
     const MEDIUM: usize = 256 << 10;
     let config = bincode::config::standard();
-    match body.len() {
-        0..=SHORT => bincode::serde::decode_from_slice(body, config.with_limit::<{ SHORT * NUMBER_BYTES_MAX }>()),
-        ..=MEDIUM => bincode::serde::decode_from_slice(body, config.with_limit::<{ MEDIUM * NUMBER_BYTES_MAX }>()),
-        _ => bincode::serde::decode_from_slice(body, config.with_limit::<{ BODY_BYTES_MAX * NUMBER_BYTES_MAX }>()),
+    if body.len() <= SHORT {
+        bincode::serde::decode_from_slice(body, config.with_limit::<{ SHORT * NUMBER_BYTES_MAX }>())
+    } else if body.len() <= MEDIUM {
+        bincode::serde::decode_from_slice(body, config.with_limit::<{ MEDIUM * NUMBER_BYTES_MAX }>())
+    } else {
+        bincode::serde::decode_from_slice(body, config.with_limit::<{ BODY_BYTES_MAX * NUMBER_BYTES_MAX }>())
     }
 }
 
