@@ -251,14 +251,6 @@ fn by_hand(seeds: &mut Collected) {
             "{{\"stream\":\"kopia:indirect\",\"entries\":[{{\"l\":3,\"o\":\"{object}\"}},{{\"s\":3,\"l\":3,\"o\":\"02\"}}]}}"
         )
     };
-    seeds.add(
-        "object",
-        format!(
-            "Ix00\n{}\n{}\nabc",
-            part("Ix01").replace("\"l\":3,\"o\":\"Ix", "\"l\":6,\"o\":\"Ix").replace("\"s\":3", "\"s\":6"),
-            part("02")
-        ),
-    );
     seeds.add("object", format!("Ix00\n{}\n{}\nabc", part("01"), "def"));
     // The inner table is as long as the outer one says, and is not.
     for length in [6, 7] {
