@@ -96,30 +96,30 @@ macro_rules! parsers {
 }
 
 parsers! {
-    index 1500
-    index_merge 1500
-    index_names 1500
-    legacy_log 1500
-    ids 10000
-    pack_index 500
-    store_blobs 300
-    manifests 1500
-    snapshots 700
-    params 3000
-    schedule 500
-    directory 1500
-    seek_table 3000
-    object 3000
-    format_blob 3000
-    format_config 3000
-    decompress 1500
-    ecc 300
-    cipher 500
-    splitter 50
-    envelope 3000
-    ledger 500
-    lease 2500
-    shards 500
+    index 3000
+    index_merge 3000
+    index_names 3000
+    legacy_log 3000
+    ids 20000
+    pack_index 1000
+    store_blobs 600
+    manifests 3000
+    snapshots 1400
+    params 6000
+    schedule 1000
+    directory 3000
+    seek_table 6000
+    object 6000
+    format_blob 6000
+    format_config 6000
+    decompress 3000
+    ecc 600
+    cipher 1000
+    splitter 100
+    envelope 6000
+    ledger 1000
+    lease 5000
+    shards 1000
 }
 
 /// The part of the corpus that comes from the golden repositories. `VERGER_WRITE_CORPUS=1` writes it anew.

@@ -80,7 +80,7 @@ fn of_repository(seeds: &mut Collected, name: &str, number: u8) {
     }
     let config = &repository.config();
     let text = format!(
-        r#"{{"format":{{"hash":"{}","encryption":"{}","ecc":"{}","eccOverheadPercent":{},"secret":"c2VjcmV0","masterKey":"bWFzdGVy",
+        r#"{{"format":{{"hash":"{}","encryption":"{}","ecc":"{}","eccOverheadPercent":{},"secret":"c2VjcmV0","masterKey":"bWFzdGVyLWtleS1vZi10ZXN0",
         "version":{},"maxPackSize":{},"indexVersion":{},"enablePasswordChange":{},"splitter":"{}","epochParameters":{{"Enabled":{},
         "EpochRefreshFrequency":1200000000000,"FullCheckpointFrequency":7,"CleanupSafetyMargin":14400000000000,"DeleteParallelism":4,
         "MinEpochDuration":86400000000000,"EpochAdvanceOnCountThreshold":20,"EpochAdvanceOnTotalSizeBytesThreshold":10485760}},
@@ -251,15 +251,12 @@ fn by_hand(seeds: &mut Collected) {
             "{{\"stream\":\"kopia:indirect\",\"entries\":[{{\"l\":3,\"o\":\"{object}\"}},{{\"s\":3,\"l\":3,\"o\":\"02\"}}]}}"
         )
     };
-    seeds.add(
-        "object",
-        format!(
-            "Ix00\n{}\n{}\nabc",
-            part("Ix01").replace("\"l\":3,\"o\":\"Ix", "\"l\":6,\"o\":\"Ix").replace("\"s\":3", "\"s\":6"),
-            part("02")
-        ),
-    );
     seeds.add("object", format!("Ix00\n{}\n{}\nabc", part("01"), "def"));
+    // The inner table is as long as the outer one says, and is not.
+    for length in [6, 7] {
+        let outer = format!("{{\"stream\":\"kopia:indirect\",\"entries\":[{{\"l\":{length},\"o\":\"Ix01\"}}]}}");
+        seeds.add("object", format!("Ix00\n{outer}\n{}\nabc", part("02")));
+    }
     seeds.add("object", "IIx00\n{\"stream\":\"kopia:indirect\",\"entries\":[{\"l\":66,\"o\":\"Ix00\"}]}");
     seeds.add(
         "object",

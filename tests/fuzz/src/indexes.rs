@@ -83,7 +83,7 @@ pub fn index_merge(data: &[u8]) {
         .map(|plain| Arc::new(Index::parse(plain, hash_length).unwrap()))
         .collect();
 
-    all.sort_by(|a, b| order(a).cmp(&order(b)));
+    all.sort_by_key(order);
     let winners: BTreeMap<ContentId, &Entry> = all.iter().map(|entry| (entry.id, entry)).collect();
     let hides = |entry: &Entry| entry.deleted && watermark.is_some_and(|watermark| entry.timestamp <= watermark);
     let (hidden, visible): (Vec<&Entry>, Vec<&Entry>) = winners.into_values().partition(|entry| hides(entry));

@@ -94,9 +94,13 @@ fn reads_back(snapshot: &Snapshot) {
 pub fn params(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(params) = within(8192, 200, data.len(), || Params::parse("1", text)) else { return };
-    if !has_odd_number(&serde_json::Value::Object(params.other.clone())) {
+    let written: serde_json::Value = serde_json::from_str(&params.to_json()).unwrap();
+    if !has_odd_number(&written) {
         assert_eq!(Params::parse("1", &params.to_json()).unwrap(), params);
     }
+    let read: serde_json::Value = serde_json::from_str(text).unwrap();
+    let names = read.as_object().into_iter().flat_map(|fields| fields.keys());
+    names.for_each(|name| assert!(written.get(name).is_some(), "{name} does not survive"));
     let _ = params.log_retention.or_default();
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     for last in [None, Some(now), Some(Timestamp::MIN), Some(Timestamp::MAX)] {
