@@ -125,7 +125,7 @@ impl Shape {
     }
 }
 
-/// A repository in the making. What is added counts as needed by a snapshot, until [`Builder::from_here_dead`].
+/// A repository in the making. What is added counts as needed by a snapshot, until [`Builder::rest_is_dead`].
 pub struct Builder {
     pub world: World,
     session: SessionId,
@@ -177,7 +177,7 @@ impl Builder {
     }
 
     /// What is added from here on is for nobody.
-    pub fn from_here_dead(&mut self) {
+    pub fn rest_is_dead(&mut self) {
         self.is_dead = true;
     }
 

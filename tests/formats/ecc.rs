@@ -29,10 +29,12 @@ const CODES: [(u32, usize, usize, usize); 7] = [
 
 const CRC: usize = 4;
 
+type Spans = Vec<std::ops::Range<usize>>;
+
 /// Where the shards of a stored item lie, block by block: parity first, then data.
 struct Shards {
     parity: usize,
-    blocks: Vec<(Vec<std::ops::Range<usize>>, Vec<std::ops::Range<usize>>)>,
+    blocks: Vec<(Spans, Spans)>,
 }
 
 impl Shards {

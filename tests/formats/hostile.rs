@@ -62,7 +62,7 @@ fn walks(build: impl FnOnce(&mut Builder) -> Case) {
     builder.snapshot();
     let case = build(&mut builder);
     builder.snapshot_of(case.root.0, &case.root.1);
-    builder.from_here_dead();
+    builder.rest_is_dead();
     builder.content("", &noise(7, 2000));
     builder.finish();
     builder.world.clock.advance(Duration::from_hours(1));

@@ -242,7 +242,7 @@ pub fn compressed_contents(b: &mut Builder, names: &[&str]) {
 
 /// Contents of every kind that no snapshot needs, and much of it, so that packs are rewritten.
 pub fn garbage(b: &mut Builder) {
-    b.from_here_dead();
+    b.rest_is_dead();
     for seed in 0..6 {
         let bytes = noise(1000 + seed, 3000);
         let parts = b.chunks("", &bytes, 500);

@@ -11,6 +11,10 @@ use super::summary::{Holds, Pen, Role};
 /// The most that one legacy compressed directory may hold: its length is not recorded anywhere.
 const PACKED_BYTES_MAX: usize = 256 << 20;
 
+/// And the most that is unpacked only to see whether it is one. Kopia compresses no content with a prefix as an object, so any
+/// such is odd; what is larger is looked at again by itself if a snapshot has it for a directory.
+const TRIED_BYTES_MAX: usize = 8 << 20;
+
 /// Unpacks legacy compressed directories, one after another.
 #[derive(Default)]
 pub(super) struct Unpacker {
@@ -28,7 +32,7 @@ pub(super) fn classify(plain: &[u8], pen: &mut Pen<'_>, unpacker: &mut Unpacker)
         }
         return table(plain, pen).is_ok().then_some(Holds::Table);
     }
-    let unpacked = unpacker.decompressor.decompress_headed(plain, PACKED_BYTES_MAX, &mut unpacker.plain);
+    let unpacked = unpacker.decompressor.decompress_headed(plain, TRIED_BYTES_MAX, &mut unpacker.plain);
     (unpacked.is_ok() && directory(&unpacker.plain, pen).is_ok()).then_some(Holds::PackedDirectory)
 }
 
@@ -69,4 +73,31 @@ fn table(plain: &[u8], pen: &mut Pen<'_>) -> Result<()> {
 #[must_use]
 pub(super) fn role(kind: EntryType) -> Role {
     if kind == EntryType::Directory { Role::Directory } else { Role::File }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use verger_kopia::index::TableBuilder;
+
+    use super::*;
+
+    #[test]
+    fn r25_what_only_might_be_a_directory_is_not_unpacked_without_end() {
+        let table = TableBuilder::new(16, None).build(1).unwrap();
+        let directory = br#"{"stream":"kopia:directory","entries":[]}"#;
+        for (spaces, expected) in [(10, Some(Holds::PackedDirectory)), (TRIED_BYTES_MAX, None)] {
+            let mut gzip = flate2::write::GzEncoder::new(vec![0, 0, 0x10, 0], flate2::Compression::best());
+            gzip.write_all(directory).unwrap();
+            gzip.write_all(&vec![b' '; spaces]).unwrap();
+            let packed = gzip.finish().unwrap();
+            let mut unpacker = Unpacker::default();
+            assert_eq!(classify(&packed, &mut Pen::new(&table), &mut unpacker), expected);
+            assert!(unpacker.plain.capacity() <= 2 * TRIED_BYTES_MAX);
+            // Asked for as a directory, it is one.
+            let id = "k00".parse().unwrap();
+            assert!(write_as(Holds::PackedDirectory, id, &packed, &mut Pen::new(&table)).is_ok());
+        }
+    }
 }
