@@ -18,6 +18,7 @@ use std::time::Duration;
 use death::{Left, MOMENTS, Moment, die, indexes, left};
 use oracle::Oracle;
 use store::{HOUR, Saved, World, alone, careful};
+use support::told;
 use verger::embedded::CycleRequest;
 use verger_kopia::ErrorKind;
 use verger_kopia::clock::Timestamp;
@@ -111,7 +112,7 @@ fn everywhere(name: &str, request: CycleRequest, least: usize) {
     let count = course.effects.len();
     assert!(count >= least, "{name}: {count} effects: {:?}", course.effects);
     let numbers: Vec<usize> = (1..=count).filter(|number| !course.is_like_the_last(*number)).collect();
-    eprintln!("{name}: {count} effects, {} points", numbers.len() * MOMENTS.len());
+    told(&format!("{name}: {count} effects, {} points", numbers.len() * MOMENTS.len()));
     for number in numbers {
         for moment in MOMENTS {
             let when = format!("{name}: killed {moment:?} effect {number} of {count}, {}", course.effects[number - 1]);

@@ -26,7 +26,7 @@ use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 use stopped::{approvals, catch, events, is_inside, send};
 use store::{HOUR, World};
-use support::{Golden, Kopia, OWNER, run};
+use support::{Golden, Kopia, OWNER, run, told};
 use verger_kopia::clock::{Clock as _, SystemClock};
 use verger_kopia::storage::{Access, FsStorage};
 use verger_proto::Event;
@@ -228,17 +228,17 @@ fn storm(name: &str, seed: u64, wanted: u64) {
     }
     let [killed, parked] = ended;
     assert!(inside > 0 && parked > 0 || wanted < 20, "{name}, seed {seed}: all moments were too early or too late");
-    eprintln!(
+    told(&format!(
         "{name}, seed {seed}: {killed} killed ({inside} inside a cycle), {parked} parked in {rounds} rounds, a run takes {:?}",
         round.takes
-    );
+    ));
 }
 
 #[test]
 fn a_hundred_kills_at_random_moments_and_the_next_run_finishes_at_once() {
     let seed = setting("VERGER_TEST_SEED").unwrap_or_else(rand::random);
     let kills = setting("VERGER_TEST_KILLS").unwrap_or(100);
-    eprintln!("VERGER_TEST_SEED={seed}");
+    told(&format!("VERGER_TEST_SEED={seed}"));
     std::thread::scope(|scope| {
         for (number, name) in ["default", "format1", "epochs"].into_iter().enumerate() {
             scope.spawn(move || storm(name, seed.wrapping_add(number as u64), kills.div_ceil(3)));

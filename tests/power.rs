@@ -107,7 +107,7 @@ impl Disk {
         let index_goes = what == "unlink" && self.is_index(path);
         let lost = self.unsynced.iter().chain(self.names.values().flatten());
         let lost = lost
-            .filter(|lost| !self.may_vary(lost) && !(index_goes && self.is_index(lost) && self.gone.contains(*lost)));
+            .filter(|lost| !(self.may_vary(lost) || index_goes && self.is_index(lost) && self.gone.contains(*lost)));
         let lost: Vec<String> = lost.map(|lost| lost.display().to_string()).collect();
         if !lost.is_empty() {
             self.wrong.push(format!("{what} {} before the sync of {}", path.display(), lost.join(", ")));

@@ -24,8 +24,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use real::{Client, age, end, pause};
 use rustix::process::Signal;
-use stopped::{approvals, catch, has_approval, is_inside, send};
-use support::{OWNER, PASSWORD, run, skipped, verger};
+use stopped::{approvals, catch, has_approval, is_amid, is_inside, send};
+use support::{OWNER, PASSWORD, run, skipped, told, verger};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -147,7 +147,7 @@ fn storm(flags: &[&str], seed: u64, time: Duration) {
         (threads.into_iter().map(|thread| thread.join().unwrap()).collect(), cycles)
     });
     let snapshots: usize = clients.iter().map(|client| client.made.len()).sum();
-    eprintln!("{flags:?}, seed {seed}: {cycles} cycles beside {snapshots} snapshots");
+    told(&format!("{flags:?}, seed {seed}: {cycles} cycles beside {snapshots} snapshots"));
     place.owner.verifies();
     // Whatever was marked and is needed again is revived before its time comes.
     for _ in 0..3 {
@@ -165,7 +165,7 @@ fn real_clients_that_sleep_beside_cycles_with_full_margins_lose_nothing() {
         return;
     }
     let seed = std::env::var("VERGER_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
-    eprintln!("VERGER_TEST_SEED={seed}");
+    told(&format!("VERGER_TEST_SEED={seed}"));
     std::thread::scope(|scope| {
         scope.spawn(|| storm(&[], seed, Duration::from_secs(12)));
         scope.spawn(|| storm(&["--format-version=1"], seed, Duration::from_secs(12)));
@@ -250,7 +250,7 @@ fn r22_kopias_maintenance_is_locked_out_here_and_noticed_from_elsewhere() {
     assert!(code == Some(0) && !changed.is_empty(), "{code:?}\n{said}");
     // In the same name through another one, as from another machine: it runs, and Verger stops.
     let elsewhere = Client::connect(&place.repository(), 9, OWNER);
-    let child = place.caught(is_inside);
+    let child = place.caught(is_amid);
     run(&mut elsewhere.command(&maintenance));
     let approved = approvals(&place.home());
     let (code, said, changed) = place.goes_on(child);

@@ -22,6 +22,12 @@ pub fn skipped(reason: &str) {
     let _ = writeln!(std::io::stderr().lock(), "SKIPPED: {reason}");
 }
 
+/// Says something that helps to repeat a test, if its output is shown.
+#[allow(clippy::print_stderr)]
+pub fn told(text: &str) {
+    eprintln!("{text}");
+}
+
 /// Names of all golden repositories.
 pub fn golden_names() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");

@@ -36,13 +36,23 @@ pub fn has_approval(home: &Path) -> bool {
 
 /// A cycle has begun to change something, and has not ended.
 pub fn is_inside(home: &Path) -> bool {
-    let mut inside = false;
+    under_way(home) > 0
+}
+
+/// It has done more than to say that it began.
+pub fn is_amid(home: &Path) -> bool {
+    under_way(home) > 2
+}
+
+/// Batches that were approved in the cycle under way.
+fn under_way(home: &Path) -> u32 {
+    let mut batches = 0;
     events(home, |event| match event {
-        Event::BatchApproved { .. } => inside = true,
-        Event::LeaseTaken { .. } | Event::CycleClosed { .. } | Event::CycleParked { .. } => inside = false,
+        Event::BatchApproved { .. } => batches += 1,
+        Event::LeaseTaken { .. } | Event::CycleClosed { .. } | Event::CycleParked { .. } => batches = 0,
         _ => {}
     });
-    inside
+    batches
 }
 
 pub fn send(child: &Child, signal: Signal) {

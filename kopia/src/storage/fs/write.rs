@@ -84,8 +84,8 @@ impl FsStorage {
         timestamp(&metadata)
     }
 
-    /// An index blob that comes back after a power failure names packs that were deleted after it. Packs, markers and logs that come back are
-    /// deleted again by the next cycle: their directories, thousands of them, are not waited for.
+    /// An index blob that comes back after a power failure names packs that were deleted after it. Packs, markers and logs that come
+    /// back are deleted again by the next cycle: their directories, thousands of them, are not waited for.
     pub(super) fn make_deletions_last(&self, report: &mut DeleteReport) {
         let directory = |id: &BlobId| self.path(id).parent().unwrap_or(&self.root).to_owned();
         let rest = report.deleted.iter().filter(|id| !id.as_str().starts_with(['p', 'q', 's', '_']));
