@@ -93,6 +93,7 @@ pub mod clock;
 pub mod error;
 
 pub mod storage;
+pub mod strict;
 
 pub mod compression;
 pub mod crypto;
