@@ -95,6 +95,7 @@ pub mod mutant;
 pub mod spill;
 
 pub mod storage;
+pub mod strict;
 
 pub mod compression;
 pub mod crypto;

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::maintenance::go_json::nanoseconds;
 use crate::manifest::{Manifest, ManifestSet};
+use crate::strict;
 use serde_json::{Map, Value};
 use std::time::Duration;
 
@@ -54,10 +55,13 @@ pub struct Params {
     /// `user@host` that may run maintenance; empty: nobody.
     pub owner: String,
     /// Quick cycle.
+    #[serde(deserialize_with = "strict::object")]
     pub quick: CycleParams,
     /// Full cycle.
+    #[serde(deserialize_with = "strict::object")]
     pub full: CycleParams,
     /// Log clean-up.
+    #[serde(deserialize_with = "strict::object")]
     pub log_retention: LogRetention,
     /// Whether object locks are extended.
     pub extend_object_locks: bool,
@@ -96,7 +100,9 @@ impl Params {
     /// # Errors
     /// `Damaged`.
     pub fn parse(id: &str, json: &str) -> Result<Self> {
-        serde_json::from_str(json)
+        let parsed: Result<strict::Object<Self>, _> = serde_json::from_str(json);
+        parsed
+            .map(|strict::Object(params)| params)
             .map_err(|e| Error::damaged(format!("parse maintenance parameters in manifest {id}")).with_source(e))
     }
 

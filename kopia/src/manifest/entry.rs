@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::Manifest;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
+use crate::strict::Object;
 
 /// Longest JSON of one content. Kopia puts all live manifests into one when it compacts: a million snapshots fit.
 const JSON_BYTES_MAX: u64 = 1 << 30;
@@ -105,9 +106,10 @@ pub fn decode(plain: &[u8]) -> Result<Vec<ManifestEntry>> {
     if json.len() as u64 > JSON_BYTES_MAX {
         return Err(Error::new(ErrorKind::Unsupported, "decompress manifests: more than 1 GiB in one content"));
     }
-    let stored: Stored<Vec<ManifestEntry>> =
+    let Object(stored): Object<Stored<Vec<Object<ManifestEntry>>>> =
         serde_json::from_slice(&json).map_err(|error| Error::damaged("parse manifests").with_source(error))?;
-    for entry in &stored.entries {
+    let entries: Vec<ManifestEntry> = stored.entries.into_iter().map(|Object(entry)| entry).collect();
+    for entry in &entries {
         if entry.id.is_empty() {
             return Err(Error::damaged("parse manifests: one has no ID"));
         }
@@ -115,7 +117,7 @@ pub fn decode(plain: &[u8]) -> Result<Vec<ManifestEntry>> {
             return Err(Error::damaged(format!("parse manifests: {} has no type", entry.id)));
         }
     }
-    Ok(stored.entries)
+    Ok(entries)
 }
 
 /// The plaintext of an `m` content that holds `entries`.
@@ -179,7 +181,8 @@ mod tests {
         ] {
             assert!(decode(&gzip(&SAMPLE.replace(from, to))).is_err(), "{to}");
         }
-        for text in ["", "{}", "[]", r#"{"entries":null}"#] {
+        let array = r#"{"entries":[["aa",{"type":"snapshot"},"2026-11-21T09:37:54Z",false,{}]]}"#;
+        for text in ["", "{}", "[]", "[[]]", r#"{"entries":null}"#, array] {
             assert!(decode(&gzip(text)).is_err(), "{text}");
         }
         assert!(decode(&gzip(&format!("{{\"entries\":{}", "[".repeat(1_000_000)))).is_err());

@@ -10,6 +10,7 @@ use verger_kopia::directory::{EntryType, parse_object};
 use verger_kopia::maintenance::Params;
 use verger_kopia::manifest::entry::decode;
 use verger_kopia::object::{ObjectId, resolve};
+use verger_kopia::strict;
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 
 use super::guard::Guard;
@@ -27,7 +28,7 @@ pub(super) struct Needs {
 
 #[derive(serde::Deserialize)]
 struct Body {
-    #[serde(rename = "rootEntry")]
+    #[serde(rename = "rootEntry", deserialize_with = "strict::object")]
     root: Root,
 }
 
@@ -64,7 +65,7 @@ pub(super) fn needs(
                 continue;
             }
             let step = || format!("read snapshot {}, which is newer than this cycle's view", manifest.id);
-            let body: Body = serde_json::from_str(body).map_err(|e| Error::damaged(step()).with_source(e))?;
+            let strict::Object(body): strict::Object<Body> = serde_json::from_str(body).map_err(|e| Error::damaged(step()).with_source(e))?;
             let object: ObjectId =
                 body.root.obj.parse().map_err(|e: Error| e.into_kind(ErrorKind::Damaged).at(step()))?;
             roots.push((object, body.root.kind == "d"));

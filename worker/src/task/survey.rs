@@ -16,6 +16,7 @@ use verger_kopia::object::ObjectId;
 use verger_kopia::session::{Sessions, read_sessions};
 use verger_kopia::spill::SpillFile;
 use verger_kopia::storage::BlobMetadata;
+use verger_kopia::strict::Object;
 
 use super::summary::Role;
 use crate::limit::{self, Estimate};
@@ -301,7 +302,7 @@ fn total<'a>(blobs: impl IntoIterator<Item = &'a BlobMetadata>) -> u64 {
 #[derive(Deserialize)]
 struct Body {
     #[serde(rename = "rootEntry")]
-    root: Option<RootEntry>,
+    root: Option<Object<RootEntry>>,
 }
 
 #[derive(Deserialize)]
@@ -330,10 +331,10 @@ fn roots(manifests: &ManifestSet) -> (Vec<Root>, Vec<Unreadable>) {
 /// Kopia skips a snapshot whose manifest it cannot parse, and collects its data (`snapshot/manager.go`); here it is an error.
 fn root(manifest: &Manifest) -> Result<Root> {
     let step = || format!("read snapshot {}", manifest.id);
-    let body: Body =
+    let Object(body): Object<Body> =
         serde_json::from_str(manifest.data.get()).map_err(|error| Error::damaged(step()).with_source(error))?;
     let no_root = || Error::damaged(format!("read snapshot {}: it has no root object", manifest.id));
-    let entry = body.root.ok_or_else(no_root)?;
+    let Object(entry) = body.root.ok_or_else(no_root)?;
     let object = entry.object.ok_or_else(no_root)?;
     let object = object.parse().map_err(|error: Error| error.into_kind(ErrorKind::Damaged).at(step()))?;
     let role = if entry.kind == "d" { Role::Directory } else { Role::File };
@@ -343,6 +344,13 @@ fn root(manifest: &Manifest) -> Result<Root> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_is_no_root() {
+        for body in [r#"[{"obj":"k00","type":"d"}]"#, r#"{"rootEntry":["k00","d"]}"#] {
+            assert!(serde_json::from_str::<Object<Body>>(body).is_err(), "{body}");
+        }
+    }
 
     #[test]
     fn r10_clocks_may_differ_by_five_minutes_and_no_more() {
