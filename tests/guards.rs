@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use verger::embedded::{CycleRequest, Means, cycle};
 use verger_kopia::ErrorKind;
-use verger_kopia::clock::Timestamp;
+use verger_kopia::clock::{Clock, Timestamp};
 use verger_kopia::content::{ContentId, Entry};
 use verger_kopia::index_set::compact::merge_legacy;
 use verger_kopia::index_set::{list_active, load_view, watermark};
@@ -26,8 +26,9 @@ use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::maintenance::schedule;
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::new_id;
+use verger_kopia::session::{SessionId, active_sessions};
 use verger_kopia::storage::fault::{Call, Effect};
-use verger_kopia::storage::{BlobId, ByteRange, PutOptions};
+use verger_kopia::storage::{BlobId, ByteRange, PutOptions, list_all};
 use verger_worker::bucket_lease::{self, LEASE, LeaseBody};
 use verger_worker::manifests::write_manifests;
 use verger_worker::workspace::Workspace;
@@ -74,6 +75,29 @@ fn assert_live(world: &World, contents: &[Plain]) {
         let entry = entries.get(&id).unwrap_or_else(|| panic!("{}: {id} is lost", world.name));
         assert!(!entry.deleted, "{}: {id} is marked", world.name);
     }
+}
+
+#[test]
+fn r2_a_slow_renewal_of_the_lease_shortens_the_approval() {
+    let world = World::golden("default", DAY);
+    let clock = world.clock.clone();
+    // The lease is announced anew before the first batch: it covers less than a minute.
+    world.meanwhile.at("solve", move || clock.advance(Duration::from_secs(70)));
+    let (clock, slept) = (world.clock.clone(), Mutex::new(BTreeSet::new()));
+    world.faults.hook(Box::new(move |effect: &Effect| {
+        let name = effect.id.as_str();
+        let is_lease = name == LEASE && clock.since_boot().as_secs() >= 1_000_070;
+        let (what, wait) = if is_lease { ("lease", 100) } else { ("entries", 30) };
+        let is_entry = name.starts_with("xn");
+        if !effect.done && (is_lease || is_entry) && slept.lock().unwrap().insert(what) {
+            clock.advance(Duration::from_secs(wait));
+        }
+        Ok(())
+    }));
+    let before = world.names("xn");
+    // The marks would be there 130 s after the look that allowed them, and 10 s after the end of what the lease announced.
+    assert_eq!(world.try_cycle(&full()).unwrap_err().kind(), ErrorKind::DeadlinePassed);
+    assert_eq!(world.names("xn"), before);
 }
 
 #[test]
@@ -220,6 +244,45 @@ fn r13_i3_what_is_revived_lies_in_a_new_pack() {
             assert!(after[&id].timestamp > before[&id].timestamp);
         }
     }
+}
+
+#[test]
+fn r14_a_snapshot_between_the_look_and_a_legacy_compaction_is_seen() {
+    let mut world = World::golden("format1", DAY);
+    let dying = dying(&mut world);
+    for _ in 0..2 {
+        world.cycle(&full());
+        world.clock.advance(DAY);
+    }
+    let first = vec![dying.iter().find(|(prefix, _)| *prefix == 0).unwrap().clone()];
+    let clients = [0, 1].map(|_| Client::new(&world.outside, Trust::Marked));
+    let ([one, other], late) = (clients, dying.clone());
+    let step = Mutex::new(0);
+    world.faults.hook(Box::new(move |effect: &Effect| {
+        let mut step = step.lock().unwrap();
+        let (call, name) = (effect.call, effect.id.as_str());
+        match *step {
+            // The start, then the record of snapshot GC; the drop comes next.
+            0 | 1 if effect.done && name == "kopia.maintenance" => {
+                *step += 1;
+                if *step == 2 {
+                    one.snapshot(&first);
+                }
+            }
+            // The look of the drop saw that one, and revives what it needs.
+            2 if !effect.done && call == Call::Put && name.starts_with('s') => {
+                *step = 3;
+                other.snapshot(&late);
+            }
+            _ => {}
+        }
+        Ok(())
+    }));
+    world.cycle(&full());
+    world.faults.heal();
+    assert_live(&world, &dying);
+    world.clock.advance(DAY);
+    world.cycle(&full());
 }
 
 #[test]
@@ -380,14 +443,25 @@ fn i8_a_rewrite_brings_nothing_deleted_back() {
 }
 
 #[test]
-fn i12_no_entry_comes_before_its_pack() {
+fn i12_r21_no_entry_comes_before_its_pack_and_no_marker_goes_before_the_entries() {
     for (name, request) in [("default", alone(Mode::Full)), ("format1", full())] {
         let world = World::golden(name, DAY);
         let outside = world.outside.clone();
+        let before = world.names("");
         let early = Arc::new(Mutex::new((0, Vec::new())));
         let log = early.clone();
         world.faults.hook(Box::new(move |effect: &Effect| {
-            if effect.done && effect.call == Call::Put && effect.id.as_str().starts_with(['x', 'n']) {
+            let is_entries = effect.call == Call::Put && effect.id.as_str().starts_with(['x', 'n']);
+            if is_entries && !effect.done {
+                let sessions = active_sessions(&outside)?;
+                let view = load_view(&outside, 1)?;
+                let new = list_all(&**outside.storage(), "")?.into_iter().map(|blob| blob.id);
+                let new = new.filter(|id| id.as_str().starts_with(['p', 'q']) && !before.contains_key(id.as_str()));
+                let unnamed = new.filter(|id| !view.table.packs().contains(id));
+                let is_bare = |id: &BlobId| SessionId::of_blob(id).is_none_or(|id| !sessions.active.contains_key(&id));
+                log.lock().unwrap().1.extend(unnamed.filter(is_bare));
+            }
+            if is_entries && effect.done {
                 let view = load_view(&outside, 1)?;
                 let mut log = log.lock().unwrap();
                 log.0 += 1;

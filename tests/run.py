@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Install what the tests need, run all of them with the lock file, count and name what was skipped.
+"""Install what the tests need, run all of them with the lock file and then without each safety rule (tests/mutants.py),
+count and name what was skipped.
 
     python3 tests/run.py             everything
     python3 tests/run.py --quick     without format and lint checks
-    python3 tests/run.py NAME...     only tests whose name contains NAME
+    python3 tests/run.py NAME...     only tests whose name contains NAME, with all rules in place
 
 Needs a Rust toolchain and Python. Servers are installed into target/tools and listen on loopback only.
 A real `kopia` on PATH is used where present; without one the tests that compare with it are counted as skipped."""

@@ -34,6 +34,8 @@ mutants! {
     R2BootTimeIgnored,
     /// R2: wall time does not end a deadline. Where boot time stands still in sleep, eight hours look like a second.
     R2WallTimeIgnored,
+    /// R2: the time of a slow look is given on top. The request is late for the lease that was announced before it.
+    R2TimeOfTheLookGiven,
     /// R3: the next term is counted from one's own memory. Another fleet's is higher, and the loser's orders look newer.
     R3TermOfMemoryAlone,
     /// R3: the next term is counted from the object alone. Where it was lost, terms begin again, and old orders look newer.
@@ -70,6 +72,8 @@ mutants! {
     R10ManifestsOfOlderView,
     /// R10: the clocks of machine and store may differ by any time. Ages are wrong, and contents of this minute look a day old.
     R10AnyClock,
+    /// R10: what the plan rests on may be of another view than the cycle's.
+    R10OutputsOfAnotherView,
     /// R11: a directory that cannot be read lists nothing. Everything below it is collected.
     R11UnreadableDirectoryIsEmpty,
     /// R11: manifests that cannot be read are absent. The snapshots in them lose everything.
@@ -110,6 +114,8 @@ mutants! {
     R14NothingRevived,
     /// R14: a batch is approved on a view of any age. Snapshots since then are not in it.
     R14OldViewApproved,
+    /// R14: what a client wrote between the look and a legacy compaction goes into it unseen. Its snapshot is never walked.
+    R14UnseenInCompaction,
     /// R15: marks are dropped without the wait. A client that slept comes back to a snapshot whose contents are gone.
     R15NoWait,
     /// R15: one snapshot GC is enough for a drop. A client between deduplication and manifest loses.
@@ -118,6 +124,8 @@ mutants! {
     R16OneSetId,
     /// R16: a compacted set is not read back. What replaced all older index blobs may be cut short.
     R16NotReadBack,
+    /// R16: parts of a set that another maintainer is writing are deleted. The set is never whole, and what it replaces is gone.
+    R16YoungPartsDeleted,
     /// R17: a parked cycle goes on with a view of any age. Two days of snapshots are not in it.
     R17OldViewGoesOn,
     /// R18: a drop takes marks of one second more than the plan counted. Their packs were not looked at.
@@ -202,6 +210,8 @@ mutants! {
     I11SupersededAtOnce,
     /// I12: entries are published without their packs.
     I12EntriesWithoutPacks,
+    /// I12: the marker of a session goes before its entries are there. Its packs look like orphans that nobody protects.
+    I12MarkerGoneFirst,
     /// I12: a set that came too late into an old epoch stands. The epoch was compacted without it.
     I12LateSetStands,
     /// I13: a new entry may be as old as the one it replaces. Readers take either.
@@ -210,6 +220,8 @@ mutants! {
     I14RecordsOverwritten,
     /// S3: orders under an older term are heard. A worker that was given up does deeds beside its successor.
     S3OldTermHeard,
+    /// S3: an earlier attempt at a job is heard. Two workers do the same batch from two states.
+    S3OldAttemptHeard,
     /// S5: no word is needed, however much goes. A wrong password to a new bucket, and the old backups are "unused".
     S5MuchWithoutAWord,
     /// S5: no word is needed to leave nothing.

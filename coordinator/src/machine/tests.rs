@@ -318,7 +318,7 @@ fn a_report_that_comes_twice_counts_once_even_when_the_stage_is_over() {
 }
 
 #[test]
-fn outputs_have_one_name_each_and_are_of_the_one_view() {
+fn r10_outputs_have_one_name_each_and_are_of_the_one_view() {
     let mut rig = Rig::at_stage(Stage::Scan);
     let ticket = rig.claim();
     let mut say = |outputs| {

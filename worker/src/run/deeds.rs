@@ -234,6 +234,9 @@ impl Work<'_> {
         let mut published = crate::task::publish::Published::default();
         let mut written = deeds.workspace.repository.clock().now();
         if let Some(session) = session {
+            if mutant::on(Mutant::I12MarkerGoneFirst) {
+                deeds.remove_marker(&session)?;
+            }
             let publication =
                 Publication { stage: Stage::Publish, rule: "short-pack", session: &session.id, stamp: false };
             let most = crate::task::publish::batch_entries(&deeds.workspace.memory);

@@ -132,6 +132,7 @@ impl Deeds<'_> {
         let approval = self.control.approve_batch(&self.ticket, request).map_err(|e| refused(e, batch.stage))?;
         // Counted from before the look, so that a slow answer shortens the time (R2).
         let clock = &**self.workspace.repository.clock();
+        let looked_at = if mutant::on(Mutant::R2TimeOfTheLookGiven) { clock.since_boot() } else { looked_at };
         let spent = clock.since_boot().saturating_sub(looked_at);
         let left = Duration::from_millis(approval.valid_for).saturating_sub(spent);
         Ok(Approved { deadline: Deadline::after(clock, left), again: approval.again, store_now: look.store_now, batch })

@@ -50,7 +50,11 @@ impl Deeds<'_> {
     /// # Errors
     /// Storage errors.
     pub fn end_session(&self, session: OpenSession) -> Result<()> {
-        session::delete_markers(self.guard.repository(), &[session.marker])
+        self.remove_marker(&session)
+    }
+
+    pub(crate) fn remove_marker(&self, session: &OpenSession) -> Result<()> {
+        session::delete_markers(self.guard.repository(), std::slice::from_ref(&session.marker))
     }
 
     /// Revives the plan's rows: copies them into new packs as live contents and publishes those.

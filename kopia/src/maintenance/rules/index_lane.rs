@@ -202,7 +202,10 @@ impl<'a> Epochs<'a> {
         }
         let abandoned = before(started, INCOMPLETE_SET_MIN_AGE);
         for sets in self.single.values().chain(self.ranges.values()).filter(|sets| !sets.complete.is_empty()) {
-            blobs.extend(sets.incomplete.iter().filter(|blob| blob.timestamp < abandoned).map(|blob| blob.id.clone()));
+            let at_once = mutant::on(Mutant::R16YoungPartsDeleted);
+            blobs.extend(
+                sets.incomplete.iter().filter(|blob| blob.timestamp < abandoned || at_once).map(|blob| blob.id.clone()),
+            );
         }
         blobs.sort();
         (!blobs.is_empty()).then_some(IndexStep::DeleteSuperseded { blobs })

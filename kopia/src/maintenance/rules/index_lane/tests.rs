@@ -88,7 +88,7 @@ fn i11_ranges_chain_from_epoch_zero_and_take_sets() {
 }
 
 #[test]
-fn i11_markers_and_superseded_blobs_go_by_the_newest_uncompacted_blob() {
+fn i11_r16_markers_and_superseded_blobs_go_by_the_newest_uncompacted_blob() {
     let blobs = [
         ("xe1", -80),
         ("xe2", -60),
@@ -101,6 +101,7 @@ fn i11_markers_and_superseded_blobs_go_by_the_newest_uncompacted_blob() {
         ("xn1_a-s1-c1", -80),
         ("xs1_b-s2-c1", -4),  // exactly the margin: not yet
         ("xs1_c-s3-c2", -30), // what a dead attempt left
+        ("xs1_d-s4-c2", -23), // an attempt that may be at it
         ("xs5_c-s3-c2", -30), // incomplete, and nothing stands in for it
         ("xn3_a-s1-c1", 0),
     ];
