@@ -5,6 +5,7 @@ count and name what was skipped.
     python3 tests/run.py             everything
     python3 tests/run.py --quick     without format and lint checks
     python3 tests/run.py NAME...     only tests whose name contains NAME, with all rules in place
+    python3 tests/run.py --weeks N   only N seeds of simulated weeks with clients (tests/weeks.rs), optimised
 
 Needs a Rust toolchain and Python. Servers are installed into target/tools and listen on loopback only.
 A real `kopia` on PATH is used where present; without one the tests that compare with it are counted as skipped."""
@@ -95,7 +96,17 @@ def check(title, command, environment):
     return False
 
 
+def weeks(seeds):
+    """Live through simulated weeks; the exit code of cargo. Dependencies are those of the ordinary tests."""
+    environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}", CARGO_PROFILE_DEV_OPT_LEVEL="2")
+    command = ["cargo", "test", "--locked", "--test", "weeks", "r27", "--", "--nocapture"]
+    print("+", " ".join(command), flush=True)
+    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
+
+
 def main():
+    if sys.argv[1:2] == ["--weeks"]:
+        sys.exit(weeks(sys.argv[2]))
     names = [a for a in sys.argv[1:] if not a.startswith("-")]
     quick = "--quick" in sys.argv[1:]
     began = time.monotonic()
