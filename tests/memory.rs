@@ -211,29 +211,27 @@ fn a_repository_ten_times_larger_than_fits_is_maintained_within_the_limit() {
     assert!(needed > 10 * (LIMIT_MIN - BASE_BYTES - BUFFERS_BYTES_MIN), "{needed} bytes are not ten times what fits");
 
     let state = large.golden.folder.path().join("state");
-    let plan = |limit: u64| {
-        let (limit, address) = (limit.to_string(), large.golden.address());
-        let arguments = ["plan", "--json", "--quiet", "--memory-limit", &limit, &address];
-        measured(&mut large.golden.verger(arguments))
-    };
-    let ((frugal, peak), (lavish, lavish_peak)) = (plan(LIMIT_MIN), plan(4 << 30));
-    println!("plan: {} MiB, {} MiB without a limit", peak >> 20, lavish_peak >> 20);
-    assert!(peak <= LIMIT_MIN, "the plan took {} MiB", peak >> 20);
-    assert!(lavish_peak > 2 * LIMIT_MIN, "the limit was none: {} MiB", lavish_peak >> 20);
+    let arguments = ["plan", "--json", "--quiet", "--memory-limit", "4GiB", &large.golden.address()];
+    let (lavish, peak) = measured(&mut large.golden.verger(arguments));
+    println!("a plan without a limit: {} MiB", peak >> 20);
+    assert!(peak > 2 * LIMIT_MIN, "the limit was none: {} MiB", peak >> 20);
+
+    let (report, peak) = measured(&mut large.maintain(LIMIT_MIN, &state));
+    println!("the cycle within {} MiB: {} MiB", LIMIT_MIN >> 20, peak >> 20);
+    assert!(peak <= LIMIT_MIN, "the cycle took {} MiB", peak >> 20);
     // The digest is of the time of day too.
     let figures = |report: &Value| {
         let plan = report["plan"].as_object().unwrap().clone();
         plan.into_iter().filter(|(name, _)| name != "digest").collect::<Vec<_>>()
     };
-    assert!(figures(&frugal).len() > 3);
-    assert_eq!(figures(&frugal), figures(&lavish));
-
-    let (report, peak) = measured(&mut large.maintain(LIMIT_MIN, &state));
-    println!("cycle: {} MiB", peak >> 20);
-    assert!(peak <= LIMIT_MIN, "the cycle took {} MiB", peak >> 20);
+    assert!(figures(&lavish).len() > 3);
+    assert_eq!(figures(&report), figures(&lavish));
+    // The small repository below has a few of both.
     let gc = &report["tasks"]["snapshot-gc"];
-    assert_eq!(gc["unreferencedContentCount"], u64::from(CONTENTS) - live, "{gc}");
-    assert!(gc["inUseContentCount"].as_u64().unwrap() > live, "{gc}");
+    let count = |name: &str| gc[name].as_u64().unwrap();
+    let dead = u64::from(CONTENTS) - live;
+    assert!((dead..dead + 1000).contains(&count("unreferencedContentCount")), "{gc}");
+    assert!((live..live + 10_000).contains(&count("inUseContentCount")), "{gc}");
     let deleted = &report["tasks"]["full-delete-blobs"]["deletedPackCount"];
     assert!(deleted.as_u64().unwrap() >= 11, "{}", report["tasks"]);
     assert_eq!(
