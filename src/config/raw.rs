@@ -42,7 +42,7 @@ pub(crate) struct RepositoryArgs {
 #[derive(Debug, Clone, Default, Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct EngineArgs {
-    /// Most memory to use, such as `512MiB` or `2GB` [default: 512MiB]
+    /// Most memory to use, such as `512MiB` or `2GB`, at least 96MiB; the rest goes into temporary files [default: 512MiB]
     #[arg(long, value_name = "SIZE", env = "VERGER_MEMORY_LIMIT", help_heading = "Limits")]
     pub memory_limit: Option<String>,
     /// Parallel storage requests [default: 16 remote, 4 on local disks]

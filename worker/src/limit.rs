@@ -25,9 +25,9 @@ const ROW_BYTES: u64 = 27;
 /// The smallest index entry that Kopia writes, of either version, besides its hash: so many bytes of index hold at most so many.
 const ENTRY_BYTES_MIN: u64 = 17;
 
-/// What every content takes wherever its row is: a bit in each of a dozen sets, its part of the bucket table and of the list of
-/// summaries.
-const CONTENT_BYTES: u64 = 2;
+/// What every content takes wherever its row is: a bit in each of a dozen sets, its part of the bucket table, one byte for the list of
+/// directories, and half an entry in the lists of what changes.
+const CONTENT_BYTES: u64 = 4;
 
 /// What a listed blob takes: its name, age and place in the plan.
 const BLOB_BYTES: u64 = 320;
@@ -244,6 +244,27 @@ impl Estimate {
         Ok(Some(Frugal { aside, rows_max }))
     }
 
+    /// Refuses what turns out to need more than was estimated from the listing: `lists` bytes, where `counted` for each content were.
+    ///
+    /// # Errors
+    /// `MemoryLimit`, with the figures.
+    pub fn check_lists(&self, limit: &MemoryLimit, lists: u64, counted: u64, what: &str) -> Result<()> {
+        let more = lists.saturating_sub(self.contents.saturating_mul(counted));
+        let needed = limit.kept().saturating_add(BASE_BYTES + BUFFERS_BYTES_MIN).saturating_add(more);
+        if more == 0 || needed <= limit.bytes() {
+            return Ok(());
+        }
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let step = format!(
+            "this cycle does not fit the memory limit of {} MiB: {what} takes {} MiB of {} MiB in all",
+            mib(limit.bytes()),
+            mib(lists),
+            mib(needed)
+        );
+        let fix = format!("run it with --memory-limit {}MiB or more; nothing but its start was written", mib(needed));
+        Err(Error::new(ErrorKind::MemoryLimit, step).with_fix(fix))
+    }
+
     fn refuse(&self, limit: u64) -> Error {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let step = format!(
@@ -308,6 +329,19 @@ mod tests {
         let least = huge.least().div_ceil(1 << 20);
         assert!(error.fix().unwrap().contains(&format!("{least}MiB")));
         assert!(fit(&huge, least).is_ok() && fit(&huge, least - 1).is_err());
-        assert!(huge.least() * 20 < huge.whole(), "{} {}", huge.least(), huge.whole());
+        assert!(huge.least() * 10 < huge.whole(), "{} {}", huge.least(), huge.whole());
+    }
+
+    #[test]
+    fn lists_that_are_longer_than_estimated_are_refused_when_that_shows() {
+        let estimate = Estimate::new(10 << 20, 0, 10, 16);
+        let limit = MemoryLimit::new(LIMIT_MIN);
+        limit.keep(8 << 20);
+        let check = |lists: u64| estimate.check_lists(&limit, lists, 2, "the plan");
+        let room = LIMIT_MIN - BASE_BYTES - BUFFERS_BYTES_MIN - (8 << 20) + 2 * estimate.contents;
+        assert!(check(0).is_ok() && check(room).is_ok());
+        let error = check(room + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MemoryLimit);
+        assert!(error.fix().unwrap().contains("97MiB"), "{:?}", error.fix());
     }
 }

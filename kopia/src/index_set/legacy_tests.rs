@@ -1,7 +1,7 @@
 use super::*;
 use crate::clock::Clock as _;
 use crate::content::Entry;
-use crate::index_set::compact::{Epochs, count_entries, merge_epochs, merge_legacy};
+use crate::index_set::compact::{Epochs, Frugal, count_entries, merge_epochs, merge_legacy};
 use crate::index_set::testing::{blobs, entry, golden};
 use crate::index_set::write::write_index_set;
 use crate::index_set::{list_active, load_view};
@@ -233,4 +233,38 @@ fn r16_each_attempt_has_a_set_id_of_its_own() {
     let set_of = |blob: &BlobId| blob.as_str().split('-').nth(1).unwrap().to_owned();
     let (one, other) = (attempt(), attempt());
     assert!(one.iter().all(|blob| other.iter().all(|theirs| set_of(blob) != set_of(theirs))), "{one:?} {other:?}");
+}
+
+#[test]
+fn compaction_through_files_writes_more_blobs_and_the_same_entries() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = crate::spill::SpillFolder::new(folder.path());
+    let place = crate::index::Place::Files { folder: folder.clone(), cache: 1 };
+    let frugal = Frugal { aside: Aside { folder, at_once: 7, place, requests: 1 }, rows_max: 5 };
+    let rows = |view: &crate::index_set::IndexView| -> Vec<Entry> {
+        view.table.rows().map(|row| view.table.entry(row)).collect()
+    };
+    for name in ["epochs", "format1", "ecc"] {
+        let golden = golden(name);
+        let before = load_view(&golden.repository, 1).unwrap();
+        let inputs = list_active(&golden.repository).unwrap().blobs;
+        let written = if name == "format1" {
+            let prepared = merge_legacy(&golden.repository, &inputs, None, 1, Some(&frugal)).unwrap();
+            prepared.publish(&golden.repository, None).unwrap();
+            (prepared.outputs, prepared.entries)
+        } else {
+            let epoch = before.write_epoch.unwrap();
+            let output = Epochs::Range(0, epoch);
+            let prepared = merge_epochs(&golden.repository, &inputs, output, 2, Some(&frugal)).unwrap();
+            prepared.publish(&golden.repository, None).unwrap();
+            super::super::epoch::write_marker(&golden.repository, epoch + 2, None).unwrap();
+            let count = |frugal| count_entries(&golden.repository, &prepared.blobs, 1, frugal).unwrap();
+            assert_eq!((count(Some(&frugal)), count(None)), (prepared.entries, prepared.entries));
+            (prepared.blobs, prepared.entries)
+        };
+        assert_eq!(written.0.len() as u64, written.1.div_ceil(5), "{name}");
+        let after = load_view(&golden.repository, 1).unwrap();
+        assert_eq!(after.blobs.len(), written.0.len(), "{name}");
+        assert_eq!(rows(&after), rows(&before), "{name}");
+    }
 }

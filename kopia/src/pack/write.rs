@@ -20,6 +20,7 @@ use crate::storage::BlobId;
 const PREAMBLE_LENGTH: usize = 32;
 const PADDING_UNIT: usize = 4096;
 const PACK_SIZE_DEFAULT: u64 = 20 << 20;
+const ROOM_MAX: usize = 64 << 20;
 /// Kopia's writers keep offsets and lengths of version 2 entries below these.
 const OFFSET_MAX: usize = (1 << 30) - 1;
 const LENGTH_MAX: usize = (1 << 28) - 1;
@@ -45,13 +46,14 @@ impl PackWriter {
     /// `Unsupported` if the format blob is too long for its replica.
     pub fn new(repository: &Repository, letter: char) -> Result<Self> {
         let config = repository.config();
-        let mut data = Vec::new();
+        let size = if config.max_pack_size == 0 { PACK_SIZE_DEFAULT } else { config.max_pack_size };
+        let close_at = usize::try_from(size).unwrap_or(OFFSET_MAX).min(OFFSET_MAX);
+        // Room for all of it: memory that is not written to costs nothing, growing would hold the pack twice.
+        let mut data = Vec::with_capacity(close_at.min(ROOM_MAX));
         if !config.enable_password_change {
             append_replica(&mut data, repository.format_blob())?;
         }
         append_random(&mut data, PREAMBLE_LENGTH);
-        let size = if config.max_pack_size == 0 { PACK_SIZE_DEFAULT } else { config.max_pack_size };
-        let close_at = usize::try_from(size).unwrap_or(OFFSET_MAX).min(OFFSET_MAX);
         Ok(Self { letter, close_at, data, entries: Vec::new(), has_content: false, scratch: Vec::new() })
     }
 
@@ -186,6 +188,7 @@ impl PackWriter {
         let padding = PADDING_UNIT - data.len() % PADDING_UNIT;
         append_random(&mut data, padding);
         append_local_index(repository, &mut data, &entries).map_err(|error| error.at(format!("index pack {id}")))?;
+        data.shrink_to_fit();
         Ok((id, Bytes::from(data), entries))
     }
 }

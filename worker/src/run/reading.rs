@@ -20,7 +20,7 @@ use verger_proto::report::{Damage, JobReport, Outcome, Severity};
 use super::header::header;
 use super::{Work, out_of_order};
 use crate::task::deed::store_time;
-use crate::task::plan::{Gathered, Request, lines, plan};
+use crate::task::plan::{Gathered, Request, lines, lists_bytes, plan};
 use crate::task::solve::{Used, Wrong};
 use crate::task::survey::{Start, Survey, look_ahead, read_view, survey};
 use crate::task::{check, scan, solve};
@@ -118,6 +118,7 @@ impl Work<'_> {
         let request = self.request(&over);
         let gathered = Gathered::new(&survey, used.as_deref(), &request)?;
         let body = plan(&gathered)?;
+        survey.estimate.check_lists(&self.workspace.memory, lists_bytes(&body), 2, "the list of what changes")?;
         let upcoming = next(&gathered.facts(), &body);
         let digest = hex_digest(&lines::digest(&body, &survey.view.table))?;
         let recorded_gc = gathered.frozen().0 == Frozen::Nothing;

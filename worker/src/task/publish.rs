@@ -16,8 +16,8 @@ use super::deed::{Approved, Deeds, Effect};
 use crate::limit::MemoryLimit;
 use crate::progress::{Meter, Unit};
 
-/// Entries of one batch at most: about 4 MB of index, a few seconds on a slow link; Kopia's own GC flushes as often.
-const BATCH_MAX: u64 = 100_000;
+/// Entries of one batch at most: about 2 MB of index, a few seconds on a slow link, and some 15 MB of memory on their way.
+const BATCH_MAX: u64 = 50_000;
 
 /// What an entry takes on its way: itself, its name in the evidence, its bytes in the index blob, twice.
 const ENTRY_BYTES: u64 = 512;

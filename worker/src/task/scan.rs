@@ -22,9 +22,9 @@ const MANIFEST_PREFIX: u8 = b'm';
 pub fn scan(workspace: &Workspace, survey: &Survey) -> Result<Summaries> {
     let table = &survey.view.table;
     let first = first_prefixed(table);
-    let rows = wanted(table, first);
     let kept = table.memory().saturating_add(survey.estimate.rest);
-    let aside = survey.put_summaries_aside(workspace)?;
+    let aside = survey.put_summaries_aside(workspace, u64::from(table.len() as u32 - first))?;
+    let rows = wanted(table, first);
     let summaries = if aside.is_some() { 0 } else { survey.estimate.summaries };
     workspace.memory.keep(kept.saturating_add(summaries));
     let total = bulk::read_bytes(workspace, table, &rows);

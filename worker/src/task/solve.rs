@@ -23,7 +23,7 @@ use crate::workspace::Workspace;
 const BATCH: usize = 1 << 14;
 
 /// Objects to look into that are held at a time; more are remembered by a bit. Few where it is tested, so that it is.
-const TODO_MAX: usize = if cfg!(debug_assertions) { 1 << 10 } else { 1 << 19 };
+const HELD_MAX: usize = if cfg!(debug_assertions) { 1 << 10 } else { 1 << 19 };
 
 /// Why something that a snapshot needs is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,7 +120,7 @@ pub(super) struct Walk<'a> {
     /// Rare forms seen.
     seen: HashSet<(Target, Role)>,
     todo: Vec<(u32, Holds)>,
-    /// Directories and tables that were looked into; those that were found and not are found again if `todo` was full.
+    /// Directories and tables that were looked into; those that were found and not are found again if what is held was full.
     expanded: [Bitmap; 2],
     overflowed: bool,
     /// Not covered by the summaries.
@@ -207,14 +207,14 @@ impl<'a> Walk<'a> {
     }
 
     fn push(&mut self, row: u32, holds: Holds) {
-        if self.todo.len() < TODO_MAX {
+        if self.todo.len() < HELD_MAX {
             self.todo.push((row, holds));
         } else {
             self.overflowed = true;
         }
     }
 
-    /// Takes up what was found while `todo` was full. False if there is nothing.
+    /// Takes up what was found while what is held was full. False if there is nothing.
     fn refill(&mut self) -> bool {
         if !std::mem::take(&mut self.overflowed) {
             return false;
@@ -223,7 +223,7 @@ impl<'a> Walk<'a> {
             [(&self.listed, &self.expanded[0], Holds::Directory), (&self.tabled, &self.expanded[1], Holds::Table)]
         {
             for row in found.iter().filter(|row| !expanded.contains(*row)) {
-                if self.todo.len() == TODO_MAX {
+                if self.todo.len() == HELD_MAX {
                     self.overflowed = true;
                     return true;
                 }
@@ -242,7 +242,7 @@ impl<'a> Walk<'a> {
     fn expand(&mut self) -> u64 {
         let summaries = self.summaries;
         let mut count = 0;
-        while self.alone.len() < TODO_MAX && (!self.todo.is_empty() || self.refill()) {
+        while self.alone.len() < HELD_MAX && (!self.todo.is_empty() || self.refill()) {
             let Some((row, holds)) = self.todo.pop() else { break };
             match holds {
                 Holds::Directory => self.expanded[0].insert(row),

@@ -26,14 +26,19 @@ use crate::workspace::Workspace;
 /// Blobs listed between two words about it.
 const LISTING_STEP: u64 = 1_000;
 
+/// What the scan holds of a content with a prefix: its place in the order of reading, and where its summary is.
+const DIRECTORY_BYTES: u64 = 12;
+
 impl Survey {
-    /// A file for the summaries, if they might not fit memory beside what is there.
+    /// A file for the summaries of `rows` contents, if they might not fit memory beside what is there.
     ///
     /// # Errors
-    /// `DiskFull`, `Permission`.
-    pub fn put_summaries_aside(&self, workspace: &Workspace) -> Result<Option<SpillFile>> {
+    /// `MemoryLimit` if even the list of them does not fit; `DiskFull`, `Permission`.
+    pub fn put_summaries_aside(&self, workspace: &Workspace, rows: u64) -> Result<Option<SpillFile>> {
         let table = &self.view.table;
         let limit = workspace.memory.bytes();
+        let lists = rows.saturating_mul(DIRECTORY_BYTES);
+        self.estimate.check_lists(&workspace.memory, lists, 1, "the list of directories")?;
         let taken = limit::BASE_BYTES + limit::BUFFERS_BYTES_MIN + table.memory() + self.estimate.rest;
         if taken.saturating_add(self.estimate.summaries) <= limit {
             return Ok(None);
@@ -155,12 +160,16 @@ fn params(manifests: &ManifestSet) -> Result<Params> {
 }
 
 /// A view taken now: the earlier one, if the index is still what it was (R10: the same names say the same), else read anew.
-fn view(workspace: &Workspace, repository: &Repository, earlier: Option<Arc<IndexView>>) -> Result<Arc<IndexView>> {
-    let active = list_active(repository)?;
+fn view(
+    workspace: &Workspace,
+    repository: &Repository,
+    active: &ActiveSet,
+    earlier: Option<Arc<IndexView>>,
+) -> Result<Arc<IndexView>> {
     if let Some(earlier) = earlier.filter(|earlier| active.digest() == earlier.digest()) {
         return Ok(earlier);
     }
-    Ok(Arc::new(read_view(workspace, repository, &active)?))
+    Ok(Arc::new(read_view(workspace, repository, active)?))
 }
 
 /// Reads the index within the memory limit. `active`: what to expect.
@@ -191,17 +200,17 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
     };
     let listing = list(workspace, &repository)?;
     let metadata = total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q')));
-    let blobs = listing.packs.len() + listing.indexes.len() + listing.logs.len() + listing.others.len();
-    // Index blobs that are not active any more count too: they may be, by the time they are read.
-    let estimate = Estimate::new(total(&listing.indexes), metadata, blobs as u64, repository.hasher().length());
-    estimate.fit(&workspace.memory, &workspace.spill, workspace.parallel)?;
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
     // its old packs would look like orphans that nobody protects.
     let markers = listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('s')).cloned().collect();
     let sessions = read_sessions(&repository, markers)?;
     workspace.stop.check()?;
     let older = earlier.clone().filter(|_| mutant::on(Mutant::R10ManifestsOfOlderView));
-    let view = view(workspace, &repository, earlier)?;
+    let active = list_active(&repository)?;
+    let blobs = listing.packs.len() + listing.indexes.len() + listing.logs.len() + listing.others.len();
+    let estimate = Estimate::new(total(&active.blobs), metadata, blobs as u64, repository.hasher().length());
+    estimate.fit(&workspace.memory, &workspace.spill, workspace.parallel)?;
+    let view = view(workspace, &repository, &active, earlier)?;
     workspace.memory.keep(view.table.memory().saturating_add(estimate.rest));
     workspace.stop.check()?;
     let mut manifests = ManifestSet::load(&repository, older.as_ref().unwrap_or(&view))?;
