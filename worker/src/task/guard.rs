@@ -47,8 +47,8 @@ pub struct Guard {
     needed: BTreeSet<ContentId>,
     packs: BTreeSet<BlobId>,
     digest: String,
-    /// Time of each mark that this cycle wrote, by row.
-    marks: std::collections::HashMap<u32, i64>,
+    /// Time of each mark that this cycle wrote, sorted by row, as marks are written: 16 bytes each, and there may be millions.
+    marks: Vec<(u32, i64)>,
     /// Endangered contents that are live again.
     revived: BTreeSet<ContentId>,
     write_epoch: Option<u64>,
@@ -76,7 +76,7 @@ impl Guard {
             needed: BTreeSet::new(),
             packs: BTreeSet::new(),
             digest,
-            marks: std::collections::HashMap::new(),
+            marks: Vec::new(),
             revived: BTreeSet::new(),
             write_epoch: None,
         }
@@ -198,7 +198,7 @@ impl Guard {
         let table = &self.view.table;
         self.needed.iter().copied().filter(move |id| {
             let newest_is_live = self.newer.get(id).is_some_and(|newer| !newer.deleted);
-            let marked = |row| table.is_deleted(row) || self.marks.contains_key(&row);
+            let marked = |row| table.is_deleted(row) || self.own_mark(row).is_some();
             !newest_is_live && !self.revived.contains(id) && table.find(id).is_some_and(marked)
         })
     }
@@ -210,16 +210,26 @@ impl Guard {
 
     /// Notes a mark that this cycle wrote.
     pub fn marked(&mut self, id: &ContentId, time: i64) {
-        if let Some(row) = self.view.table.find(id) {
-            self.marks.insert(row, time);
+        let Some(row) = self.view.table.find(id) else { return };
+        match self.marks.last() {
+            Some((last, _)) if *last >= row => match self.marks.binary_search_by_key(&row, |(row, _)| *row) {
+                Ok(place) => self.marks[place].1 = time,
+                Err(place) => self.marks.insert(place, (row, time)),
+            },
+            _ => self.marks.push((row, time)),
         }
+    }
+
+    fn own_mark(&self, row: u32) -> Option<i64> {
+        let place = self.marks.binary_search_by_key(&row, |(row, _)| *row).ok()?;
+        Some(self.marks[place].1)
     }
 
     /// Time of a row's mark: this cycle's, or the view's; `None` if it is live.
     #[must_use]
     pub fn mark_time(&self, row: u32) -> Option<i64> {
         let old = || self.view.table.is_deleted(row).then(|| self.view.table.timestamp(row));
-        self.marks.get(&row).copied().or_else(old)
+        self.own_mark(row).or_else(old)
     }
 
     /// IDs of the manifests that were seen.
