@@ -4,6 +4,9 @@ use super::token::{Cursor, Step, Stop, digit_prefix, plain_prefix};
 use super::{EntryType, Reference};
 use crate::object::ObjectId;
 
+/// Digits of a hash of 16 bytes, as Kopia's default has it.
+const ID_DIGITS: usize = 32;
+
 /// Takes the entry at the cursor, which stands on its `{`.
 #[inline]
 pub(super) fn entry(cursor: &mut Cursor<'_>) -> Step<Reference> {
@@ -32,7 +35,10 @@ fn entry_in_order(cursor: &mut Cursor<'_>) -> Option<Reference> {
         _ => return None,
     };
     if let Some(rest) = bytes.strip_prefix(br#","mode":""#) {
-        bytes = text(rest)?.1;
+        bytes = match rest {
+            [b'0', b'0'..=b'7', b'0'..=b'7', b'0'..=b'7', b'"', rest @ ..] => rest,
+            _ => text(rest)?.1,
+        };
     }
     if let Some(rest) = bytes.strip_prefix(br#","size":"#) {
         bytes = number(rest)?;
@@ -46,8 +52,7 @@ fn entry_in_order(cursor: &mut Cursor<'_>) -> Option<Reference> {
     if let Some(rest) = bytes.strip_prefix(br#","gid":"#) {
         bytes = number(rest)?;
     }
-    let (object, mut bytes) = text(bytes.strip_prefix(br#","obj":""#)?)?;
-    let object = ObjectId::from_bytes(object)?;
+    let (object, mut bytes) = object_text(bytes.strip_prefix(br#","obj":""#)?)?;
     if let Some(rest) = bytes.strip_prefix(br#","summ":"#) {
         let mut summary = Cursor { bytes: rest, position: 0 };
         summary.skip_value().ok()?;
@@ -58,15 +63,30 @@ fn entry_in_order(cursor: &mut Cursor<'_>) -> Option<Reference> {
     Some(Reference { kind, object })
 }
 
+/// An object ID after its opening quote, and what follows the closing one. What is an ID holds no quote and no escape, so where the
+/// quote is looked for first, at the length of nearly all of them, nothing else has to be looked at.
+#[inline(always)]
+fn object_text(bytes: &[u8]) -> Option<(ObjectId, &[u8])> {
+    for length in [ID_DIGITS, ID_DIGITS + 1] {
+        if let Some((text, [b'"', rest @ ..])) = bytes.split_at_checked(length)
+            && let Some(object) = ObjectId::from_bytes(text)
+        {
+            return Some((object, rest));
+        }
+    }
+    let (object, rest) = text(bytes)?;
+    Some((ObjectId::from_bytes(object)?, rest))
+}
+
 /// The rest of a string without escapes after its opening quote, and what follows the closing one.
-#[inline]
+#[inline(always)]
 fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (text, rest) = bytes.split_at_checked(plain_prefix(bytes))?;
     Some((text, rest.strip_prefix(b"\"")?))
 }
 
 /// What follows an integer above zero. (Kopia omits zeros.)
-#[inline]
+#[inline(always)]
 fn number(bytes: &[u8]) -> Option<&[u8]> {
     let (digits, rest) = bytes.split_at_checked(digit_prefix(bytes))?;
     // A fraction or an exponent does not match what comes next either, so it ends in the other way.

@@ -198,7 +198,7 @@ fn digits(bytes: &[u8]) -> Step<&[u8]> {
 }
 
 /// How many bytes from the start are neither a quote, nor a backslash, nor a control character; eight at a time, because names
-/// are too short for anything that has to be set up.
+/// are too short for anything that has to be set up. (Sixteen at a time, in vector instructions, took half as long again.)
 #[inline]
 pub(super) fn plain_prefix(bytes: &[u8]) -> usize {
     const LOW: u64 = u64::MAX / 255;

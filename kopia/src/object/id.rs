@@ -36,7 +36,17 @@ impl ObjectId {
 
     /// Reads an ID from raw bytes; `None` if it is not one.
     #[must_use]
+    #[inline]
     pub fn from_bytes(text: &[u8]) -> Option<Self> {
+        // Nearly all: a content in a pack of files or of metadata.
+        if text.first().is_some_and(|first| !matches!(first, b'D' | b'I' | b'Z')) {
+            return content_from_bytes(text).map(Self::direct);
+        }
+        Self::from_prefixed(text)
+    }
+
+    #[cold]
+    fn from_prefixed(text: &[u8]) -> Option<Self> {
         let unprefixed = text.iter().position(|&b| b != b'I').unwrap_or(text.len());
         let indirection = u8::try_from(unprefixed).ok().filter(|&n| n <= INDIRECTION_MAX)?;
         let mut rest = text.get(unprefixed..)?;
@@ -51,6 +61,7 @@ impl ObjectId {
 }
 
 /// As the `FromStr` of content IDs, without a way over `str`: a directory scan reads one for each entry.
+#[inline]
 fn content_from_bytes(text: &[u8]) -> Option<ContentId> {
     let (prefix, digits) = match text.split_first() {
         Some((&prefix @ b'g'..=b'z', digits)) if text.len() % 2 == 1 => (prefix, digits),
@@ -78,7 +89,7 @@ fn content_from_bytes(text: &[u8]) -> Option<ContentId> {
     if invalid != 0 {
         return None;
     }
-    ContentId::new(prefix, ContentHash::from_slice(bytes.get(..digits.len() / 2)?)?)
+    ContentId::new(prefix, ContentHash::from_array(bytes, digits.len() / 2)?)
 }
 
 /// Decodes eight lower-case hex digits at once. The second value is zero if they are.

@@ -27,7 +27,8 @@ pub fn digest(body: &PlanBody, table: &Table) -> String {
 /// # Errors
 /// What `out` returns.
 pub fn write_lines(body: &PlanBody, table: &Table, out: &mut impl Write) -> io::Result<()> {
-    let mut lines = Lines { table, out: io::BufWriter::with_capacity(1 << 16, out), count: 0 };
+    let packs = table.packs().iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
+    let mut lines = Lines { table, packs, out: io::BufWriter::with_capacity(1 << 16, out), count: 0 };
     lines.line(&json!({
         "plan": VERSION, "mode": body.mode, "uniqueID": body.unique_id, "store": body.store,
         "started": body.started, "view": body.view, "rows": body.rows,
@@ -98,6 +99,8 @@ fn locks_and_logs<W: Write>(lines: &mut Lines<'_, W>, body: &PlanBody) -> io::Re
 
 struct Lines<'t, W: Write> {
     table: &'t Table,
+    /// Names of its packs, as JSON.
+    packs: Vec<String>,
     out: io::BufWriter<W>,
     count: u64,
 }
@@ -113,13 +116,16 @@ impl<W: Write> Lines<'_, W> {
     /// pack's name alone goes through the encoder.
     fn rows(&mut self, deed: &str, rows: &[u32]) -> io::Result<()> {
         for &row in rows {
-            let entry = self.table.entry(row);
-            write!(self.out, "{{\"{deed}\":\"{}\",\"pack\":", entry.id)?;
-            serde_json::to_writer(&mut self.out, &entry.pack)?;
+            let table = self.table;
             writeln!(
                 self.out,
-                ",\"offset\":{},\"bytes\":{},\"time\":{},\"marked\":{}}}",
-                entry.offset, entry.packed_length, entry.timestamp, entry.deleted
+                "{{\"{deed}\":\"{}\",\"pack\":{},\"offset\":{},\"bytes\":{},\"time\":{},\"marked\":{}}}",
+                table.id(row),
+                self.packs[table.pack(row) as usize],
+                table.offset(row),
+                table.packed_length(row),
+                table.timestamp(row),
+                table.is_deleted(row)
             )?;
             self.count += 1;
         }

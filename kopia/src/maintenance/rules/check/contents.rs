@@ -32,18 +32,32 @@ pub(super) fn check<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, allow: u8, n
             return false;
         }
     }
-    marks(plan, facts, marked, revived, notes);
-    drops(plan, facts, marked, revived, notes);
-    copies(plan, facts, notes);
-    removal(facts, marked, revived, dropped, allow, notes);
+    // Each row of the table is asked for in all of them, several times.
+    let [marks_set, revived_set, dropped_set] = [marked, revived, dropped].map(|rows| set(rows, facts.table.len()));
+    let sets = Sets { marked: &marks_set, revived: &revived_set, dropped: &dropped_set };
+    marks(plan, facts, marked, &sets, notes);
+    drops(plan, facts, &sets, notes);
+    copies(plan, facts, &sets, notes);
+    removal(facts, &sets, allow, notes);
     true
 }
 
-fn has(rows: &[u32], row: u32) -> bool {
-    rows.binary_search(&row).is_ok()
+/// What the plan does to which rows.
+struct Sets<'a> {
+    marked: &'a Bitmap,
+    revived: &'a Bitmap,
+    dropped: &'a Bitmap,
 }
 
-fn marks<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived: &[u32], notes: &mut Notes) {
+fn set(rows: &[u32], length: u32) -> Bitmap {
+    let mut set = Bitmap::new(length);
+    for row in rows {
+        set.insert(*row);
+    }
+    set
+}
+
+fn marks<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], sets: &Sets<'_>, notes: &mut Notes) {
     let Some(gc) = &plan.gc else { return };
     let table = facts.table;
     let Some(used) = facts.used else {
@@ -59,7 +73,7 @@ fn marks<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived
     let content_age = i128::try_from(facts.margins.min_content_age_subject_to_gc.as_nanos()).unwrap_or(i128::MAX);
     let pack_age = i128::try_from(facts.margins.pack_age_subject_to_gc.as_nanos()).unwrap_or(i128::MAX);
     for &row in marked {
-        if has(revived, row) {
+        if sets.revived.contains(row) {
             notes.fatal("both marked and revived", row);
         }
         if used.contains(row) {
@@ -80,10 +94,10 @@ fn marks<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived
     }
     for row in 0..table.len() {
         let needs = used.contains(row) && table.is_deleted(row) && table.prefix(row) != b'm';
-        if needs && !has(revived, row) {
+        if needs && !sets.revived.contains(row) {
             notes.fatal("a snapshot needs it, it is marked, and not revived", row);
         }
-        if !needs && has(revived, row) {
+        if !needs && sets.revived.contains(row) {
             notes.fatal("revived without need", row);
         }
     }
@@ -97,7 +111,7 @@ fn marks<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived
     }
 }
 
-fn drops<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived: &[u32], notes: &mut Notes) {
+fn drops<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, sets: &Sets<'_>, notes: &mut Notes) {
     let Some(drop) = &plan.drop else { return };
     if facts.frozen != Frozen::Nothing {
         notes.fatal("forgetting although something cannot be read", facts.frozen_why);
@@ -121,11 +135,11 @@ fn drops<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, marked: &[u32], revived
     for row in 0..facts.table.len() {
         let old = facts.table.timestamp(row);
         let goes = if facts.table.is_deleted(row) {
-            covered(old) && !has(revived, row)
+            covered(old) && !sets.revived.contains(row)
         } else {
-            has(marked, row) && covered(stamp.max(old.saturating_add(1)))
+            sets.marked.contains(row) && covered(stamp.max(old.saturating_add(1)))
         };
-        match (goes, has(&drop.rows, row)) {
+        match (goes, sets.dropped.contains(row)) {
             (false, true) => notes.fatal("forgotten, but live, revived or too young", row),
             (true, false) => notes.fatal("the cutoff hides it, and the plan does not say so", row),
             _ => {}
@@ -146,13 +160,13 @@ fn two_cycles<R: Rows>(facts: &Facts<'_, R>, cutoff: i128) -> bool {
         .any(|run| run.start.as_nanosecond() >= cutoff.saturating_add(extra) && last - run.end.as_nanosecond() > gap)
 }
 
-fn copies<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, notes: &mut Notes) {
+fn copies<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, sets: &Sets<'_>, notes: &mut Notes) {
     let Some(rewrite) = &plan.rewrite else { return };
     if facts.frozen == Frozen::Everything {
         notes.fatal("rewriting although an index may be lost", facts.frozen_why);
     }
-    let gone = |row: u32| plan.drop.as_ref().is_some_and(|drop| has(&drop.rows, row));
-    let handled = |row: u32| plan.gc.as_ref().is_some_and(|gc| has(&gc.mark, row) || has(&gc.undelete, row));
+    let gone = |row: u32| sets.dropped.contains(row);
+    let handled = |row: u32| sets.marked.contains(row) || sets.revived.contains(row);
     let now = facts.now.as_nanosecond();
     let mut seen = Bitmap::new(facts.table.len());
     for pack in &rewrite.packs {
@@ -184,21 +198,14 @@ fn copies<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, notes: &mut Notes) {
 }
 
 /// S5: what needs a person's word. Bytes only moved do not count.
-fn removal<R: Rows>(
-    facts: &Facts<'_, R>,
-    marked: &[u32],
-    revived: &[u32],
-    dropped: &[u32],
-    allow: u8,
-    notes: &mut Notes,
-) {
+fn removal<R: Rows>(facts: &Facts<'_, R>, sets: &Sets<'_>, allow: u8, notes: &mut Notes) {
     let (mut all, mut removed, mut live) = (0u128, 0u128, 0u64);
     for row in 0..facts.table.len() {
         let bytes = u128::from(facts.table.packed_length(row));
-        let goes = has(marked, row) || has(dropped, row);
+        let goes = sets.marked.contains(row) || sets.dropped.contains(row);
         all += bytes;
         removed += if goes { bytes } else { 0 };
-        let stays_live = !goes && (!facts.table.is_deleted(row) || has(revived, row));
+        let stays_live = !goes && (!facts.table.is_deleted(row) || sets.revived.contains(row));
         live += u64::from(stays_live && facts.table.prefix(row) != b'm');
     }
     let mut say = |text| notes.notes.push(Note { severity: Severity::NeedsWord, text });
@@ -209,7 +216,7 @@ fn removal<R: Rows>(
              the word for it is --allow-removing {percent}"
         ));
     }
-    if live == 0 && !(marked.is_empty() && dropped.is_empty()) && allow < 100 {
+    if live == 0 && (sets.marked.count() > 0 || sets.dropped.count() > 0) && allow < 100 {
         say("it leaves no live content; the word for it is --allow-removing 100".to_owned());
     }
 }
