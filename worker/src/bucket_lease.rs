@@ -369,6 +369,11 @@ fn take(
 ) -> Result<Lease> {
     let address = storage.address();
     let before = found.as_ref().map(|(_, body)| body);
+    let last = before.map_or(0, |body| body.term).max(request.last_term);
+    let term = last.checked_add(1).ok_or_else(|| {
+        Error::damaged(format!("take the lease {LEASE} in {address}: no term comes after {last}"))
+            .with_fix("Make sure that no other maintainer runs, then delete that object")
+    })?;
     let body = LeaseBody {
         version: 1,
         unique_id: request.unique_id.clone(),
@@ -376,7 +381,7 @@ fn take(
         address,
         holder: request.holder.clone(),
         lock: request.lock.clone(),
-        term: before.map_or(0, |body| body.term).max(request.last_term) + 1,
+        term,
         free: false,
         acts_until: storage.now()? + ACTS_MAX,
         ttl_seconds: request.ttl.max(TTL_MIN).as_secs(),
