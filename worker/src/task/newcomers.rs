@@ -65,7 +65,8 @@ pub(super) fn needs(
                 continue;
             }
             let step = || format!("read snapshot {}, which is newer than this cycle's view", manifest.id);
-            let strict::Object(body): strict::Object<Body> = serde_json::from_str(body).map_err(|e| Error::damaged(step()).with_source(e))?;
+            let strict::Object(body): strict::Object<Body> =
+                serde_json::from_str(body).map_err(|e| Error::damaged(step()).with_source(e))?;
             let object: ObjectId =
                 body.root.obj.parse().map_err(|e: Error| e.into_kind(ErrorKind::Damaged).at(step()))?;
             roots.push((object, body.root.kind == "d"));

@@ -105,6 +105,11 @@ pub fn select<'a>(
 #[must_use]
 pub fn candidate(blob: &BlobId, quick: bool) -> bool {
     let name = blob.as_str();
+    // Whatever else somebody keeps under these letters is none of ours: Kopia's names go on in hex.
+    let hash = name.get(1..).and_then(|rest| rest.split('-').next()).unwrap_or_default();
+    if hash.is_empty() || !hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return false;
+    }
     name.starts_with('q') || !quick && (name.starts_with('p') || name.starts_with('s'))
 }
 
@@ -158,6 +163,15 @@ mod tests {
         ] {
             assert_eq!(session_id(name), id, "{name}");
         }
+    }
+
+    #[test]
+    fn odd_names_are_no_packs() {
+        for name in ["p", "q", "s", "q_", "p-s1", "pü", "photos", "qA0-s1", "p0 1", "q.tmp"] {
+            assert!(!candidate(&name.into(), false), "{name}");
+        }
+        assert!(candidate(&"p00ff-s22".into(), false) && !candidate(&"p00ff-s22".into(), true));
+        assert!(candidate(&"q00ff".into(), true));
     }
 
     #[test]
