@@ -39,6 +39,17 @@ def make_snapshots(tree, dirs, files, environment, dead=None):
     shutil.rmtree(tree)
 
 
+def make_repository(folder, dirs, files, dead):
+    """A repository with dead contents in it; its path."""
+    home, repository = f"{folder}/make", f"{folder}/repository"
+    environment = kopia_environment(home)
+    must(["kopia", "repository", "create", "filesystem", f"--path={repository}", "--override-username=owner",
+          "--override-hostname=bench"], environment)
+    make_snapshots(f"{folder}/tree", dirs, files, environment, dead)
+    shutil.rmtree(home, ignore_errors=True)
+    return repository
+
+
 def measure(command, environment):
     """Wall and CPU seconds, peak memory in MB, and standard output of one process."""
     began = time.monotonic()

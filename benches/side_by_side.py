@@ -17,18 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from peer import kopia_environment, make_snapshots, measure, must
-
-
-def make(folder, dirs, files, dead):
-    """A repository with dead contents in it; its path."""
-    home, repository = f"{folder}/make", f"{folder}/repository"
-    environment = kopia_environment(home)
-    must(["kopia", "repository", "create", "filesystem", f"--path={repository}", "--override-username=owner",
-          "--override-hostname=bench"], environment)
-    make_snapshots(f"{folder}/tree", dirs, files, environment, dead)
-    shutil.rmtree(home, ignore_errors=True)
-    return repository
+from peer import kopia_environment, make_repository, measure, must
 
 
 def run_verger(program, repository, folder):
@@ -65,31 +54,16 @@ def blobs(repository):
     return {"blobs": len(packs), "bytes": size}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verger")
-    parser.add_argument("--dirs", type=int, default=6000)
-    parser.add_argument("--files", type=int, default=100)
-    parser.add_argument("--dead", type=float, help="the fraction of all contents that is dead, spread over all packs")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--keep", help="make the repository here, or use the one that is there")
-    parser.add_argument("--out", help="write the figures as JSON")
-    arguments = parser.parse_args()
-    if not shutil.which("kopia"):
-        sys.exit("no kopia on PATH: there is nothing to compare with")
-    folder = arguments.keep or tempfile.mkdtemp(prefix="verger-bench-")
-    os.makedirs(folder, exist_ok=True)
-    repository = f"{folder}/repository"
-    if not os.path.exists(repository):
-        make(folder, arguments.dirs, arguments.files, arguments.dead)
+def compare(program, repository, folder, runs):
+    """Runs both on copies of a repository, in turns; medians, and ratios (Kopia / Verger) by figure."""
     results, stats = {"verger": [], "kopia": []}, {}
-    for run in range(arguments.runs):
+    for run in range(runs):
         for name in ("kopia", "verger") if run % 2 else ("verger", "kopia"):
             copy = f"{folder}/{name}-{run}"
             subprocess.run(["cp", "-a", repository, copy], check=True)
             os.sync()
             if name == "verger":
-                figures, stats[name] = run_verger(os.path.abspath(arguments.verger), copy, folder)
+                figures, stats[name] = run_verger(os.path.abspath(program), copy, folder)
             else:
                 figures, stats[name] = run_kopia(copy, folder)
             figures.update(blobs(copy))
@@ -109,6 +83,27 @@ def main():
         report[figure]["ratio"] = statistics.median(ratios)
         report[figure]["ratios"] = sorted(ratios)
         print(f"{figure}: kopia / verger = {report[figure]['ratio']:.1f} ({min(ratios):.1f} to {max(ratios):.1f})")
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verger")
+    parser.add_argument("--dirs", type=int, default=6000)
+    parser.add_argument("--files", type=int, default=100)
+    parser.add_argument("--dead", type=float, help="the fraction of all contents that is dead, spread over all packs")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--keep", help="make the repository here, or use the one that is there")
+    parser.add_argument("--out", help="write the figures as JSON")
+    arguments = parser.parse_args()
+    if not shutil.which("kopia"):
+        sys.exit("no kopia on PATH: there is nothing to compare with")
+    folder = arguments.keep or tempfile.mkdtemp(prefix="verger-bench-")
+    os.makedirs(folder, exist_ok=True)
+    repository = f"{folder}/repository"
+    if not os.path.exists(repository):
+        make_repository(folder, arguments.dirs, arguments.files, arguments.dead)
+    report = compare(arguments.verger, repository, folder, arguments.runs)
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as out:
             json.dump(report, out, indent=1)
@@ -116,4 +111,5 @@ def main():
         shutil.rmtree(folder)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """As side_by_side.py, on an S3 server behind a proxy that adds a round trip to each request and counts requests and bytes.
 
-    benches/side_by_side_s3.py VERGER WEED [--dirs 1000] [--files 100] [--milliseconds 30] [--out FILE]
+    benches/side_by_side_s3.py VERGER WEED [--dirs 1000] [--files 100] [--milliseconds 30] [--keep DIR] [--out FILE]
 
-Needs a real `kopia` on PATH and SeaweedFS' `weed`. Everything listens on loopback and ends with the script."""
+The repository is made on local disk as there (or is the one that --keep has there), and synchronised to the server once for each of
+the two. Needs a real `kopia` on PATH and SeaweedFS' `weed`. Everything listens on loopback and ends with the script. Verger's requests
+are held against what must be: blobs read and written, batches of deeds, and 60."""
 
 import argparse
 import json
@@ -18,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 
-from peer import kopia_environment, make_snapshots, measure, must
+from peer import kopia_environment, make_repository, measure, must
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KEY, SECRET = "bench", "bench-secret"
@@ -76,11 +78,14 @@ def connect(verb, port, prefix, environment):
           "--override-username=owner", "--override-hostname=bench"], environment)
 
 
-def fill(folder, port, prefix, dirs, files):
-    """The same repository under each prefix: made once, on the server itself."""
-    environment = kopia_environment(f"{folder}/make-{prefix.strip('/')}")
-    connect("create", port, prefix, environment)
-    make_snapshots(f"{folder}/tree", dirs, files, environment)
+def fill(repository, folder, port, prefix):
+    """The same repository under a prefix of the bucket, copied there without the proxy."""
+    environment = kopia_environment(f"{folder}/copy-{prefix.strip('/')}")
+    must(["kopia", "repository", "connect", "filesystem", f"--path={repository}"], environment)
+    must(["kopia", "repository", "sync-to", "s3", f"--endpoint=127.0.0.1:{port}", "--disable-tls", "--bucket=bench",
+          f"--prefix={prefix}", f"--access-key={KEY}", f"--secret-access-key={SECRET}", "--region=us-east-1", "--parallel=4",
+          "--no-progress"], environment)
+    connect("connect", port, prefix, environment)
     return environment
 
 
@@ -105,33 +110,55 @@ def main():
     parser.add_argument("weed")
     parser.add_argument("--dirs", type=int, default=1000)
     parser.add_argument("--files", type=int, default=100)
+    parser.add_argument("--dead", type=float, help="the fraction of all contents that is dead, spread over all packs")
     parser.add_argument("--milliseconds", type=int, default=30)
+    parser.add_argument("--keep", help="make the repository here, or use the one that is there")
     parser.add_argument("--out")
     arguments = parser.parse_args()
+    if not shutil.which("kopia"):
+        sys.exit("no kopia on PATH: there is nothing to compare with")
     folder = tempfile.mkdtemp(prefix="verger-bench-s3-")
-    server, port = start_server(os.path.abspath(arguments.weed), folder)
+    kept = arguments.keep or folder
+    os.makedirs(kept, exist_ok=True)
+    if not os.path.exists(f"{kept}/repository"):
+        make_repository(kept, arguments.dirs, arguments.files, arguments.dead)
+    try:
+        rows = run_both(arguments.verger, arguments.weed, f"{kept}/repository", arguments.milliseconds, folder)
+        report(rows, arguments.out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_both(program, weed, repository, milliseconds, folder):
+    """Figures of the two programs by name, each on its own copy of a repository on a server of its own."""
+    server, port = start_server(os.path.abspath(weed), folder)
     try:
         subprocess.run([sys.executable, "-c", MAKE_BUCKET, str(port), KEY, SECRET], check=True)
         rows = {}
-        for name in ("verger", "kopia"):
+        for name in ("kopia", "verger"):
             prefix = f"{name}/"
-            direct = fill(folder, port, prefix, arguments.dirs, arguments.files)
-            proxy = Proxy(port, arguments.milliseconds)
-            program = os.path.abspath(arguments.verger)
-            run = run_verger(program, folder, proxy, prefix) if name == "verger" else run_kopia(folder, proxy, prefix)
+            direct = fill(repository, folder, port, prefix)
+            proxy = Proxy(port, milliseconds)
+            if name == "verger":
+                run = run_verger(os.path.abspath(program), folder, proxy, prefix)
+            else:
+                run = run_kopia(folder, proxy, prefix)
             run.update(proxy.counts())
             rows[name] = run
             must(["kopia", "snapshot", "verify"], direct)
             print(name, {k: round(v, 2) for k, v in run.items()}, flush=True)
-        for figure in ("wall", "cpu", "memory", "requests", "bytes down", "bytes up"):
-            print(f"{figure}: kopia / verger = {rows['kopia'].get(figure, 0) / max(rows['verger'].get(figure, 0), 1e-9):.1f}")
-        if arguments.out:
-            with open(arguments.out, "w", encoding="utf-8") as out:
-                json.dump(rows, out, indent=1)
+        return rows
     finally:
         server.kill()
         server.wait()
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def report(rows, path):
+    for figure in ("wall", "cpu", "memory", "requests", "bytes down", "bytes up"):
+        print(f"{figure}: kopia / verger = {rows['kopia'].get(figure, 0) / max(rows['verger'].get(figure, 0), 1e-9):.1f}")
+    if path:
+        with open(path, "w", encoding="utf-8") as out:
+            json.dump(rows, out, indent=1)
 
 
 # A signed PUT of a bucket with nothing but the standard library.
@@ -153,4 +180,6 @@ headers["authorization"] = f"AWS4-HMAC-SHA256 Credential={key}/{scope}, SignedHe
 urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/bench", method="PUT", headers=headers))
 """
 
-main()
+
+if __name__ == "__main__":
+    main()

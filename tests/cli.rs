@@ -27,6 +27,11 @@ const COMMANDS: &[&[&str]] = &[
     &["verify"],
     &["snapshot"],
     &["snapshot", "abandon"],
+    &["benchmark"],
+    &["benchmark", "hashing"],
+    &["benchmark", "encryption"],
+    &["benchmark", "compression"],
+    &["benchmark", "splitter"],
     &["completion"],
 ];
 

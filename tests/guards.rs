@@ -324,7 +324,7 @@ fn r22_index_work_of_another_maintainer_ends_the_cycle() {
                 assert!(watermark::advance(&outside, long_ago.as_second(), None).unwrap());
             } else {
                 let active = list_active(&outside).unwrap().blobs;
-                merge_legacy(&outside, &active, None, 1).unwrap().publish(&outside, None).unwrap();
+                merge_legacy(&outside, &active, None, 1, None).unwrap().publish(&outside, None).unwrap();
             }
         });
         let before = marked(&world);

@@ -43,6 +43,16 @@ impl Bitmap {
         new
     }
 
+    /// Adds `bit`; where it lies beyond the length, the set grows.
+    pub fn insert_growing(&mut self, bit: u32) -> bool {
+        if bit >= self.length {
+            let (word, _) = place(bit);
+            self.length = bit.saturating_add(1);
+            self.words.resize(word + 1, 0);
+        }
+        self.insert(bit)
+    }
+
     /// Rows in the set.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -92,6 +92,7 @@ pub mod bitmap;
 pub mod clock;
 pub mod error;
 pub mod mutant;
+pub mod spill;
 
 pub mod storage;
 

@@ -31,6 +31,7 @@ struct Inner {
 }
 
 /// What the format blobs say, and the key that opened them.
+#[derive(Clone)]
 struct Format {
     blob: Bytes,
     unique_id: Vec<u8>,
@@ -79,6 +80,29 @@ impl Repository {
                 cipher: inner.cipher.clone(),
             }),
         })
+    }
+
+    /// The same repository, whose [`Cipher::repaired_items`] begins at nothing: for whoever reports what one run repaired.
+    #[must_use]
+    pub fn counting_repairs(&self) -> Self {
+        let inner = &*self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                storage: Arc::clone(&inner.storage),
+                clock: Arc::clone(&inner.clock),
+                format: inner.format.clone(),
+                hasher: inner.hasher.clone(),
+                cipher: inner.cipher.counting_anew(),
+            }),
+        }
+    }
+
+    /// The same repository, reached through `storage`: something that lies around its own.
+    #[must_use]
+    pub fn through(&self, storage: Arc<dyn Storage>) -> Self {
+        let Inner { clock, format, hasher, cipher, .. } = &*self.inner;
+        let (clock, format) = (Arc::clone(clock), format.clone());
+        Self { inner: Arc::new(Inner { storage, clock, format, hasher: hasher.clone(), cipher: cipher.clone() }) }
     }
 
     /// Where it lies.
@@ -183,7 +207,10 @@ impl Format {
 fn not_found(storage: &dyn Storage, error: Error) -> Error {
     if error.kind() == ErrorKind::NotFound {
         let step = format!("there is no Kopia repository at {}: it has no {FORMAT_BLOB}", storage.address());
-        return Error::new(ErrorKind::NotARepository, step).with_source(error);
+        let fix = format!(
+            "check the address; if it is right, restore {FORMAT_BLOB} from a copy, or see `kopia repository repair`"
+        );
+        return Error::new(ErrorKind::NotARepository, step).with_fix(fix).with_source(error);
     }
     error.at(format!("read {FORMAT_BLOB}"))
 }

@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::repository::Repository;
 use crate::storage::{BlobId, BlobMetadata, ByteRange, PutOptions, list_all};
 
+/// Markers read at once.
+const READ_THREADS: usize = 8;
 /// Prefix of session IDs and of their markers.
 const PREFIX: &str = "s";
 /// 2000-01-01T00:00:00Z in Unix seconds, and the 30 days that a session ID's number counts since.
@@ -131,27 +133,53 @@ impl Sessions {
 /// # Errors
 /// `StoreUnavailable` and `Permission`: nothing is known then.
 pub fn active_sessions(repository: &Repository) -> Result<Sessions> {
-    let storage = repository.storage();
+    read_sessions(repository, list_all(&**repository.storage(), PREFIX)?)
+}
+
+/// As [`active_sessions`], of markers that are listed already; several are read at once.
+///
+/// # Errors
+/// As [`active_sessions`].
+pub fn read_sessions(repository: &Repository, markers: Vec<BlobMetadata>) -> Result<Sessions> {
     let mut sessions = Sessions::default();
-    for marker in list_all(&**storage, PREFIX)? {
-        let Some(id) = SessionId::of_blob(&marker.id) else {
-            let error = Error::damaged(format!("the name of {} tells no session", marker.id));
-            sessions.unreadable.push((marker, error));
-            continue;
-        };
-        match read_marker(repository, &marker.id) {
-            Ok(info) => sessions.add(id, marker, Some(info)),
+    let (markers, strange): (Vec<_>, Vec<_>) =
+        markers.into_iter().partition(|marker| SessionId::of_blob(&marker.id).is_some());
+    for marker in strange {
+        let error = Error::damaged(format!("the name of {} tells no session", marker.id));
+        sessions.unreadable.push((marker, error));
+    }
+    for (marker, info) in markers.iter().zip(read_markers(repository, &markers)) {
+        let Some(id) = SessionId::of_blob(&marker.id) else { continue };
+        match info {
+            Ok(info) => sessions.add(id, marker.clone(), Some(info)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
                 if !mutant::on(Mutant::R11UnreadableSessionIsOver) {
                     sessions.add(id, marker.clone(), None);
                 }
-                sessions.unreadable.push((marker, error));
+                sessions.unreadable.push((marker.clone(), error));
             }
             Err(error) => return Err(error),
         }
     }
     Ok(sessions)
+}
+
+/// What each marker says, in their order.
+fn read_markers(repository: &Repository, markers: &[BlobMetadata]) -> Vec<Result<SessionInfo>> {
+    let share = markers.len().div_ceil(READ_THREADS).max(1);
+    let read =
+        |part: &[BlobMetadata]| -> Vec<_> { part.iter().map(|marker| read_marker(repository, &marker.id)).collect() };
+    if markers.len() <= 1 {
+        return read(markers);
+    }
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = markers.chunks(share).map(|part| scope.spawn(move || read(part))).collect();
+        parts
+            .into_iter()
+            .flat_map(|part| part.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
+    })
 }
 
 fn read_marker(repository: &Repository, id: &BlobId) -> Result<SessionInfo> {

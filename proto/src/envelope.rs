@@ -149,11 +149,24 @@ pub fn decode<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, Envelo
     if body_digest(&head[..16], body).as_bytes() != &head[16..] {
         return Err(EnvelopeError::Digest);
     }
-    // The limit bounds what a length inside the body can make us allocate.
-    let config = bincode::config::standard().with_limit::<BODY_BYTES_MAX>();
-    let (value, used) =
-        bincode::serde::decode_from_slice(body, config).map_err(|error| EnvelopeError::Body(error.to_string()))?;
+    let (value, used) = decode_body(body).map_err(|error| EnvelopeError::Body(error.to_string()))?;
     if used == body.len() { Ok(value) } else { Err(EnvelopeError::Body(format!("{} bytes left", body.len() - used))) }
+}
+
+/// Under a limit that bounds what a length inside the body can make us allocate. bincode counts a number as the bytes of its type,
+/// at most 16, where one may be written: a tighter limit would refuse what [`encode`] wrote.
+fn decode_body<T: DeserializeOwned>(body: &[u8]) -> Result<(T, usize), bincode::error::DecodeError> {
+    const NUMBER_BYTES_MAX: usize = 16;
+    const SHORT: usize = 4 << 10;
+    const MEDIUM: usize = 256 << 10;
+    let config = bincode::config::standard();
+    if body.len() <= SHORT {
+        bincode::serde::decode_from_slice(body, config.with_limit::<{ SHORT * NUMBER_BYTES_MAX }>())
+    } else if body.len() <= MEDIUM {
+        bincode::serde::decode_from_slice(body, config.with_limit::<{ MEDIUM * NUMBER_BYTES_MAX }>())
+    } else {
+        bincode::serde::decode_from_slice(body, config.with_limit::<{ BODY_BYTES_MAX * NUMBER_BYTES_MAX }>())
+    }
 }
 
 fn body_digest(head: &[u8], body: &[u8]) -> Digest {
@@ -193,6 +206,15 @@ mod tests {
         let crc = crc32fast::hash(&long[..12]).to_le_bytes();
         long[12..16].copy_from_slice(&crc);
         assert_eq!(header(&long), Err(EnvelopeError::TooLong(u32::MAX as usize)));
+    }
+
+    #[test]
+    fn long_records_of_short_numbers_read_back() {
+        for count in [0, 1, 4095, 4096, 300_000, 3_000_000] {
+            let numbers = vec![1u64; count];
+            let record = encode(Kind::Event, &numbers).unwrap();
+            assert!(decode::<Vec<u64>>(Kind::Event, &record).unwrap() == numbers, "{count}");
+        }
     }
 
     #[test]

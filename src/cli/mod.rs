@@ -1,5 +1,6 @@
 //! The command line: parse, dispatch, end with a code.
 
+mod benchmark;
 mod completion;
 mod cycle;
 mod demo;
@@ -61,6 +62,8 @@ enum Command {
     Verify(verify::Args),
     /// Give up snapshots that cannot be read any more
     Snapshot(snapshot::Args),
+    /// Measure hashes, ciphers, compressions and splitters on this machine
+    Benchmark(benchmark::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
@@ -103,6 +106,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Plan(args) => maintain::plan(&context, args),
         Command::Verify(args) => verify::run(&context, args),
         Command::Snapshot(args) => snapshot::run(&context, args),
+        Command::Benchmark(args) => benchmark::run(&context, &args),
         Command::Completion(args) => completion::run(&args),
     }
 }

@@ -59,6 +59,9 @@ struct Abandon {
     /// Do not ask
     #[arg(long, short)]
     yes: bool,
+    /// List what would be lost, change nothing
+    #[arg(long, short = 'n', conflicts_with = "yes")]
+    dry_run: bool,
     #[command(flatten)]
     engine: EngineArgs,
     #[command(flatten)]
@@ -74,7 +77,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
     }
     let engine = Engine::resolve(args.engine.clone(), context.file.engine.clone())?;
     let target = Target::resolve(args.repository.clone(), context.file.repository.clone())?;
-    let repository = target.open_repository(&engine, Access::ReadWrite)?;
+    let access = if args.dry_run { Access::ReadOnly } else { Access::ReadWrite };
+    let repository = target.open_repository(&engine, access)?;
     let threads = engine.threads(repository.storage().capabilities().local_disk);
     let view = load_view(&repository, threads)?;
     let manifests = ManifestSet::load(&repository, &view)?;
@@ -87,13 +91,17 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
         }
     };
     deed.lost.iter().for_each(|line| context.output.note(line));
-    confirm(args.yes)?;
-    let index_blobs = deed.carry_out(&repository, target.identity())?;
-    if context.output.json {
+    if !args.dry_run {
+        confirm(args.yes)?;
+    }
+    let index_blobs = if args.dry_run { Vec::new() } else { deed.carry_out(&repository, target.identity())? };
+    if args.dry_run && !context.output.json {
+        context.output.line(format!("Would give up {}. Nothing was changed.", deed.subject))?;
+    } else if context.output.json {
         let lost = &deed.lost;
-        context
-            .output
-            .document(&serde_json::json!({ "abandoned": deed.subject, "lost": lost, "indexBlobs": index_blobs }))?;
+        context.output.document(&serde_json::json!({
+            "abandoned": deed.subject, "dryRun": args.dry_run, "lost": lost, "indexBlobs": index_blobs,
+        }))?;
     } else {
         context.output.line(format!("Gave up {}. The next full cycle can go on without it.", deed.subject))?;
     }

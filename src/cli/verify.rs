@@ -90,6 +90,12 @@ pub(super) fn text(report: &Report, full: bool) -> Vec<String> {
             output::bytes(report.bytes_read)
         ));
     }
+    if report.repaired_items > 0 {
+        lines.push(format!(
+            "Repaired while reading: {} contents and blobs; the store holds damaged bytes that error correction makes good.",
+            report.repaired_items
+        ));
+    }
     lines.extend(report.problems.iter().flat_map(problem));
     if report.further_problems > 0 {
         lines.push(format!("… and {} more.", report.further_problems));

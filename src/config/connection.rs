@@ -52,8 +52,13 @@ pub(crate) fn read(path: &Path) -> Result<Connection> {
             .with_source(e)
             .with_fix("Connect with `kopia repository connect` first, or give the repository's address")
     })?;
+    parse(path, &text)
+}
+
+pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Connection> {
+    let step = || format!("read Kopia connection file {}", path.display());
     let written: Written =
-        serde_json::from_slice(&text).map_err(|e| Error::new(ErrorKind::Usage, step()).with_source(e))?;
+        serde_json::from_slice(text).map_err(|e| Error::new(ErrorKind::Usage, step()).with_source(e))?;
     if written.api_server.is_some() {
         return Err(Error::unsupported(format!("{}: it leads to a Kopia API server", step()))
             .with_fix("Maintenance needs the storage itself: give its address"));

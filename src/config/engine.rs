@@ -8,8 +8,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use super::raw::EngineArgs;
 
 const MEMORY_LIMIT_DEFAULT: u64 = 512 << 20;
-/// Below this not even one pack and the tables of a small repository fit.
-const MEMORY_LIMIT_MIN: u64 = 64 << 20;
+const MEMORY_LIMIT_MIN: u64 = verger_worker::limit::LIMIT_MIN;
 const PARALLEL_REMOTE: usize = 16;
 const PARALLEL_LOCAL: usize = 4;
 const PARALLEL_MAX: u32 = 1024;
@@ -36,7 +35,10 @@ impl Engine {
         let given = args.or(file);
         let memory_limit = size("memory-limit", given.memory_limit.as_deref())?.unwrap_or(MEMORY_LIMIT_DEFAULT);
         if memory_limit < MEMORY_LIMIT_MIN {
-            return Err(usage(format!("--memory-limit is {memory_limit} bytes"), "give 64MiB or more"));
+            return Err(usage(
+                format!("--memory-limit is {memory_limit} bytes"),
+                "give 96MiB or more: deriving a key takes 64 MiB alone",
+            ));
         }
         let parallel = match given.parallel {
             Some(n) if n == 0 || n > PARALLEL_MAX => {

@@ -27,10 +27,15 @@ pub(crate) struct File {
 pub(crate) fn read(path: &Path) -> Result<File> {
     let step = || format!("read configuration file {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|e| Error::new(ErrorKind::Usage, step()).with_source(e))?;
+    parse(path, &text)
+}
+
+pub(super) fn parse(path: &Path, text: &str) -> Result<File> {
+    let step = || format!("read configuration file {}", path.display());
     if text.trim().is_empty() {
         return Ok(File::default());
     }
-    serde_saphyr::from_str(&text).map_err(|e| {
+    serde_saphyr::from_str(text).map_err(|e| {
         // The lines after the first draw the place.
         let what = e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         Error::new(ErrorKind::Usage, step()).with_source(what).with_fix("Correct that line, or take it out")

@@ -13,3 +13,9 @@ pub(crate) mod stores;
 pub(crate) use cycle::{CycleArgs, SafetyLevel};
 pub(crate) use raw::{EngineArgs, RepositoryArgs};
 pub(crate) use resolve::{Engine, Target};
+
+#[cfg(test)]
+#[path = "../../tests/fuzz/mutate.rs"]
+mod mutate;
+#[cfg(test)]
+mod tests;

@@ -83,7 +83,8 @@ impl Held {
             wait: request.wait,
         };
         let mut notice = |text: &str, left: Duration| notice(text, left);
-        let lease = Lease::acquire(storage.clone(), session.clock.clone(), &wanted, &mut notice)?;
+        let stop = &session.workspace.stop;
+        let lease = Lease::acquire_unless(stop, storage.clone(), session.clock.clone(), &wanted, &mut notice)?;
         let term = Term(lease.term());
         let acts_until = lease.body().acts_until;
         let (told, id) = (drive.clone(), known.id.clone());

@@ -3,6 +3,7 @@
 //! look (owner, due?) -> locks -> lease -> cycle: claim, run, report, until it is closed -> release
 
 mod due;
+mod durable;
 mod lease;
 mod ownership;
 mod report;
@@ -10,7 +11,7 @@ mod sessions;
 mod state;
 mod written;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
@@ -21,12 +22,13 @@ use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::storage::{NearbyStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::Control;
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
-use verger_proto::report::FailureKind;
+use verger_proto::report::{FailureKind, JobReport};
 use verger_proto::{Command, CycleOptions};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
@@ -41,6 +43,9 @@ pub use report::{CycleReport, PlanSummary};
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
+
+/// Most bytes of packs kept on this machine's disk for the length of a cycle.
+const KEPT_NEARBY_MAX: u64 = 1 << 30;
 
 /// Kopia's margins, or none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -134,11 +139,15 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let Means { state_dir, kopia_locks, notice, .. } = &means;
     let mut session = open(&means, request)?;
     if request.dry_run {
-        return dry_run(&session, request);
+        let earlier = session.ahead.view.take();
+        return dry_run(&session, request, earlier);
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(state_dir)?;
     let local_lock = lease::lock_local(&session)?;
+    if let (Some(_), Some(root)) = (&local_lock, means.repository.storage().local_root()) {
+        remove_leftovers(root);
+    }
     let known = state::Known::open(state_dir, &session)?;
     let queue = Arc::new(LocalQueue::default());
     let drive = Arc::new(Drive::open(state_dir, &known.id, session.clock.clone(), queue.clone(), None)?);
@@ -170,8 +179,9 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
 
 fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let identity = request.owner.identity(&means.identity);
-    let mut workspace = Workspace::new(means.repository.clone());
+    let mut workspace = Workspace::new(near(&means.repository.counting_repairs(), &means.state_dir));
     workspace.memory = MemoryLimit::new(means.memory_limit);
+    workspace.spill = state::spill_folder(&means.state_dir, !request.dry_run);
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
     }
@@ -183,8 +193,19 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     Ok(Session { workspace, clock, identity, ahead, margins: request.margins() })
 }
 
+/// A far store is asked once for what a cycle needs more than once.
+fn near(repository: &Repository, state_dir: &Path) -> Repository {
+    let storage = repository.storage().clone();
+    if storage.capabilities().local_disk {
+        return repository.clone();
+    }
+    let folder = if state_dir.is_dir() { state_dir.to_owned() } else { std::env::temp_dir() };
+    let near = NearbyStorage::new(storage, repository.clock().clone(), &folder, KEPT_NEARBY_MAX);
+    repository.through(Arc::new(near))
+}
+
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
-fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
+fn dry_run(session: &Session, request: &CycleRequest, earlier: Option<Arc<IndexView>>) -> Result<CycleReport> {
     let mode = request.mode.unwrap_or(Mode::Full);
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
@@ -195,18 +216,17 @@ fn dry_run(session: &Session, request: &CycleRequest) -> Result<CycleReport> {
     let choice = choice(session, request, mode);
     let control = LocalControl::new(drive.clone());
     let worker = worker_id()?;
-    let earlier = Some(session.ahead.view.clone());
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work)?;
-    let report = report::of(&drive, cycle, &work, session, mode)?;
+    let report = report::of(&drive, cycle, &mut work, session, mode)?;
     write_plan(request, &work)?;
     Ok(report)
 }
 
 #[allow(clippy::too_many_arguments, reason = "the parts of one process, named once")]
 fn held_cycle(
-    session: Session,
+    mut session: Session,
     request: &CycleRequest,
     mode: Mode,
     drive: &Arc<Drive>,
@@ -216,7 +236,9 @@ fn held_cycle(
     quiet: ownership::Quiet,
     written: &written::Written,
 ) -> Result<CycleReport> {
-    let mut earlier: Option<Arc<IndexView>> = Some(session.ahead.view.clone());
+    // The lease may have been waited for: whatever became of the format meanwhile, nothing was written yet.
+    session.workspace.repository = session.workspace.repository.refresh()?;
+    let mut earlier = session.ahead.view.take();
     if request.owner.takes() && session.ahead.params.owner != session.identity {
         ownership::take(&session, held)?;
         // The parameters and the index changed by our own hand.
@@ -237,7 +259,7 @@ fn held_cycle(
         Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
     held.while_renewing(&session, drive, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
-    let report = report::of(drive, cycle, &work, &session, mode);
+    let report = report::of(drive, cycle, &mut work, &session, mode);
     write_plan(request, &work)?;
     report
 }
@@ -309,8 +331,11 @@ fn drive_to_end(
         if interrupted {
             drive.submit(Command::ParkCycle { cycle })?;
         }
-        // A refused report is in the ledger; the machine says what comes next.
-        let _ = control.report(&ticket, report);
+        if let Err(refused) = control.report(&ticket, report) {
+            // The machine does not take it for the end of the job, and nobody else will do it. Of a fenced job this is refused, too.
+            let text = format!("the report of a job was refused: {refused}");
+            let _ = control.report(&ticket, JobReport::failed(FailureKind::Internal, text, false));
+        }
     }
 }
 

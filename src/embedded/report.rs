@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 use verger_coordinator::drive::Drive;
+use verger_coordinator::machine::{Phase, State};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, Skipped};
@@ -13,6 +14,7 @@ use verger_proto::event::CycleEnd;
 use verger_proto::id::CycleId;
 use verger_proto::plan::PlanHeader;
 use verger_proto::report::Damage;
+use verger_proto::stage::Stage;
 use verger_worker::run::{Work, error_kind};
 
 use super::Session;
@@ -49,10 +51,14 @@ pub struct CycleReport {
     pub plan: Option<PlanSummary>,
     /// Bytes of blobs that were deleted, or would be.
     pub freed_bytes: u64,
+    /// Blobs that the store did not let go, all named in `damage`.
+    pub refused_deletes: u64,
     /// The store keeps what is deleted as hidden versions, or may do so: nothing is free until those go (R24).
     pub deletes_hide: bool,
     /// Bytes of blobs that were written in their place.
     pub written_bytes: u64,
+    /// Contents and blobs with damaged bytes that error correction made good when the cycle read them.
+    pub repaired_items: u64,
 }
 
 /// The plan in figures.
@@ -99,8 +105,10 @@ impl CycleReport {
             skipped: Vec::new(),
             plan: None,
             freed_bytes: 0,
+            refused_deletes: 0,
             deletes_hide: false,
             written_bytes: 0,
+            repaired_items: 0,
         }
     }
 
@@ -116,12 +124,22 @@ impl CycleReport {
 }
 
 /// The report of a cycle that came to its end; the failure of one that did not.
-pub(super) fn of(drive: &Drive, cycle: CycleId, work: &Work<'_>, session: &Session, mode: Mode) -> Result<CycleReport> {
+pub(super) fn of(
+    drive: &Drive,
+    cycle: CycleId,
+    work: &mut Work<'_>,
+    session: &Session,
+    mode: Mode,
+) -> Result<CycleReport> {
     let (started, term, end) = drive.state(|state| {
         let open = state.cycles.get(&cycle).map(|cycle| (cycle.opened, cycle.term));
         let last = state.repositories.values().find_map(|repository| repository.last_end.clone());
         (open, state.repositories.values().map(|r| r.last_term.0).max().unwrap_or(0), last)
     });
+    if let Some(stage) = parked(drive, cycle, work) {
+        let step = format!("stopped on request: cycle {} is parked at its stage {stage}", cycle.0);
+        return Err(Error::new(ErrorKind::Interrupted, step).with_fix("Run again: the next run continues"));
+    }
     let outcome = outcome(started.is_some(), end, work)?;
     let figures = work.figures().by_task();
     let tasks = figures.iter().map(|(task, data)| ((*task).to_owned(), data.clone())).collect();
@@ -145,18 +163,27 @@ pub(super) fn of(drive: &Drive, cycle: CycleId, work: &Work<'_>, session: &Sessi
         started: work.began(),
         ended: session.clock.now(),
         tasks,
-        damage: work.damages().to_vec(),
+        damage: work.damages(),
+        refused_deletes: work.refused_deletes(),
         next: work.next().cloned(),
         next_due: None,
         skipped: work.plan().map(|plan| plan.skipped.clone()).unwrap_or_default(),
         plan,
         written_bytes: work.written_bytes(),
+        repaired_items: session.workspace.repository.cipher().repaired_items(),
     })
 }
 
-fn outcome(still_open: bool, end: Option<CycleEnd>, work: &Work<'_>) -> Result<String> {
-    if let Some((kind, text)) = work.failure() {
-        return Err(Error::new(error_kind(kind), text));
+/// The stage at which a cycle was parked because somebody asked.
+fn parked(drive: &Drive, cycle: CycleId, work: &Work<'_>) -> Option<Stage> {
+    let asked = work.failure().is_some_and(|error| error.kind() == ErrorKind::Interrupted);
+    let stage = |state: &State| state.cycles.get(&cycle).filter(|c| c.phase == Phase::Parked).map(|c| c.stage);
+    if asked { drive.state(stage) } else { None }
+}
+
+fn outcome(still_open: bool, end: Option<CycleEnd>, work: &mut Work<'_>) -> Result<String> {
+    if let Some(error) = work.take_failure() {
+        return Err(error);
     }
     if still_open {
         let percent = work

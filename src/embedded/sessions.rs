@@ -12,6 +12,8 @@ use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::workspace::BeganSession;
 
+use super::durable;
+
 const FILE: &str = "sessions";
 
 /// Older ones have expired for Kopia too.
@@ -37,7 +39,7 @@ pub(super) fn of_earlier_processes(ledger: &Path, now: Timestamp) -> Result<BTre
         }
     }
     if kept.len() < text.len() {
-        std::fs::write(&path, kept).map_err(|e| failed("shorten", &path, e))?;
+        durable::replace(&path, kept.as_bytes()).map_err(|e| failed("shorten", &path, e))?;
     }
     Ok(known)
 }
@@ -46,10 +48,12 @@ pub(super) fn of_earlier_processes(ledger: &Path, now: Timestamp) -> Result<BTre
 pub(super) fn keeper(ledger: PathBuf, clock: Arc<dyn verger_kopia::clock::Clock>) -> BeganSession {
     Arc::new(move |id: &SessionId| {
         let path = ledger.join(FILE);
+        let is_new = !path.exists();
         let open = std::fs::OpenOptions::new().append(true).create(true).open(&path);
         let written = open.and_then(|mut file| {
             writeln!(file, "{id} {}", clock.now())?;
-            file.sync_data()
+            file.sync_data()?;
+            if is_new { durable::sync_folder(&path) } else { Ok(()) }
         });
         written.map_err(|e| failed("write", &path, e))
     })

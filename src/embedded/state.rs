@@ -6,14 +6,17 @@ use verger_kopia::mutant::{self, Mutant};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use verger_coordinator::ledger::file::make_folders;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
+use verger_kopia::spill::SpillFolder;
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::id::{RepositoryId, StoreId, UniqueId};
 use verger_proto::report::Severity;
 use verger_worker::bucket_lease;
 
 use super::Session;
+use super::durable;
 use super::report::CycleReport;
 
 const FILE: &str = "known.json";
@@ -127,12 +130,8 @@ pub(super) fn unknown_store(repository: &Repository) -> Result<RepositoryId> {
 
 /// Refuses before any write if the ledger could not be kept.
 pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
-    let probe = state_dir.join(format!(".probe-{}", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(state_dir)?;
-        std::fs::write(&probe, b"")?;
-        std::fs::remove_file(&probe)
-    };
+    // Without a name, so that nothing is left of it however this process ends.
+    let write = || make_folders(state_dir).and_then(|()| tempfile::tempfile_in(state_dir)).map(drop);
     write().map_err(|e| {
         let full = e.kind() == std::io::ErrorKind::StorageFull;
         let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Permission };
@@ -140,6 +139,13 @@ pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
             .with_source(e)
             .with_fix("Name a folder that can be written with --state-dir")
     })
+}
+
+/// Where temporary files go: the folder of the ledger, which lies on a disk; where nothing may be written there, TMPDIR.
+pub(super) fn spill_folder(state_dir: &Path, may_create: bool) -> SpillFolder {
+    let is_there = state_dir.is_dir() || may_create && std::fs::create_dir_all(state_dir).is_ok();
+    let here = SpillFolder::new(state_dir);
+    if is_there && here.file().is_ok() { here } else { SpillFolder::new(std::env::temp_dir()) }
 }
 
 fn path(state_dir: &Path) -> PathBuf {
@@ -164,6 +170,5 @@ fn write(state_dir: &Path, all: &BTreeMap<String, Memory>) -> Result<()> {
     let failed =
         |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write {}", path.display())).with_source(e);
     let text = serde_json::to_vec_pretty(all).map_err(|e| failed(e.into()))?;
-    let temporary = state_dir.join(format!("{FILE}.{}", std::process::id()));
-    std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, &path)).map_err(failed)
+    durable::replace(&path, &text).map_err(failed)
 }

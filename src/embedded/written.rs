@@ -1,12 +1,13 @@
 //! Which versions of Kopia's schedule this state directory wrote: nobody else's run is at work behind them (R22).
 
-use std::fs::File;
-use std::io::{ErrorKind as IoErrorKind, Write as _};
+use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::id::RepositoryId;
 use verger_worker::task::record::{BeforeWrite, ScheduleFile};
+
+use super::durable;
 
 /// The last writes may not have reached the store: then one before them is there still.
 const KEPT: usize = 8;
@@ -36,14 +37,7 @@ impl Written {
         let mut all = self.read()?;
         all.push(digest);
         let text = all.split_off(all.len().saturating_sub(KEPT)).join("\n");
-        let temporary = self.0.with_extension("new");
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, &self.0)
-        };
-        write().map_err(|e| self.failed("write", e))
+        durable::replace(&self.0, text.as_bytes()).map_err(|e| self.failed("write", e))
     }
 
     fn read(&self) -> Result<Vec<String>> {

@@ -15,22 +15,30 @@ const NONCE_BYTES: usize = 12;
 /// Changes the `format` part of the configuration in a repository's `kopia.repository`.
 pub fn change(golden: &Golden, change: impl FnOnce(&mut Value)) {
     let path = golden.repository().join("kopia.repository.f");
-    let mut envelope: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    std::fs::write(&path, changed(&std::fs::read(&path).unwrap(), PASSWORD, PASSWORD, change)).unwrap();
+}
+
+/// A `kopia.repository` with its `format` part changed, encrypted with another password or the same.
+pub fn changed(blob: &[u8], password: &str, new_password: &str, change: impl FnOnce(&mut Value)) -> Vec<u8> {
+    let mut envelope: Value = serde_json::from_slice(blob).unwrap();
     let bytes = |key: &str| BASE64_STANDARD.decode(envelope[key].as_str().unwrap()).unwrap();
     let (unique_id, sealed) = (bytes("uniqueID"), bytes("encryptedBlockFormat"));
-    let key = keys::format_key(envelope["keyAlgo"].as_str().unwrap(), PASSWORD, &unique_id).unwrap();
-    let derive = |purpose: &[u8]| keys::derive(&key[..], &unique_id, purpose);
-    let (aes, aad) = (derive(b"AES"), derive(b"CHECKSUM"));
-    let cipher = Aes256Gcm::new_from_slice(&aes[..]).unwrap();
+    let cipher = |password: &str| {
+        let key = keys::format_key(envelope["keyAlgo"].as_str().unwrap(), password, &unique_id).unwrap();
+        let derive = |purpose: &[u8]| keys::derive(&key[..], &unique_id, purpose);
+        (Aes256Gcm::new_from_slice(&derive(b"AES")[..]).unwrap(), derive(b"CHECKSUM"))
+    };
+    let (old, aad) = cipher(password);
     let (nonce, message) = sealed.split_at(NONCE_BYTES);
     let nonce = Nonce::try_from(nonce).unwrap();
-    let plain = cipher.decrypt(&nonce, Payload { msg: message, aad: &aad[..] }).unwrap();
+    let plain = old.decrypt(&nonce, Payload { msg: message, aad: &aad[..] }).unwrap();
     let mut config: Value = serde_json::from_slice(&plain).unwrap();
     change(&mut config["format"]);
     let plain = serde_json::to_vec(&config).unwrap();
+    let (new, aad) = if password == new_password { (old, aad) } else { cipher(new_password) };
     // The nonce is used again: nothing here is secret.
-    let message = cipher.encrypt(&nonce, Payload { msg: &plain, aad: &aad[..] }).unwrap();
+    let message = new.encrypt(&nonce, Payload { msg: &plain, aad: &aad[..] }).unwrap();
     let sealed = [&nonce[..], &message].concat();
     envelope["encryptedBlockFormat"] = BASE64_STANDARD.encode(sealed).into();
-    std::fs::write(path, serde_json::to_vec_pretty(&envelope).unwrap()).unwrap();
+    serde_json::to_vec_pretty(&envelope).unwrap()
 }

@@ -165,6 +165,20 @@ impl Kopia {
         kopia.verifies();
     }
 
+    /// A new repository in a folder, owned by [`OWNER`]; `None`, and a word, where there is no `kopia` on PATH.
+    pub fn create(repository: &Path, flags: &[&str]) -> Option<Self> {
+        if Command::new("kopia").arg("--version").output().is_err() {
+            skipped("no kopia on PATH: a repository that it made is not tried");
+            return None;
+        }
+        let kopia = Self { home: tempfile::tempdir().unwrap() };
+        let path = format!("--path={}", repository.display());
+        let (user, host) = OWNER.split_once('@').unwrap();
+        let who = [format!("--override-username={user}"), format!("--override-hostname={host}")];
+        run(kopia.command(["repository", "create", "filesystem", &path]).args(&who).args(flags));
+        Some(kopia)
+    }
+
     /// A new repository in a bucket, owned by [`OWNER`]; `None`, and a word, where there is no `kopia` on PATH.
     pub fn create_s3(endpoint: &str, bucket: &str, prefix: &str, keys: (&str, &str), flags: &[&str]) -> Option<Self> {
         if Command::new("kopia").arg("--version").output().is_err() {

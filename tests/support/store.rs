@@ -95,8 +95,9 @@ impl Meanwhile {
 impl Progress for Meanwhile {
     fn step(&self, step: Step) {
         let mut planned = self.0.lock().unwrap();
-        if planned.as_ref().is_some_and(|(stage, _)| *stage == step.stage) {
-            let (_, deed) = planned.take().unwrap();
+        let due = if planned.as_ref().is_some_and(|(stage, _)| *stage == step.stage) { planned.take() } else { None };
+        drop(planned);
+        if let Some((_, deed)) = due {
             deed();
         }
     }
@@ -137,6 +138,11 @@ impl World {
         let newest = list_all(&disk, "").unwrap().iter().map(|blob| blob.timestamp).max().unwrap();
         let clock = Arc::new(SetClock::new(newest + age));
         let memory = MemoryStorage::copy_of(&disk, clock.clone()).unwrap();
+        Self::of(name, memory, clock)
+    }
+
+    /// Any repository in memory, on the clock of its store.
+    pub fn of(name: &str, memory: MemoryStorage, clock: Arc<SetClock>) -> Self {
         let door = Arc::new(Door(RwLock::new(Arc::new(memory))));
         let faults = Arc::new(FaultStorage::new(door.clone()));
         let open = |storage: Arc<dyn Storage>| Repository::open(storage, PASSWORD, clock.clone()).unwrap();
@@ -173,6 +179,13 @@ impl World {
         self.clock.set(saved.now);
         self.state = state_folder();
         self.meanwhile = Arc::default();
+    }
+
+    /// Shows what lies in another store of the same repository, at this time: for looking at folders without deriving their keys again.
+    pub fn show(&self, storage: &dyn Storage, now: Timestamp) {
+        let copy = MemoryStorage::copy_of(storage, self.clock.clone()).unwrap();
+        *self.door.0.write().unwrap() = Arc::new(copy);
+        self.clock.set(now);
     }
 
     pub fn means(&self) -> Means {
@@ -244,6 +257,23 @@ impl World {
     /// Packed bytes of the packs.
     pub fn pack_bytes(&self) -> u64 {
         self.blobs("p").iter().chain(&self.blobs("q")).map(|blob| blob.length).sum()
+    }
+
+    /// Every blob with its bytes.
+    pub fn contents(&self) -> BTreeMap<BlobId, bytes::Bytes> {
+        self.door.inner().contents()
+    }
+
+    /// Writes a blob behind everybody's back, as old as it was (a new one: as old as `like`).
+    pub fn plant(&self, id: &BlobId, data: impl Into<bytes::Bytes>, like: &BlobId) {
+        let time = |id| self.door.head(id).map(|found| found.timestamp);
+        let at = time(id).or_else(|_| time(like)).unwrap_or_else(|_| self.now());
+        self.door.inner().put_at(id, data.into(), at);
+    }
+
+    /// Takes a blob away behind everybody's back.
+    pub fn lose(&self, id: &BlobId) {
+        assert!(self.door.delete(std::slice::from_ref(id), None).failed.is_empty());
     }
 
     pub fn names(&self, prefix: &str) -> BTreeMap<String, Timestamp> {

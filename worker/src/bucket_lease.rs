@@ -10,7 +10,7 @@ use verger_kopia::mutant::{self, Mutant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use verger_kopia::clock::{Clock, Timestamp};
-use verger_kopia::storage::{BlobId, BlobMetadata, ByteRange, Condition, ETag, PutOptions, Storage, StoreLock};
+use verger_kopia::storage::{BlobId, BlobMetadata, Condition, ETag, PutOptions, Storage, StoreLock};
 use verger_kopia::{Error, ErrorKind, Result};
 
 use crate::progress::Stop;
@@ -115,6 +115,20 @@ impl Lease {
         request: &Request,
         notice: &mut dyn FnMut(&str, Duration),
     ) -> Result<Self> {
+        Self::acquire_unless(&Stop::default(), storage, clock, request, notice)
+    }
+
+    /// As [`Lease::acquire`], until somebody asks to stop.
+    ///
+    /// # Errors
+    /// As [`Lease::acquire`]; `Interrupted`.
+    pub fn acquire_unless(
+        stop: &Stop,
+        storage: Arc<dyn Storage>,
+        clock: Arc<dyn Clock>,
+        request: &Request,
+        notice: &mut dyn FnMut(&str, Duration),
+    ) -> Result<Self> {
         let conditional = storage.capabilities().conditional_writes;
         if !conditional && !request.exclusive && !request.local_lock && !mutant::on(Mutant::R23UnconditionalLease) {
             return Err(Error::unsupported(format!(
@@ -149,9 +163,12 @@ impl Lease {
                         )
                         .with_fix("Use --wait to wait for it"));
                     }
-                    let pause = left.clamp(Duration::from_secs(1), Duration::from_secs(15));
+                    let pause = left.as_secs().clamp(1, 15);
                     notice(&format!("waiting for the lease that {holder} holds"), left);
-                    clock.sleep(pause);
+                    for _ in 0..pause {
+                        stop.check()?;
+                        clock.sleep(Duration::from_secs(1));
+                    }
                 }
             }
         }
@@ -377,6 +394,11 @@ fn take(
     let address = storage.address();
     let before = found.as_ref().map(|(_, body)| body).filter(|_| !mutant::on(Mutant::R3TermOfMemoryAlone));
     let last_term = if mutant::on(Mutant::R3TermOfObjectAlone) { 0 } else { request.last_term };
+    let last = before.map_or(0, |body| body.term).max(last_term);
+    let term = last.checked_add(1).ok_or_else(|| {
+        Error::damaged(format!("take the lease in {address}: its term {last} is the last number there is"))
+            .with_fix(format!("Nobody counts so far: make sure that no other maintainer runs, then delete {LEASE}"))
+    })?;
     let body = LeaseBody {
         version: 1,
         unique_id: request.unique_id.clone(),
@@ -384,7 +406,7 @@ fn take(
         address,
         holder: request.holder.clone(),
         lock: request.lock.clone(),
-        term: before.map_or(0, |body| body.term).max(last_term) + 1,
+        term,
         free: false,
         acts_until: storage.now()? + ACTS_MAX,
         ttl_seconds: request.ttl.max(TTL_MIN).as_secs(),
@@ -408,16 +430,10 @@ fn take(
 /// # Errors
 /// `Damaged` if it is there but not a lease; storage errors.
 pub fn read(storage: &dyn Storage) -> Result<Option<(BlobMetadata, LeaseBody)>> {
-    let id = BlobId::from(LEASE);
-    // The identity is asked first: a body read after it can only be newer, and then the conditional write fails.
-    let absent_is_none = |e: Error| if e.kind() == ErrorKind::NotFound { Ok(None) } else { Err(e) };
-    let blob = match storage.head(&id) {
-        Ok(blob) => blob,
-        Err(e) => return absent_is_none(e),
-    };
-    let data = match storage.get(&id, ByteRange::All) {
-        Ok(data) => data,
-        Err(e) => return absent_is_none(e),
+    let (data, blob) = match storage.get_with_metadata(&BlobId::from(LEASE)) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
     };
     let body = serde_json::from_slice(&data).map_err(|e| {
         Error::damaged(format!("read the lease object {LEASE} in {}", storage.address()))

@@ -1,12 +1,20 @@
-//! Keeps the work inside a memory limit: an estimate beforehand, and a purse that buffers in flight are paid from.
+//! Keeps the work inside a memory limit: an estimate beforehand, which says what is put aside in files, and a purse that buffers in
+//! flight are paid from.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_kopia::index::Place;
+use verger_kopia::index_set::Aside;
+use verger_kopia::index_set::compact::Frugal;
+use verger_kopia::spill::SpillFolder;
 
-/// What a process takes without any repository: code, allocator, thread stacks, and scrypt's 64 MiB, which are free again by then.
-pub const BASE_BYTES: u64 = 48 << 20;
+/// The least that `--memory-limit` may be: opening a repository takes scrypt's 64 MiB, which are free again afterwards.
+pub const LIMIT_MIN: u64 = 96 << 20;
+
+/// What a process takes without any repository: code, allocator, thread stacks.
+pub const BASE_BYTES: u64 = 24 << 20;
 
 /// The least that must be left for buffers in flight: one batch of a few packs.
 pub const BUFFERS_BYTES_MIN: u64 = 32 << 20;
@@ -17,10 +25,34 @@ const ROW_BYTES: u64 = 27;
 /// The smallest index entry that Kopia writes, of either version, besides its hash: so many bytes of index hold at most so many.
 const ENTRY_BYTES_MIN: u64 = 17;
 
+/// What every content takes wherever its row is: a bit in each of a dozen sets, its part of the bucket table and of the list of
+/// summaries.
+const CONTENT_BYTES: u64 = 2;
+
+/// What a listed blob takes: its name, age and place in the plan.
+const BLOB_BYTES: u64 = 320;
+
+/// Index blobs above this are not held in memory while they are merged, even where there is room for them: reading them from a
+/// file that was just written costs nothing that shows.
+const INDEX_BYTES_MAX: u64 = 32 << 20;
+
+/// Index entries merged at a time from files: their blobs' slices, the order they are put in, and the rows that come out.
+const AT_ONCE_MIN: u64 = 1 << 16;
+const AT_ONCE_MAX: u64 = 1 << 19;
+
+/// The cache that rows in files are read through.
+const CACHE_MIN: u64 = 4 << 20;
+const CACHE_MAX: u64 = 256 << 20;
+
 /// Bytes of the merged table.
 #[must_use]
 pub fn table_bytes(contents: u64, hash_length: usize) -> u64 {
     contents.saturating_mul(ROW_BYTES + hash_length as u64)
+}
+
+/// Bytes that merging takes for each entry that is in memory.
+fn merged_bytes(entries: u64, hash_length: usize) -> u64 {
+    entries.saturating_mul(2 * (ROW_BYTES + hash_length as u64) + 16)
 }
 
 /// How much memory a task may use, and how much of it is in flight. Clones share one purse.
@@ -78,6 +110,12 @@ impl MemoryLimit {
         self.purse.state.lock().unwrap_or_else(PoisonError::into_inner).kept = bytes;
     }
 
+    /// What was last said to be held.
+    #[must_use]
+    pub fn kept(&self) -> u64 {
+        self.purse.state.lock().unwrap_or_else(PoisonError::into_inner).kept
+    }
+
     /// What is left for buffers in flight; never less than [`BUFFERS_BYTES_MIN`], which the estimate has set aside.
     #[must_use]
     pub fn buffers(&self) -> u64 {
@@ -109,49 +147,115 @@ impl MemoryLimit {
 pub struct Estimate {
     /// Most contents the index can hold.
     pub contents: u64,
-    /// Merged table.
+    /// Merged table, in memory.
     pub table: u64,
-    /// Index blobs while they are merged.
+    /// Index blobs while they are merged in memory.
     pub index: u64,
-    /// Summaries of directories and seek tables.
+    /// Summaries of directories and seek tables, in memory.
     pub summaries: u64,
+    /// What stays in memory wherever the rest is: by content, and by blob.
+    pub rest: u64,
+    hash_length: usize,
 }
 
 impl Estimate {
-    /// From the bytes of active index blobs and of `q` packs. Summaries are four bytes a reference, at most an eighth of the `q` packs.
+    /// From the bytes of active index blobs and of `q` packs, and the number of blobs. Summaries are four bytes a reference, at most
+    /// an eighth of the `q` packs.
     #[must_use]
-    pub fn new(index_bytes: u64, metadata_bytes: u64, hash_length: usize) -> Self {
+    pub fn new(index_bytes: u64, metadata_bytes: u64, blobs: u64, hash_length: usize) -> Self {
         let contents = index_bytes / (ENTRY_BYTES_MIN + hash_length as u64);
-        Self { contents, table: table_bytes(contents, hash_length), index: index_bytes, summaries: metadata_bytes / 8 }
+        Self {
+            contents,
+            table: table_bytes(contents, hash_length),
+            index: index_bytes,
+            summaries: metadata_bytes / 8,
+            rest: contents.saturating_mul(CONTENT_BYTES).saturating_add(blobs.saturating_mul(BLOB_BYTES)),
+            hash_length,
+        }
     }
 
-    /// The least limit that would do: index blobs and summaries are never held at once.
+    /// The least limit that would do with everything in memory: index blobs and summaries are never held at once.
+    #[must_use]
+    pub fn whole(&self) -> u64 {
+        self.fixed().saturating_add(self.table).saturating_add(self.index.max(self.summaries))
+    }
+
+    /// The least limit that would do at all.
     #[must_use]
     pub fn least(&self) -> u64 {
-        let peak = self.table.saturating_add(self.index.max(self.summaries));
-        peak.saturating_add(BASE_BYTES).saturating_add(BUFFERS_BYTES_MIN)
+        let merging = merged_bytes(AT_ONCE_MIN, self.hash_length).max(BUFFERS_BYTES_MIN);
+        (BASE_BYTES + CACHE_MIN).saturating_add(merging).saturating_add(self.rest).max(LIMIT_MIN)
     }
 
-    /// Refuses what cannot fit, with the figures.
+    fn fixed(&self) -> u64 {
+        (BASE_BYTES + BUFFERS_BYTES_MIN).saturating_add(self.rest)
+    }
+
+    /// How to read the index within the limit: `None`, all of it in memory.
     ///
     /// # Errors
-    /// `MemoryLimit`.
-    pub fn fit(&self, limit: &MemoryLimit) -> Result<()> {
-        if self.least() <= limit.bytes() || mutant::on(Mutant::R26NoEstimate) {
-            return Ok(());
+    /// `MemoryLimit`, with the figures, for what cannot work even so.
+    pub fn fit(&self, limit: &MemoryLimit, folder: &SpillFolder, requests: usize) -> Result<Option<Aside>> {
+        let limit = limit.bytes();
+        if self.whole() <= limit && self.index <= INDEX_BYTES_MAX || mutant::on(Mutant::R26NoEstimate) {
+            return Ok(None);
         }
+        if self.least() > limit {
+            return Err(self.refuse(limit));
+        }
+        let in_memory = self.fixed().saturating_add(self.table);
+        let cache = (limit.saturating_sub(self.fixed()) / 2).clamp(CACHE_MIN, CACHE_MAX);
+        let (place, kept) = if in_memory <= limit {
+            (Place::Memory, self.table)
+        } else {
+            (Place::Files { folder: folder.clone(), cache }, cache)
+        };
+        // Nothing else is in flight while blobs are merged.
+        let left = limit.saturating_sub(BASE_BYTES).saturating_sub(self.rest).saturating_sub(kept);
+        let at_once = (left / 2 / merged_bytes(1, self.hash_length)).clamp(AT_ONCE_MIN, AT_ONCE_MAX);
+        let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
+        Ok(Some(Aside { folder: folder.clone(), at_once, place, requests: requests.clamp(1, 4) }))
+    }
+
+    /// How to merge these index blobs into new ones beside `kept` bytes: `None`, all of it in memory.
+    ///
+    /// # Errors
+    /// As [`Estimate::fit`].
+    pub fn fit_compaction(
+        &self,
+        limit: &MemoryLimit,
+        kept: u64,
+        folder: &SpillFolder,
+        requests: usize,
+    ) -> Result<Option<Frugal>> {
+        let left = limit.bytes().saturating_sub(kept);
+        // What is read, what is written, and that once more sealed.
+        let whole = BASE_BYTES.saturating_add(self.table).saturating_add(self.index.saturating_mul(3));
+        if whole <= left && self.index <= INDEX_BYTES_MAX {
+            return Ok(None);
+        }
+        // A limit that let the view be read lets it be merged again: its table has its place in a file by now, or leaves it.
+        let left = MemoryLimit::new(left.max(self.least().min(limit.bytes())));
+        let aside = self.fit(&left, folder, requests)?;
+        let in_memory = Aside { folder: folder.clone(), at_once: 1 << 16, place: Place::Memory, requests: 1 };
+        let aside = aside.unwrap_or(in_memory);
+        let row = 2 * (ENTRY_BYTES_MIN + 3 + self.hash_length as u64);
+        let rows_max = usize::try_from(BUFFERS_BYTES_MIN / 2 / row).unwrap_or(usize::MAX);
+        Ok(Some(Frugal { aside, rows_max }))
+    }
+
+    fn refuse(&self, limit: u64) -> Error {
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let step = format!(
-            "this repository does not fit the memory limit of {} MiB: up to {} contents take {} MiB, their index blobs {} MiB \
-             while they are merged, what directories refer to up to {} MiB",
-            mib(limit.bytes()),
+            "this repository does not fit the memory limit of {} MiB: even with its index in files, up to {} contents and its blobs \
+             take {} MiB, beside {} MiB for the program and its buffers",
+            mib(limit),
             self.contents,
-            mib(self.table),
-            mib(self.index),
-            mib(self.summaries),
+            mib(self.rest),
+            mib(self.least().saturating_sub(self.rest)),
         );
         let fix = format!("run it with --memory-limit {}MiB or more", mib(self.least()));
-        Err(Error::new(ErrorKind::MemoryLimit, step).with_fix(fix))
+        Error::new(ErrorKind::MemoryLimit, step).with_fix(fix)
     }
 }
 
@@ -189,12 +293,21 @@ mod tests {
     }
 
     #[test]
-    fn r26_a_repository_that_cannot_fit_is_refused_with_the_limit_that_would_do() {
-        let estimate = Estimate::new(1 << 30, 100 << 20, 16);
-        let error = estimate.fit(&MemoryLimit::new(512 << 20)).unwrap_err();
+    fn r26_what_does_not_fit_is_put_aside_and_what_cannot_fit_is_refused_with_the_limit_that_would_do() {
+        let folder = SpillFolder::new("/");
+        let fit = |estimate: &Estimate, mib: u64| estimate.fit(&MemoryLimit::new(mib << 20), &folder, 9);
+        let small = Estimate::new(10 << 20, 100 << 20, 1000, 16);
+        assert!(fit(&small, 512).unwrap().is_none(), "all in memory");
+        let large = Estimate::new(100 << 20, 100 << 20, 1000, 16);
+        let aside = fit(&large, 512).unwrap().unwrap();
+        assert!(matches!(aside.place, Place::Memory), "3 million rows fit, their blobs beside them would be a waste");
+        assert!(matches!(fit(&large, 128).unwrap().unwrap().place, Place::Files { .. }));
+        let huge = Estimate::new(8 << 30, 1 << 30, 1000, 16);
+        let error = fit(&huge, 512).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::MemoryLimit);
-        let least = estimate.least().div_ceil(1 << 20);
+        let least = huge.least().div_ceil(1 << 20);
         assert!(error.fix().unwrap().contains(&format!("{least}MiB")));
-        assert!(estimate.fit(&MemoryLimit::new(least << 20)).is_ok());
+        assert!(fit(&huge, least).is_ok() && fit(&huge, least - 1).is_err());
+        assert!(huge.least() * 20 < huge.whole(), "{} {}", huge.least(), huge.whole());
     }
 }

@@ -90,7 +90,9 @@ impl Stop {
     /// `Interrupted`.
     pub fn check(&self) -> Result<()> {
         if self.is_asked() {
-            return Err(Error::new(ErrorKind::Interrupted, "stopped on request before anything was changed"));
+            return Err(
+                Error::new(ErrorKind::Interrupted, "stopped on request").with_fix("Run again: the next run continues")
+            );
         }
         Ok(())
     }

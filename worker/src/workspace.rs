@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use verger_kopia::session::SessionId;
+use verger_kopia::spill::SpillFolder;
 use verger_kopia::{Repository, Result};
 
 use crate::limit::MemoryLimit;
@@ -16,6 +17,8 @@ pub struct Workspace {
     pub repository: Repository,
     /// Memory for the whole process.
     pub memory: MemoryLimit,
+    /// Where goes what does not fit memory.
+    pub spill: SpillFolder,
     /// Threads that compute.
     pub threads: usize,
     /// Requests in flight at once.
@@ -49,6 +52,7 @@ impl Workspace {
             threads,
             repository,
             memory: MemoryLimit::new(MemoryLimit::DEFAULT_BYTES),
+            spill: SpillFolder::new(std::env::temp_dir()),
             progress: Arc::new(Quiet),
             stop: Stop::default(),
             identity: "verger@localhost".to_owned(),

@@ -8,6 +8,8 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::envelope::{self, Kind};
 use verger_proto::{CycleId, Digest, Evidence, OutputRef};
 
+use super::file::make_folders;
+
 /// The folder of a repository's evidence.
 #[derive(Debug)]
 pub struct EvidenceFolder(PathBuf);
@@ -33,7 +35,7 @@ impl EvidenceFolder {
         let bytes = envelope::encode(Kind::Evidence, evidence)
             .map_err(|error| Error::new(ErrorKind::Internal, step()).with_source(error))?;
         let written = (|| {
-            std::fs::create_dir_all(&self.0)?;
+            make_folders(&self.0)?;
             let is_new = !path.exists();
             let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
             file.write_all(&bytes)?;

@@ -52,7 +52,7 @@ impl FileLedger {
     /// `Locked` if another process has it, `Damaged` if the chain does not hold, `Permission` or `DiskFull` if it cannot be
     /// written, and whatever `visit` says.
     pub fn open(folder: &Path, mut visit: impl FnMut(Record) -> Result<()>) -> Result<(Self, Opened)> {
-        std::fs::create_dir_all(folder).map_err(|error| failed(folder, "make the folder", error))?;
+        make_folders(folder).map_err(|error| failed(folder, "make the folder", error))?;
         let path = folder.join(FILE_NAME);
         let mut options = OpenOptions::new();
         let file = options.read(true).append(true).create(true).open(&path);
@@ -152,6 +152,25 @@ fn damaged(path: &Path, sequence: u64, at: u64, error: impl std::error::Error + 
     let fix = "put the file back from a copy; or move its folder away: the repository is not harmed by that, a new ledger \
                begins, and what was deleted so far can be read from the old one up to this record";
     Error::damaged(step).with_fix(fix).with_source(error)
+}
+
+/// Makes a folder and those above it, each on stable storage when this returns: a synced file in a folder whose own name was lost with
+/// the power is lost, too.
+///
+/// # Errors
+/// The file system's.
+pub fn make_folders(folder: &Path) -> std::io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+        return std::fs::create_dir_all(folder);
+    };
+    make_folders(parent)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent)?.sync_all(),
+    }
 }
 
 /// A new file's name is durable only after its folder was synced.

@@ -4,6 +4,7 @@
 //! recorded (R25), and none allocates by a length that the stream itself claims.
 
 mod deflate;
+mod encode;
 mod gzip;
 mod lz4;
 mod names;
@@ -11,7 +12,8 @@ mod s2;
 mod zstd;
 
 use crate::mutant::{self, Mutant};
-pub use names::{ZSTD_FASTEST, id_of, name};
+pub use encode::compress_like;
+pub use names::{ZSTD_FASTEST, id_of, is_deprecated, name, names};
 pub use zstd::compress_zstd_fastest;
 
 use crate::content::CompressionId;

@@ -62,6 +62,17 @@ const TABLE: [(u32, &str, Family); 18] = [
     (0x1502, "deflate-best-compression", Family::Deflate),
 ];
 
+/// Names of all compressions, by ID: what can be read.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|row| row.1)
+}
+
+/// Whether Kopia reads this compression and no longer offers it for writing.
+#[must_use]
+pub fn is_deprecated(name: &str) -> bool {
+    matches!(name, "zstd-best-compression" | "lz4")
+}
+
 /// Kopia's name of a compression; `None` for an unknown one and for 0, which is no compression.
 #[must_use]
 pub fn name(id: CompressionId) -> Option<&'static str> {

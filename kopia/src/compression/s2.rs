@@ -10,6 +10,8 @@ const CHUNK_SKIPPABLE_FIRST: u8 = 0x80;
 const CHUNK_STREAM_ID: u8 = 0xff;
 /// The stream identifiers of S2 and of the Snappy that it grew from.
 const STREAM_IDS: [&[u8]; 2] = [b"S2sTwO", b"sNaPpY"];
+/// Plaintext of one block as Kopia's writer cuts it.
+const BLOCK: usize = 1 << 20;
 /// Largest plaintext of one block.
 const BLOCK_MAX: usize = 4 << 20;
 
@@ -67,4 +69,27 @@ fn block(kind: u8, body: &[u8], out: &mut [u8]) -> Decoded {
         return Err(Failure::malformed("a block's checksum does not hold"));
     }
     Ok(length)
+}
+
+/// Appends a stream; an empty one for nothing, as Kopia's writer.
+pub(super) fn append(better: bool, plain: &[u8], out: &mut Vec<u8>) {
+    for (number, block) in plain.chunks(BLOCK).enumerate() {
+        if number == 0 {
+            push_chunk(CHUNK_STREAM_ID, &[STREAM_IDS[0]], out);
+        }
+        let packed = if better { minlz::encode_better(block) } else { minlz::encode(block) };
+        let checksum = minlz::crc::crc(block).to_le_bytes();
+        if packed.len() < block.len() {
+            push_chunk(CHUNK_COMPRESSED, &[&checksum, &packed], out);
+        } else {
+            push_chunk(CHUNK_PLAIN, &[&checksum, block], out);
+        }
+    }
+}
+
+fn push_chunk(kind: u8, parts: &[&[u8]], out: &mut Vec<u8>) {
+    let length: usize = parts.iter().map(|part| part.len()).sum();
+    let [l0, l1, l2, ..] = length.to_le_bytes();
+    out.extend_from_slice(&[kind, l0, l1, l2]);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
 }

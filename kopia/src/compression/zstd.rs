@@ -8,7 +8,7 @@ use super::{Decoded, Failure, HEADER_LENGTH, names::ZSTD_FASTEST};
 const WINDOW_LOG_MAX: u32 = 27;
 
 /// Level of the `zstd` library that comes nearest to Kopia's `zstd-fastest`.
-const LEVEL_FASTEST: i32 = 1;
+pub(super) const LEVEL_FASTEST: i32 = 1;
 
 /// A decompression context, kept between streams.
 pub(super) struct Context(DCtx<'static>);
@@ -45,4 +45,12 @@ pub fn compress_zstd_fastest(plain: &[u8]) -> Option<Vec<u8>> {
     stored.extend_from_slice(&ZSTD_FASTEST.0.to_be_bytes());
     stored.extend_from_slice(&stream);
     Some(stored)
+}
+
+/// Appends one frame at this level.
+pub(super) fn append(level: i32, plain: &[u8], out: &mut Vec<u8>) -> std::io::Result<()> {
+    let mut compressor = zstd::bulk::Compressor::new(level)?;
+    compressor.include_checksum(true)?;
+    out.extend_from_slice(&compressor.compress(plain)?);
+    Ok(())
 }

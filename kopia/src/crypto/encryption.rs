@@ -1,5 +1,8 @@
 //! AEAD of contents, pack-local indexes and whole blobs, ECC included.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -11,8 +14,14 @@ use crate::ecc::Ecc;
 use crate::error::{Error, Result};
 use crate::storage::BlobId;
 
+/// Kopia's names of all ciphers, in its order; [`Cipher::new`] knows each.
+pub const NAMES: [&str; 2] = ["AES256-GCM-HMAC-SHA256", "CHACHA20-POLY1305-HMAC-SHA256"];
+
 /// IVs of contents and whole blobs.
 const IV_BYTES: usize = 16;
+
+/// Repaired items that are told apart; later ones count each time that they are read.
+const REPAIRS_APART_MAX: usize = 1 << 16;
 
 /// A content cipher with its key, and the ECC layer where the repository has one.
 #[derive(Clone)]
@@ -21,6 +30,14 @@ pub struct Cipher {
     /// HMAC-SHA256 keyed with the content secret; the key of an item is the MAC of its IV.
     item_keys: Hmac<Sha256>,
     ecc: Option<Ecc>,
+    repairs: Arc<Mutex<Repairs>>,
+}
+
+/// Items that error correction repaired.
+#[derive(Default)]
+struct Repairs {
+    count: u64,
+    seen: HashSet<Vec<u8>>,
 }
 
 /// What opening found besides the plaintext.
@@ -44,7 +61,7 @@ impl Cipher {
         };
         let item_keys =
             <Hmac<Sha256> as KeyInit>::new_from_slice(content_secret).expect("HMAC takes keys of any length");
-        Ok(Self { algorithm, item_keys, ecc })
+        Ok(Self { algorithm, item_keys, ecc, repairs: Arc::default() })
     }
 
     /// Bytes that sealing adds, without ECC: 28.
@@ -57,6 +74,25 @@ impl Cipher {
     #[must_use]
     pub fn ecc(&self) -> Option<&Ecc> {
         self.ecc.as_ref()
+    }
+
+    /// The same cipher, which counts repairs from nothing. (A clone counts together with the original.)
+    #[must_use]
+    pub(crate) fn counting_anew(&self) -> Self {
+        Self { repairs: Arc::default(), ..self.clone() }
+    }
+
+    /// Items with damaged bytes that error correction made good, each once however often it is read.
+    #[must_use]
+    pub fn repaired_items(&self) -> u64 {
+        self.repairs.lock().unwrap_or_else(PoisonError::into_inner).count
+    }
+
+    fn count_repair(&self, iv: &[u8]) {
+        let mut repairs = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if repairs.seen.len() >= REPAIRS_APART_MAX || repairs.seen.insert(iv.to_vec()) {
+            repairs.count += 1;
+        }
     }
 
     /// Which AEAD it is.
@@ -96,6 +132,9 @@ impl Cipher {
             }
         };
         opened.map_err(|error| Error::damaged(describe(iv)).with_source(error))?;
+        if repaired.0 {
+            self.count_repair(iv);
+        }
         Ok(repaired)
     }
 

@@ -13,6 +13,21 @@ use crate::error::{Error, Result};
 /// Kopia stretches shorter keys for BLAKE3 under this name (`repo/hashing/blake3_hashes.go`).
 const BLAKE3_STRETCH_CONTEXT: &str = "kopia blake3 derived key v1";
 
+/// Kopia's names of all algorithms, in its order; [`Hasher::new`] knows each.
+pub const NAMES: [&str; 11] = [
+    "BLAKE2B-256",
+    "BLAKE2B-256-128",
+    "BLAKE2S-128",
+    "BLAKE2S-256",
+    "BLAKE3-256",
+    "BLAKE3-256-128",
+    "HMAC-SHA224",
+    "HMAC-SHA256",
+    "HMAC-SHA256-128",
+    "HMAC-SHA3-224",
+    "HMAC-SHA3-256",
+];
+
 /// A keyed hash algorithm with its key.
 #[derive(Clone)]
 pub struct Hasher {

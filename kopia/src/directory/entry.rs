@@ -142,7 +142,8 @@ impl Permissions {
 
 impl fmt::Display for Permissions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0{:o}", self.0)
+        // The sign comes first: Kopia's own "0-7" is no number, not even to Kopia.
+        write!(f, "{}0{:o}", if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs())
     }
 }
 
@@ -152,14 +153,22 @@ impl FromStr for Permissions {
     /// As Go reads an integer of base 0, without the underscores that nothing writes.
     fn from_str(text: &str) -> Result<Self> {
         let lower = text.to_ascii_lowercase();
-        let parsed = match lower.as_bytes() {
-            [b'0', b'x', ..] => i32::from_str_radix(&lower[2..], 16),
-            [b'0', b'b', ..] => i32::from_str_radix(&lower[2..], 2),
-            [b'0', b'o', ..] => i32::from_str_radix(&lower[2..], 8),
-            [b'0', _, ..] => i32::from_str_radix(&lower[1..], 8),
-            _ => lower.parse(),
+        let (sign, number) = match lower.as_bytes() {
+            [b'-', ..] => ("-", &lower[1..]),
+            [b'+', ..] => ("", &lower[1..]),
+            _ => ("", &lower[..]),
         };
-        parsed.map(Self).map_err(|error| Error::damaged(format!("parse permissions {text:?}")).with_source(error))
+        let (radix, digits) = match number.as_bytes() {
+            [b'0', b'x', ..] => (16, &number[2..]),
+            [b'0', b'b', ..] => (2, &number[2..]),
+            [b'0', b'o', ..] => (8, &number[2..]),
+            [b'0', _, ..] => (8, &number[1..]),
+            _ => (10, number),
+        };
+        // Rust would take another sign here.
+        let signed = (!digits.starts_with(['+', '-'])).then(|| format!("{sign}{digits}"));
+        let value = signed.and_then(|digits| i32::from_str_radix(&digits, radix).ok());
+        value.map(Self).ok_or_else(|| Error::damaged(format!("parse permissions {text:?}")))
     }
 }
 
@@ -187,7 +196,11 @@ mod tests {
         }
         assert_eq!("0x1ff".parse::<Permissions>().unwrap(), Permissions(0o777));
         assert_eq!("420".parse::<Permissions>().unwrap(), Permissions(0o644));
-        for text in ["", "09", "0x", "é", "0é", "rwx", "0777777777777"] {
+        for (text, value) in [("-0644", -420), ("+07", 7), ("-5", -5), ("-0x80000000", i32::MIN), ("0", 0)] {
+            assert_eq!(text.parse::<Permissions>().unwrap(), Permissions(value), "{text}");
+            assert_eq!(Permissions(value).to_string().parse::<Permissions>().unwrap(), Permissions(value), "{text}");
+        }
+        for text in ["", "09", "0x", "é", "0é", "rwx", "0777777777777", "0-5", "--5", "-", "0x-5", "0x80000000"] {
             assert!(text.parse::<Permissions>().is_err(), "{text}");
         }
     }

@@ -8,7 +8,8 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::table::{Columns, DELETED, LATE, Parts};
+use super::columns::{Columns, DELETED, LATE};
+use super::table::{Parts, Store};
 use super::{Format, Index, Raw, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::BlobId;
@@ -54,34 +55,73 @@ impl TableBuilder {
         let merge = Merge::new(self)?;
         let mut columns = Columns::zeroed(total, merge.hash_length);
         let done = merge.run(&mut columns, threads.max(1))?;
-        let Merge { hash_length, sources, ranges, packs, formats, .. } = merge;
+        let Merge { hash_length, sources, ranges, names, .. } = merge;
         drop(sources);
-        Ok(finish(columns, done, &ranges, hash_length, packs, formats))
+        columns.close_gaps(&pieces(&done), hash_length);
+        let mut summary = Summary::default();
+        summary.add(&ranges, done);
+        let Names { packs, formats, .. } = Arc::unwrap_or_clone(names);
+        Ok(summary.finish_in_memory(columns, hash_length, packs, formats))
     }
 }
 
 /// One index with its packs and formats as ordinals of the tables of all.
-struct Source {
-    index: Arc<Index>,
-    packs: Vec<u32>,
-    formats: Vec<u16>,
+pub(super) struct Source {
+    pub(super) index: Arc<Index>,
+    pub(super) packs: Arc<[u32]>,
+    pub(super) formats: Arc<[u16]>,
     /// Entry where each range begins, and the end.
-    cuts: Vec<usize>,
+    pub(super) cuts: Vec<usize>,
 }
 
 /// Part of the key space; all its IDs have one prefix.
-struct KeyRange {
-    prefix: u8,
-    low: u64,
+pub(super) struct KeyRange {
+    pub(super) prefix: u8,
+    pub(super) low: u64,
 }
 
-struct Merge {
-    hash_length: usize,
-    watermark: Option<i64>,
-    sources: Vec<Source>,
-    ranges: Vec<KeyRange>,
-    packs: Vec<BlobId>,
-    formats: Vec<Format>,
+pub(super) struct Merge {
+    pub(super) hash_length: usize,
+    pub(super) watermark: Option<i64>,
+    pub(super) sources: Vec<Source>,
+    pub(super) ranges: Vec<KeyRange>,
+    pub(super) names: Arc<Names>,
+}
+
+/// Packs and formats of all sources.
+#[derive(Clone)]
+pub(super) struct Names {
+    /// Sorted by name, so that ordinals compare as the winner rule wants names compared.
+    pub(super) packs: Vec<BlobId>,
+    pub(super) formats: Vec<Format>,
+    format_ordinals: HashMap<Format, u16>,
+}
+
+impl Names {
+    pub(super) fn new(mut packs: Vec<BlobId>) -> Self {
+        packs.sort_unstable();
+        packs.dedup();
+        packs.shrink_to_fit();
+        Self { packs, formats: Vec::new(), format_ordinals: HashMap::new() }
+    }
+
+    /// Ordinals of one source's packs, which have to be known, and of its formats.
+    pub(super) fn ordinals(&mut self, packs: &[BlobId], formats: &[Format]) -> Result<(Vec<u32>, Vec<u16>)> {
+        let mut local_formats = Vec::with_capacity(formats.len());
+        for format in formats {
+            let next = self.formats.len();
+            let next = u16::try_from(next).map_err(|_| Error::unsupported("merge over 65,535 formats"))?;
+            let ordinal = *self.format_ordinals.entry(*format).or_insert(next);
+            if ordinal == next {
+                self.formats.push(*format);
+            }
+            local_formats.push(ordinal);
+        }
+        let find = |pack| self.packs.binary_search(pack).ok().and_then(|at| u32::try_from(at).ok());
+        let local: Option<Vec<u32>> = packs.iter().map(find).collect();
+        let local = local.ok_or_else(|| Error::unsupported("merge over 4,294,967,295 packs"))?;
+        Ok((local, local_formats))
+    }
 }
 
 /// One entry to merge.
@@ -94,13 +134,13 @@ struct Item {
 
 /// What became of one range.
 #[derive(Default)]
-struct Done {
+pub(super) struct Done {
     /// Where its part of the columns begins.
-    start: usize,
-    rows: usize,
-    hidden: u64,
-    hidden_packs: Vec<u32>,
-    late: Vec<(u32, i64)>,
+    pub(super) start: usize,
+    pub(super) rows: usize,
+    pub(super) hidden: u64,
+    pub(super) hidden_packs: Vec<u32>,
+    pub(super) late: Vec<(u32, i64)>,
 }
 
 /// A range and its part of the columns.
@@ -112,36 +152,24 @@ struct Job<'a> {
 
 impl Merge {
     fn new(builder: TableBuilder) -> Result<Self> {
-        // Sorted by name, so that ordinals compare as the winner rule wants names compared.
-        let mut packs: Vec<BlobId> = builder.indexes.iter().flat_map(|index| index.packs()).cloned().collect();
-        packs.sort_unstable();
-        packs.dedup();
-        let mut formats = Vec::new();
-        let mut ordinals: HashMap<Format, u16> = HashMap::new();
+        let mut names = Names::new(builder.indexes.iter().flat_map(|index| index.packs()).cloned().collect());
         let ranges = cut(&builder.indexes);
         let mut sources = Vec::with_capacity(builder.indexes.len());
         for index in builder.indexes {
-            let mut local_formats = Vec::with_capacity(index.formats().len());
-            for format in index.formats() {
-                let next = u16::try_from(formats.len()).map_err(|_| Error::unsupported("merge over 65,535 formats"))?;
-                let ordinal = *ordinals.entry(*format).or_insert(next);
-                if ordinal == next {
-                    formats.push(*format);
-                }
-                local_formats.push(ordinal);
-            }
-            let find = |pack| packs.binary_search(pack).ok().and_then(|at| u32::try_from(at).ok());
-            let local: Option<Vec<u32>> = index.packs().iter().map(find).collect();
-            let mut cuts: Vec<usize> = ranges.iter().map(|range| index.partition(range.prefix, range.low)).collect();
-            cuts.push(index.len());
-            let packs = local.ok_or_else(|| Error::unsupported("merge over 4,294,967,295 packs"))?;
-            sources.push(Source { index, packs, formats: local_formats, cuts });
+            let (packs, formats) = names.ordinals(index.packs(), index.formats())?;
+            let cuts = cuts(&index, &ranges);
+            sources.push(Source { index, packs: packs.into(), formats: formats.into(), cuts });
         }
         let TableBuilder { hash_length, watermark, .. } = builder;
-        Ok(Self { hash_length, watermark, sources, ranges, packs, formats })
+        Ok(Self { hash_length, watermark, sources, ranges, names: Arc::new(names) })
     }
 
-    fn run(&self, columns: &mut Columns, threads: usize) -> Result<Vec<Done>> {
+    /// Entries of all sources in all ranges.
+    pub(super) fn entries(&self) -> usize {
+        self.sources.iter().map(|source| source.cuts.last().unwrap_or(&0) - source.cuts.first().unwrap_or(&0)).sum()
+    }
+
+    pub(super) fn run(&self, columns: &mut Columns, threads: usize) -> Result<Vec<Done>> {
         let mut jobs = Vec::with_capacity(self.ranges.len());
         let (mut rest, mut start) = (columns.slices(), 0);
         for range in 0..self.ranges.len() {
@@ -246,7 +274,7 @@ impl Merge {
     fn compare(&self, a: &Global, b: &Global) -> Ordering {
         let rule = |e: &Global| (e.raw.timestamp, !e.raw.deleted, e.pack);
         let rest = |e: &Global| {
-            (e.raw.offset, e.raw.packed_length, e.raw.original_length, self.formats[usize::from(e.format)])
+            (e.raw.offset, e.raw.packed_length, e.raw.original_length, self.names.formats[usize::from(e.format)])
         };
         rule(a).cmp(&rule(b)).then_with(|| rest(a).cmp(&rest(b)))
     }
@@ -290,77 +318,110 @@ fn cut(indexes: &[Arc<Index>]) -> Vec<KeyRange> {
     let mut ranges = Vec::new();
     for prefix in std::iter::once(0).chain(b'g'..=b'z') {
         let count: usize = indexes.iter().map(|i| i.partition(prefix + 1, 0) - i.partition(prefix, 0)).sum();
-        let parts = count.div_ceil(RANGE_ENTRIES).min(RANGES_MAX) as u64;
-        let step = u64::MAX.checked_div(parts).unwrap_or(0);
-        ranges.extend((0..parts).map(|part| KeyRange { prefix, low: part * step }));
+        ranges.extend(cut_span(prefix, 0, u64::MAX, count));
     }
     ranges
 }
 
-/// Closes the gaps, leaves out packs that no visible winner names, and makes the table.
-fn finish(
-    mut columns: Columns,
-    done: Vec<Done>,
-    ranges: &[KeyRange],
-    hash_length: usize,
-    packs: Vec<BlobId>,
-    formats: Vec<Format>,
-) -> Table {
-    let pieces: Vec<(usize, usize)> = done.iter().map(|done| (done.start, done.rows)).collect();
-    columns.close_gaps(&pieces, hash_length);
-    let (mut late, mut hidden_packs, mut hidden_count, mut first_row) = (Vec::new(), Vec::new(), 0, 0u32);
-    let mut prefixes: Vec<(u8, u32)> = Vec::new();
-    for (range, done) in ranges.iter().zip(done) {
-        let rows = u32::try_from(done.rows).unwrap_or(u32::MAX);
-        late.extend(done.late.iter().map(|(row, time)| (first_row + row, *time)));
-        hidden_packs.extend(done.hidden_packs);
-        hidden_count += done.hidden;
-        first_row += rows;
-        match prefixes.last_mut() {
-            Some((prefix, count)) if *prefix == range.prefix => *count += rows,
-            _ => prefixes.push((range.prefix, rows)),
-        }
-    }
-    prefixes.retain(|(_, rows)| *rows > 0);
-    hidden_packs.sort_unstable();
-    hidden_packs.dedup();
-    let hidden_packs = hidden_packs.iter().map(|pack| packs[*pack as usize].clone()).collect();
-    let packs = keep_named_packs(&mut columns.pack, packs);
-    Table::new(Parts { hash_length, columns, late, formats, packs, hidden_packs, hidden_count, prefixes })
+/// Where each range's rows are in the columns that it was merged into: start and length.
+pub(super) fn pieces(done: &[Done]) -> Vec<(usize, usize)> {
+    done.iter().map(|done| (done.start, done.rows)).collect()
 }
 
-fn keep_named_packs(column: &mut [u32], packs: Vec<BlobId>) -> Vec<BlobId> {
-    let mut named = vec![false; packs.len()];
-    for pack in column.iter() {
-        named[*pack as usize] = true;
+/// What all ranges together say besides the columns.
+#[derive(Default)]
+pub(super) struct Summary {
+    pub(super) rows: u32,
+    late: Vec<(u32, i64)>,
+    hidden_packs: Vec<u32>,
+    hidden_count: u64,
+    prefixes: Vec<(u8, u32)>,
+}
+
+impl Summary {
+    /// Adds ranges, in order.
+    pub(super) fn add(&mut self, ranges: &[KeyRange], done: Vec<Done>) {
+        for (range, done) in ranges.iter().zip(done) {
+            let rows = u32::try_from(done.rows).unwrap_or(u32::MAX);
+            self.late.extend(done.late.iter().map(|(row, time)| (self.rows + row, *time)));
+            self.hidden_packs.extend(done.hidden_packs);
+            self.hidden_count += done.hidden;
+            self.rows += rows;
+            match self.prefixes.last_mut() {
+                Some((prefix, count)) if *prefix == range.prefix => *count += rows,
+                _ => self.prefixes.push((range.prefix, rows)),
+            }
+        }
+        self.hidden_packs.sort_unstable();
+        self.hidden_packs.dedup();
     }
-    if named.iter().all(|named| *named) {
-        return packs;
+
+    /// Leaves out packs that no visible winner names.
+    pub(super) fn finish_in_memory(
+        self,
+        mut columns: Columns,
+        hash_length: usize,
+        packs: Vec<BlobId>,
+        formats: Vec<Format>,
+    ) -> Table {
+        let mut named = vec![false; packs.len()];
+        columns.pack.iter().for_each(|pack| named[*pack as usize] = true);
+        if !named.iter().all(|named| *named) {
+            let ordinals = ordinals_of_named(&named);
+            columns.pack.iter_mut().for_each(|pack| *pack = ordinals[*pack as usize]);
+        }
+        self.finish(Store::Memory(columns), hash_length, packs, formats, &named)
     }
+
+    pub(super) fn finish(
+        mut self,
+        store: Store,
+        hash_length: usize,
+        packs: Vec<BlobId>,
+        formats: Vec<Format>,
+        named: &[bool],
+    ) -> Table {
+        self.prefixes.retain(|(_, rows)| *rows > 0);
+        let hidden_packs = self.hidden_packs.iter().map(|pack| packs[*pack as usize].clone()).collect();
+        let packs = packs.into_iter().zip(named).filter_map(|(pack, named)| named.then_some(pack)).collect();
+        let Self { late, hidden_count, prefixes, .. } = self;
+        Table::new(Parts { hash_length, store, late, formats, packs, hidden_packs, hidden_count, prefixes })
+    }
+}
+
+/// New ordinals of the packs that are named, by the old ones.
+pub(super) fn ordinals_of_named(named: &[bool]) -> Vec<u32> {
     let mut kept = 0u32;
-    let ordinals: Vec<u32> = named
-        .iter()
-        .map(|named| {
-            let ordinal = kept;
-            kept += u32::from(*named);
-            ordinal
-        })
-        .collect();
-    for pack in column.iter_mut() {
-        *pack = ordinals[*pack as usize];
-    }
-    packs.into_iter().zip(named).filter_map(|(pack, named)| named.then_some(pack)).collect()
+    let next = |named: &bool| {
+        let ordinal = kept;
+        kept += u32::from(*named);
+        ordinal
+    };
+    named.iter().map(next).collect()
+}
+
+/// Where each range begins in an index, and the end of the last.
+pub(super) fn cuts(index: &Index, ranges: &[KeyRange]) -> Vec<usize> {
+    let starts = ranges.iter().map(|range| index.partition(range.prefix, range.low));
+    starts.chain([index.len()]).collect()
+}
+
+/// Cuts a part of one prefix's hashes, which are spread evenly, into equal ranges for so many entries.
+pub(super) fn cut_span(prefix: u8, low: u64, high: u64, entries: usize) -> impl Iterator<Item = KeyRange> {
+    let parts = entries.div_ceil(RANGE_ENTRIES).min(RANGES_MAX) as u64;
+    let step = (high - low).checked_div(parts).unwrap_or(0);
+    (0..parts).map(move |part| KeyRange { prefix, low: low + part * step })
 }
 
 /// Parts of all columns, split in step.
-struct Slices<'a> {
-    hash: &'a mut [u8],
-    time: &'a mut [u32],
-    place: &'a mut [u32],
-    packed: &'a mut [u32],
-    original: &'a mut [u32],
-    pack: &'a mut [u32],
-    format: &'a mut [u16],
+pub(super) struct Slices<'a> {
+    pub(super) hash: &'a mut [u8],
+    pub(super) time: &'a mut [u32],
+    pub(super) place: &'a mut [u32],
+    pub(super) packed: &'a mut [u32],
+    pub(super) original: &'a mut [u32],
+    pub(super) pack: &'a mut [u32],
+    pub(super) format: &'a mut [u16],
 }
 
 impl<'a> Slices<'a> {
@@ -383,53 +444,4 @@ impl<'a> Slices<'a> {
         };
         (Slices { hash, time, place, packed, original, pack, format }, after)
     }
-}
-
-impl Columns {
-    /// Room for `rows` rows. Zeroed memory comes from the system page by page, on first use.
-    fn zeroed(rows: usize, hash_length: usize) -> Self {
-        Self {
-            hash: vec![0; rows * hash_length],
-            time: vec![0; rows],
-            place: vec![0; rows],
-            packed: vec![0; rows],
-            original: vec![0; rows],
-            pack: vec![0; rows],
-            format: vec![0; rows],
-        }
-    }
-
-    fn slices(&mut self) -> Slices<'_> {
-        Slices {
-            hash: &mut self.hash,
-            time: &mut self.time,
-            place: &mut self.place,
-            packed: &mut self.packed,
-            original: &mut self.original,
-            pack: &mut self.pack,
-            format: &mut self.format,
-        }
-    }
-
-    fn close_gaps(&mut self, pieces: &[(usize, usize)], hash_length: usize) {
-        close_gaps(&mut self.hash, pieces, hash_length);
-        for column in [&mut self.time, &mut self.place, &mut self.packed, &mut self.original, &mut self.pack] {
-            close_gaps(column, pieces, 1);
-        }
-        close_gaps(&mut self.format, pieces, 1);
-    }
-}
-
-/// Moves pieces (start and length in rows of `width` values) together to the front.
-fn close_gaps<T: Copy>(column: &mut Vec<T>, pieces: &[(usize, usize)], width: usize) {
-    let mut end = 0;
-    for (start, rows) in pieces {
-        let (from, length) = (start * width, rows * width);
-        if from != end {
-            column.copy_within(from..from + length, end);
-        }
-        end += length;
-    }
-    column.truncate(end);
-    column.shrink_to_fit();
 }

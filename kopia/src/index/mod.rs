@@ -1,15 +1,19 @@
 //! Index blobs: reading and writing both versions, and merging many into one sorted table.
 
+mod columns;
 pub mod merge;
+pub mod spooled;
 pub mod table;
 pub mod v1;
 pub mod v2;
 pub mod write;
 
 pub use merge::TableBuilder;
+pub use spooled::{Place, SpooledIndex, merge_spooled};
 pub use table::{PackRows, PackSize, Table, memory_estimate};
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::content::{CompressionId, ContentId, Entry};
 use crate::error::{Error, Result};
@@ -51,7 +55,7 @@ pub struct Index {
     count: usize,
     packs: Vec<BlobId>,
     formats: Vec<Format>,
-    values: Values,
+    values: Arc<Values>,
 }
 
 /// What differs between the versions when a value is read.
@@ -131,7 +135,7 @@ impl Index {
     pub(crate) fn raw(&self, position: usize) -> Result<Raw> {
         let at = self.start + position * self.stride;
         let value = &self.plain[at + self.key..at + self.stride];
-        match &self.values {
+        match &*self.values {
             Values::V1 { packs, formats } => v1::raw(value, packs, formats),
             Values::V2 { base } => v2::raw(value, *base),
         }
@@ -158,20 +162,26 @@ impl Index {
 
     /// One pass over all entries: keys strictly ascending with known prefixes, values within the tables.
     fn check_entries(self) -> Result<Self> {
-        let mut last: &[u8] = &[];
+        self.check_part(0, &[], (self.packs.len(), self.formats.len()))?;
+        Ok(self)
+    }
+
+    /// As [`Index::check_entries`], of a part that begins at entry `first` of an index, after the key `last`.
+    fn check_part<'a>(&'a self, first: usize, mut last: &'a [u8], (packs, formats): (usize, usize)) -> Result<()> {
         for position in 0..self.count {
             let key = self.key(position);
             if key <= last || !(key[0] == 0 || (b'g'..=b'z').contains(&key[0])) {
-                let what = if key <= last { "is out of order" } else { "has an unknown prefix" };
-                return Err(Error::damaged(format!("parse index entry {position}: key {} {what}", hex::encode(key))));
+                let (what, at) =
+                    (if key <= last { "is out of order" } else { "has an unknown prefix" }, first + position);
+                return Err(Error::damaged(format!("parse index entry {at}: key {} {what}", hex::encode(key))));
             }
             last = key;
             let raw = self.raw(position)?;
-            if raw.pack as usize >= self.packs.len() || usize::from(raw.format) >= self.formats.len() {
-                return Err(Error::damaged(format!("parse index entry {position}: unknown pack or format")));
+            if raw.pack as usize >= packs || usize::from(raw.format) >= formats {
+                return Err(Error::damaged(format!("parse index entry {}: unknown pack or format", first + position)));
             }
         }
-        Ok(self)
+        Ok(())
     }
 }
 
@@ -206,31 +216,50 @@ fn check_key_size(key: usize, count: usize, hash_length: usize) -> Result<()> {
     Err(Error::damaged(format!("parse index: keys of {key} bytes where this repository has {}", hash_length + 1)))
 }
 
-/// End of the entries, if they fit the input.
-fn end_of_entries(plain: &[u8], start: usize, stride: usize, count: usize) -> Result<usize> {
-    let end = count.checked_mul(stride).and_then(|length| length.checked_add(start));
-    end.filter(|end| *end <= plain.len())
-        .ok_or_else(|| Error::damaged(format!("parse index: {count} entries do not fit {} bytes", plain.len())))
+/// End of the entries, if they fit the input of this length.
+fn end_of_entries(length: usize, start: usize, stride: usize, count: usize) -> Result<usize> {
+    let end = count.checked_mul(stride).and_then(|all| all.checked_add(start));
+    end.filter(|end| *end <= length)
+        .ok_or_else(|| Error::damaged(format!("parse index: {count} entries do not fit {length} bytes")))
 }
 
 /// Reads pack names out of an index. Overlapping names could make a small input name gigabytes: all together may not be longer
 /// than the input.
 struct PackNames<'a> {
-    plain: &'a [u8],
+    part: Part<'a>,
     total: usize,
 }
 
+/// The end of an index from a place on, or all of it, and the length of the whole.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    length: usize,
+}
+
+impl<'a> Part<'a> {
+    fn whole(plain: &'a [u8]) -> Self {
+        Self { bytes: plain, at: 0, length: plain.len() }
+    }
+
+    fn bytes_at<const N: usize>(&self, at: usize) -> Result<[u8; N]> {
+        bytes_at(self.bytes, at.checked_sub(self.at).unwrap_or(usize::MAX))
+    }
+}
+
 impl<'a> PackNames<'a> {
-    fn new(plain: &'a [u8]) -> Self {
-        Self { plain, total: 0 }
+    fn new(part: Part<'a>) -> Self {
+        Self { part, total: 0 }
     }
 
     fn read(&mut self, offset: u32, length: u8) -> Result<BlobId> {
-        let start = offset as usize;
-        let name = start.checked_add(usize::from(length)).and_then(|end| self.plain.get(start..end));
+        let start = (offset as usize).checked_sub(self.part.at);
+        let end = start.and_then(|start| start.checked_add(usize::from(length)));
+        let name = start.zip(end).and_then(|(start, end)| self.part.bytes.get(start..end));
         let name = name.ok_or_else(|| Error::damaged("parse index: a pack name lies outside of it"))?;
         self.total += name.len();
-        if self.total > self.plain.len() {
+        if self.total > self.part.length {
             return Err(Error::damaged("parse index: pack names are longer than the index"));
         }
         let text = std::str::from_utf8(name).ok().filter(|text| is_pack_name(text));

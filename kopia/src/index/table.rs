@@ -1,8 +1,9 @@
-//! The merged index: columns sorted by content ID, about 40 bytes a content.
+//! The merged index: columns sorted by content ID, about 40 bytes a content in memory, or in files.
 
 use std::ops::Range;
 
 use super::Format;
+use super::columns::{Columns, DELETED, FileColumns, LATE};
 use crate::content::{CompressionId, ContentHash, ContentId, Entry};
 use crate::storage::BlobId;
 
@@ -10,14 +11,11 @@ use crate::storage::BlobId;
 const ROW_BYTES: u64 = 23;
 /// Bytes of an entry in an index blob besides its hash, at most.
 const ENTRY_BYTES: u64 = 20;
-/// Rows a bucket holds on average.
+/// Rows a bucket holds on average; the second where rows are in files, and the bucket table is what is left in memory.
 const BUCKET_ROWS: usize = 8;
+const BUCKET_ROWS_FILES: usize = 64;
 /// Longer buckets (hashes that are not evenly spread) are searched by halves.
 const BUCKET_SCAN_MAX: usize = 32;
-/// Where the time column says that the row's timestamp stands in `late`.
-pub(super) const LATE: u32 = u32::MAX;
-pub(super) const DELETED: u32 = 1 << 31;
-
 /// Bytes that merging `entries` index entries takes at its peak: parsed index blobs and the table beside them.
 #[must_use]
 pub fn memory_estimate(entries: u64, hash_length: usize) -> u64 {
@@ -25,17 +23,10 @@ pub fn memory_estimate(entries: u64, hash_length: usize) -> u64 {
     entries.saturating_mul(ROW_BYTES + hash).saturating_add(entries.saturating_mul(ENTRY_BYTES + hash))
 }
 
-/// One value a row, each column by itself: a pass over one column touches nothing else.
-#[derive(Default)]
-pub(super) struct Columns {
-    pub(super) hash: Vec<u8>,
-    pub(super) time: Vec<u32>,
-    /// Offset in the pack; top bit: deleted.
-    pub(super) place: Vec<u32>,
-    pub(super) packed: Vec<u32>,
-    pub(super) original: Vec<u32>,
-    pub(super) pack: Vec<u32>,
-    pub(super) format: Vec<u16>,
+/// Where the rows are.
+pub(super) enum Store {
+    Memory(Columns),
+    Files(Box<FileColumns>),
 }
 
 /// The rows of one prefix and where their buckets are.
@@ -53,7 +44,8 @@ struct Prefix {
 /// Asking for a row that is not below [`Table::len`] is a defect of the caller and panics.
 pub struct Table {
     hash_length: usize,
-    columns: Columns,
+    length: usize,
+    store: Store,
     /// Timestamps that do not fit the column, by row.
     late: Vec<(u32, i64)>,
     formats: Vec<Format>,
@@ -67,7 +59,7 @@ pub struct Table {
 /// What the merge hands over.
 pub(super) struct Parts {
     pub(super) hash_length: usize,
-    pub(super) columns: Columns,
+    pub(super) store: Store,
     pub(super) late: Vec<(u32, i64)>,
     pub(super) formats: Vec<Format>,
     pub(super) packs: Vec<BlobId>,
@@ -107,9 +99,11 @@ impl PackRows {
 
 impl Table {
     pub(super) fn new(parts: Parts) -> Self {
+        let length = parts.prefixes.iter().map(|(_, rows)| *rows as usize).sum();
         let mut table = Self {
             hash_length: parts.hash_length,
-            columns: parts.columns,
+            length,
+            store: parts.store,
             late: parts.late,
             formats: parts.formats,
             packs: parts.packs,
@@ -127,7 +121,8 @@ impl Table {
     }
 
     fn add_prefix(&mut self, prefix: u8, rows: Range<u32>) {
-        let bits = (rows.len() / BUCKET_ROWS).checked_ilog2().map_or(0, |bits| bits + 1);
+        let bucket_rows = if self.is_in_memory() { BUCKET_ROWS } else { BUCKET_ROWS_FILES };
+        let bits = (rows.len() / bucket_rows).checked_ilog2().map_or(0, |bits| bits + 1);
         let first_bucket = self.buckets.len();
         let last = first_bucket + (1usize << bits);
         self.buckets.reserve_exact(last + 1 - first_bucket);
@@ -144,13 +139,29 @@ impl Table {
     /// Number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.columns.pack.len()
+        self.length
     }
 
     /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.columns.pack.is_empty()
+        self.length == 0
+    }
+
+    /// Whether the rows are in memory: then one look-up by itself is as good as many.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.store, Store::Memory(_))
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        let columns = match &self.store {
+            Store::Memory(_) => self.length as u64 * (ROW_BYTES - 1 + self.hash_length as u64),
+            Store::Files(columns) => columns.memory(),
+        };
+        columns + (self.buckets.len() * size_of::<u32>()) as u64
     }
 
     /// All rows.
@@ -170,14 +181,28 @@ impl Table {
         let from = rows.len();
         rows.extend(ids.clone().map(|id| self.bucket(id).and_then(|bucket| u32::try_from(bucket).ok())));
         let found = &mut rows[from..];
-        let mut warm = 0u64;
-        for slot in found.iter() {
-            let first = slot.map_or(0, |bucket| self.buckets[bucket as usize]);
-            warm ^= self.columns.hash.get(first as usize * self.hash_length).copied().map_or(0, u64::from);
-        }
-        std::hint::black_box(warm);
-        for (slot, id) in found.iter_mut().zip(ids) {
-            *slot = slot.and_then(|bucket| self.find_in(id, bucket as usize));
+        match &self.store {
+            Store::Memory(columns) => {
+                let mut warm = 0u64;
+                for slot in found.iter() {
+                    let first = slot.map_or(0, |bucket| self.buckets[bucket as usize]);
+                    warm ^= columns.hash.get(first as usize * self.hash_length).copied().map_or(0, u64::from);
+                }
+                std::hint::black_box(warm);
+                for (slot, id) in found.iter_mut().zip(ids) {
+                    *slot = slot.and_then(|bucket| self.find_in(id, bucket as usize));
+                }
+            }
+            Store::Files(_) => {
+                // In the order of the rows, so that each page is read once.
+                let ids: Vec<&ContentId> = ids.collect();
+                let mut order: Vec<(u32, u32)> =
+                    found.iter().zip(0u32..).filter_map(|(slot, place)| Some(((*slot)?, place))).collect();
+                order.sort_unstable();
+                for (bucket, place) in order {
+                    found[place as usize] = self.find_in(ids[place as usize], bucket as usize);
+                }
+            }
         }
     }
 
@@ -194,13 +219,28 @@ impl Table {
         let (mut low, mut high) = (self.buckets[bucket], self.buckets[bucket + 1]);
         while high as usize - low as usize > BUCKET_SCAN_MAX {
             let middle = low + (high - low) / 2;
-            if self.hash(middle) < hash {
+            if self.with_hash(middle, |found| found < hash) {
                 low = middle + 1;
             } else {
                 high = middle + 1;
             }
         }
-        (low..high).find(|row| self.top(*row) == top && self.hash(*row) == hash)
+        match &self.store {
+            Store::Memory(_) => {
+                (low..high).find(|row| self.with_hash(*row, |found| super::top_of(found) == top && found == hash))
+            }
+            Store::Files(_) => {
+                while low < high {
+                    let middle = low + (high - low) / 2;
+                    match self.with_hash(middle, |found| found.cmp(hash)) {
+                        std::cmp::Ordering::Less => low = middle + 1,
+                        std::cmp::Ordering::Equal => return Some(middle),
+                        std::cmp::Ordering::Greater => high = middle,
+                    }
+                }
+                None
+            }
+        }
     }
 
     /// ID of a row.
@@ -215,19 +255,38 @@ impl Table {
     }
 
     fn id_of(&self, prefix: u8, row: u32) -> ContentId {
-        let id = ContentHash::from_slice(self.hash(row)).and_then(|hash| ContentId::new(prefix, hash));
-        id.expect("parsing has checked prefix and length of every key")
+        ContentId::new(prefix, self.hash(row)).expect("parsing has checked the prefix of every key")
     }
 
-    /// Hash bytes of a row's ID.
+    /// Hash of a row's ID.
     #[must_use]
-    pub fn hash(&self, row: u32) -> &[u8] {
-        let at = row as usize * self.hash_length;
-        &self.columns.hash[at..at + self.hash_length]
+    pub fn hash(&self, row: u32) -> ContentHash {
+        let hash = self.with_hash(row, ContentHash::from_slice);
+        hash.expect("parsing has checked the length of every key")
+    }
+
+    #[inline]
+    fn with_hash<T>(&self, row: u32, show: impl FnOnce(&[u8]) -> T) -> T {
+        match &self.store {
+            Store::Memory(columns) => {
+                let at = row as usize * self.hash_length;
+                show(&columns.hash[at..at + self.hash_length])
+            }
+            Store::Files(columns) => columns.hash.with(row, show),
+        }
     }
 
     fn top(&self, row: u32) -> u64 {
-        super::top_of(self.hash(row))
+        self.with_hash(row, super::top_of)
+    }
+
+    /// Offset and deletion mark.
+    #[inline]
+    fn place(&self, row: u32) -> u32 {
+        match &self.store {
+            Store::Memory(columns) => columns.place[row as usize],
+            Store::Files(columns) => columns.place.u32(row),
+        }
     }
 
     /// The whole entry of a row.
@@ -262,13 +321,16 @@ impl Table {
     /// Whether the winner is a mark.
     #[must_use]
     pub fn is_deleted(&self, row: u32) -> bool {
-        self.columns.place[row as usize] & DELETED != 0
+        self.place(row) & DELETED != 0
     }
 
     /// Unix seconds.
     #[must_use]
     pub fn timestamp(&self, row: u32) -> i64 {
-        let time = self.columns.time[row as usize];
+        let time = match &self.store {
+            Store::Memory(columns) => columns.time[row as usize],
+            Store::Files(columns) => columns.time.u32(row),
+        };
         if time != LATE {
             return i64::from(time);
         }
@@ -279,19 +341,25 @@ impl Table {
     /// Stored bytes.
     #[must_use]
     pub fn packed_length(&self, row: u32) -> u32 {
-        self.columns.packed[row as usize]
+        match &self.store {
+            Store::Memory(columns) => columns.packed[row as usize],
+            Store::Files(columns) => columns.packed.u32(row),
+        }
     }
 
     /// Plaintext bytes.
     #[must_use]
     pub fn original_length(&self, row: u32) -> u32 {
-        self.columns.original[row as usize]
+        match &self.store {
+            Store::Memory(columns) => columns.original[row as usize],
+            Store::Files(columns) => columns.original.u32(row),
+        }
     }
 
     /// Offset in the pack.
     #[must_use]
     pub fn offset(&self, row: u32) -> u32 {
-        self.columns.place[row as usize] & !DELETED
+        self.place(row) & !DELETED
     }
 
     /// Compression header.
@@ -307,13 +375,20 @@ impl Table {
     }
 
     fn format(&self, row: u32) -> Format {
-        self.formats[usize::from(self.columns.format[row as usize])]
+        let format = match &self.store {
+            Store::Memory(columns) => columns.format[row as usize],
+            Store::Files(columns) => columns.format.u16(row),
+        };
+        self.formats[usize::from(format)]
     }
 
     /// Ordinal of the row's pack in [`Table::packs`].
     #[must_use]
     pub fn pack(&self, row: u32) -> u32 {
-        self.columns.pack[row as usize]
+        match &self.store {
+            Store::Memory(columns) => columns.pack[row as usize],
+            Store::Files(columns) => columns.pack_names[columns.pack.u32(row) as usize],
+        }
     }
 
     /// Packs of the visible winners, each once, sorted by name.
@@ -361,8 +436,8 @@ impl Table {
     #[must_use]
     pub fn pack_rows(&self) -> PackRows {
         let mut starts = vec![0u32; self.packs.len() + 1];
-        for pack in &self.columns.pack {
-            starts[*pack as usize + 1] += 1;
+        for row in self.rows() {
+            starts[self.pack(row) as usize + 1] += 1;
         }
         for at in 1..starts.len() {
             starts[at] += starts[at - 1];

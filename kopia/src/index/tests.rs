@@ -3,9 +3,11 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::spooled::{Place, SpooledIndex, merge_spooled};
 use super::write::testing::build_small;
 use super::write::{BuildOptions, build, build_from_table};
 use super::*;
+use crate::spill::SpillFolder;
 
 const V2: BuildOptions = BuildOptions { version: 2, hash_length: 16, random_tail: false };
 const V1: BuildOptions = BuildOptions { version: 1, hash_length: 16, random_tail: false };
@@ -72,6 +74,58 @@ fn hostile_input_is_an_error_and_never_a_panic() {
         }
         assert!(Index::parse(bytes, 32).is_err(), "keys of another length");
     }
+}
+
+#[test]
+fn what_is_refused_in_memory_is_refused_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SpillFolder::new(folder.path()).file().unwrap();
+    let mut differ = 0;
+    for version in [1, 2] {
+        let (bytes, _) = vector(version);
+        let mut cases: Vec<Vec<u8>> = (0..bytes.len()).map(|length| bytes[..length].to_vec()).collect();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut bent = bytes.clone();
+                bent[at] ^= 1 << bit;
+                cases.push(bent);
+            }
+        }
+        for case in cases {
+            let at = file.append(&case).unwrap();
+            let spooled = SpooledIndex::open(&file, at, case.len() as u64, 16);
+            // A name inside the entries is never written; only in memory it is read.
+            differ += usize::from(spooled.is_ok() != Index::parse(case.clone(), 16).is_ok());
+            assert!(spooled.is_err() || Index::parse(case, 16).is_ok());
+        }
+    }
+    assert!(differ < 4, "{differ}");
+}
+
+#[test]
+fn a_full_disk_ends_the_merge() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = SpillFolder::new(folder.path()).file().unwrap();
+    let bytes = build((0..100).map(|n| sample(n, 1, 1)).collect(), &V2).unwrap().remove(0);
+    let at = file.append(&bytes).unwrap();
+    let index = SpooledIndex::open(&file, at, bytes.len() as u64, 16).unwrap();
+    let place = Place::Files { folder: SpillFolder::new(folder.path()).with_limit(1000), cache: 1 };
+    let error = merge_spooled(vec![index], (16, None), 1, 10, &place).unwrap_err();
+    assert_eq!(error.kind(), crate::ErrorKind::DiskFull);
+}
+
+#[test]
+fn hashes_that_are_all_alike_are_merged_however_many() {
+    let entries: Vec<Entry> = (0..500u32)
+        .map(|n| Entry { id: format!("{:032x}", 5u128 << 96 | u128::from(n)).parse().unwrap(), ..sample(1, 1, n % 9) })
+        .collect();
+    let in_files = |folder: &SpillFolder| Place::Files { folder: folder.clone(), cache: 1 };
+    check_table(
+        std::slice::from_ref(&entries),
+        &V2,
+        None,
+        spooled(std::slice::from_ref(&entries), &V2, None, 8, in_files),
+    );
 }
 
 #[test]
@@ -226,8 +280,38 @@ fn table(indexes: &[Vec<Entry>], options: &BuildOptions, watermark: Option<i64>,
     builder.build(threads).unwrap()
 }
 
+/// The same through files, a few entries at a time.
+fn spooled(
+    indexes: &[Vec<Entry>],
+    options: &BuildOptions,
+    watermark: Option<i64>,
+    at_once: usize,
+    place: impl Fn(&SpillFolder) -> Place,
+) -> Table {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = SpillFolder::new(folder.path());
+    let file = folder.file().unwrap();
+    let mut opened = Vec::new();
+    for entries in indexes {
+        for bytes in build(entries.clone(), options).unwrap() {
+            let at = file.append(&bytes).unwrap();
+            opened.push(SpooledIndex::open(&file, at, bytes.len() as u64, options.hash_length).unwrap());
+        }
+    }
+    merge_spooled(opened, (options.hash_length, watermark), 2, at_once, &place(&folder)).unwrap()
+}
+
 fn check_against_oracle(indexes: &[Vec<Entry>], options: &BuildOptions, watermark: Option<i64>, threads: usize) {
-    let table = table(indexes, options, watermark, threads);
+    check_table(indexes, options, watermark, table(indexes, options, watermark, threads));
+    let at_once = 5 + indexes.iter().map(Vec::len).sum::<usize>() / 7;
+    check_table(indexes, options, watermark, spooled(indexes, options, watermark, at_once, |_| Place::Memory));
+    let in_files = |folder: &SpillFolder| Place::Files { folder: folder.clone(), cache: 1 };
+    let table = spooled(indexes, options, watermark, at_once, in_files);
+    assert!(!table.is_in_memory());
+    check_table(indexes, options, watermark, table);
+}
+
+fn check_table(indexes: &[Vec<Entry>], options: &BuildOptions, watermark: Option<i64>, table: Table) {
     let hidden = |e: &Entry| e.deleted && watermark.is_some_and(|watermark| e.timestamp <= watermark);
     let (hidden, visible): (Vec<Entry>, Vec<Entry>) = oracle(indexes).into_values().partition(hidden);
     let rows: Vec<Entry> = table.rows().map(|row| table.entry(row)).collect();
@@ -240,6 +324,12 @@ fn check_against_oracle(indexes: &[Vec<Entry>], options: &BuildOptions, watermar
         assert!(table.row_range_of_prefix(entry.id.prefix()).contains(&row));
     }
     assert!(hidden.iter().all(|entry| table.find(&entry.id).is_none()));
+    // Many at once, in any order, some of them not there.
+    let mut wanted: Vec<ContentId> = visible.iter().chain(&hidden).map(|entry| entry.id).collect();
+    wanted.sort_by_key(|id| blake3::hash(id.hash().as_bytes()).to_string());
+    let mut found = vec![Some(7)];
+    table.find_many(wanted.iter(), &mut found);
+    assert_eq!(found[1..], wanted.iter().map(|id| table.find(id)).collect::<Vec<_>>());
     assert_eq!(table.hidden_count(), hidden.len() as u64);
     let names = |entries: &[Entry]| {
         let mut packs: Vec<BlobId> = entries.iter().map(|entry| entry.pack.clone()).collect();

@@ -1,48 +1,96 @@
 //! Index version 1 (`repo/content/index/index_v1.go`): no compression, the original length follows from the packed one.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::write::Sorted;
-use super::{Format, Index, PackNames, Raw, V1_OVERHEAD, Values, bytes_at, check_key_size, end_of_entries};
+use super::{Format, Index, PackNames, Part, Raw, V1_OVERHEAD, Values, bytes_at, check_key_size, end_of_entries};
 use crate::content::CompressionId;
 use crate::error::{Error, ErrorKind, Result};
+use crate::storage::BlobId;
 
-const HEADER: usize = 8;
+pub(super) const HEADER: usize = 8;
 const VALUE: usize = 20;
 const DELETED: u32 = 1 << 31;
 const TIMESTAMP_MAX: i64 = (1 << 48) - 1;
 
-pub(super) fn parse(plain: Vec<u8>, hash_length: usize) -> Result<Index> {
-    let header: [u8; HEADER] = bytes_at(&plain, 0)?;
-    let key = usize::from(header[1]);
-    let value = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let count = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
-    check_key_size(key, count, hash_length)?;
-    if value != VALUE {
-        return Err(Error::damaged(format!("parse index: entries of {value} bytes, version 1 has {VALUE}")));
-    }
-    let stride = key + VALUE;
-    end_of_entries(&plain, HEADER, stride, count)?;
+/// Where everything is.
+pub(super) struct Header {
+    pub(super) key: usize,
+    pub(super) stride: usize,
+    pub(super) count: usize,
+    /// Where the names begin, right behind the entries.
+    pub(super) names_at: usize,
+}
 
-    let (mut packs, mut formats) = (Vec::new(), Vec::new());
-    let mut pack_ordinals = HashMap::new();
-    let mut format_ordinals = Box::new([u8::MAX; 256]);
-    let mut names = PackNames::new(&plain);
-    for position in 0..count {
-        let value: [u8; VALUE] = bytes_at(&plain, HEADER + position * stride + key)?;
-        let (name_length, name_offset) = (value[7], word(&value, 8));
-        if let std::collections::hash_map::Entry::Vacant(slot) = pack_ordinals.entry((name_offset, name_length)) {
-            slot.insert(ordinal(packs.len())?);
-            packs.push(names.read(name_offset, name_length)?);
+impl Header {
+    /// From the first bytes of an index of `length` bytes.
+    pub(super) fn parse(start: &[u8], length: usize, hash_length: usize) -> Result<Self> {
+        let header: [u8; HEADER] = bytes_at(start, 0)?;
+        let key = usize::from(header[1]);
+        let value = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let count = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        check_key_size(key, count, hash_length)?;
+        if value != VALUE {
+            return Err(Error::damaged(format!("parse index: entries of {value} bytes, version 1 has {VALUE}")));
         }
-        let slot = &mut format_ordinals[usize::from(value[6])];
-        let known = formats.get(usize::from(*slot)).is_some_and(|f: &Format| f.version == value[6]);
-        if !known {
-            *slot = u8::try_from(formats.len()).map_err(|_| Error::damaged("parse index: too many formats"))?;
-            formats.push(Format { compression: CompressionId(0), version: value[6] });
+        let stride = key + VALUE;
+        Ok(Self { key, stride, count, names_at: end_of_entries(length, HEADER, stride, count)? })
+    }
+}
+
+/// Packs and formats, which this version tells with each entry.
+pub(super) struct Tables<'a> {
+    names: PackNames<'a>,
+    pub(super) packs: Vec<BlobId>,
+    pub(super) formats: Vec<Format>,
+    pack_ordinals: HashMap<(u32, u8), u32>,
+    format_ordinals: Box<[u8; 256]>,
+}
+
+impl<'a> Tables<'a> {
+    /// `part` holds the names.
+    pub(super) fn new(part: Part<'a>) -> Self {
+        Self {
+            names: PackNames::new(part),
+            packs: Vec::new(),
+            formats: Vec::new(),
+            pack_ordinals: HashMap::new(),
+            format_ordinals: Box::new([u8::MAX; 256]),
         }
     }
-    let values = Values::V1 { packs: pack_ordinals, formats: format_ordinals };
+
+    /// Notes what the value of an entry names.
+    pub(super) fn note(&mut self, value: &[u8]) -> Result<()> {
+        let value: [u8; VALUE] = bytes_at(value, 0)?;
+        let (name_length, name_offset) = (value[7], word(&value, 8));
+        if let std::collections::hash_map::Entry::Vacant(slot) = self.pack_ordinals.entry((name_offset, name_length)) {
+            slot.insert(ordinal(self.packs.len())?);
+            self.packs.push(self.names.read(name_offset, name_length)?);
+        }
+        let slot = &mut self.format_ordinals[usize::from(value[6])];
+        let known = self.formats.get(usize::from(*slot)).is_some_and(|f: &Format| f.version == value[6]);
+        if !known {
+            *slot = u8::try_from(self.formats.len()).map_err(|_| Error::damaged("parse index: too many formats"))?;
+            self.formats.push(Format { compression: CompressionId(0), version: value[6] });
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> (Vec<BlobId>, Vec<Format>, Values) {
+        let values = Values::V1 { packs: self.pack_ordinals, formats: self.format_ordinals };
+        (self.packs, self.formats, values)
+    }
+}
+
+pub(super) fn parse(plain: Vec<u8>, hash_length: usize) -> Result<Index> {
+    let Header { key, stride, count, .. } = Header::parse(&plain, plain.len(), hash_length)?;
+    let mut tables = Tables::new(Part::whole(&plain));
+    for entry in plain.get(HEADER..).unwrap_or_default().chunks_exact(stride).take(count) {
+        tables.note(&entry[key..])?;
+    }
+    let (packs, formats, values) = tables.finish();
+    let values = Arc::new(values);
     Index { plain, start: HEADER, stride, key, count, packs, formats, values }.check_entries()
 }
 
@@ -76,7 +124,7 @@ pub(super) fn build(entries: &Sorted<'_>, hash_length: usize) -> Result<Vec<u8>>
     out.extend_from_slice(&[0, 20]);
     out.extend_from_slice(&count.to_be_bytes());
     let mut extra = Vec::new();
-    let mut offsets: HashMap<crate::storage::BlobId, u32> = HashMap::new();
+    let mut offsets: HashMap<BlobId, u32> = HashMap::new();
     for position in 0..entries.len() {
         let entry = entries.get(position);
         let refuse = |what: &str| {

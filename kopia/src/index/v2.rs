@@ -1,14 +1,15 @@
 //! Index version 2 (`repo/content/index/index_v2.go`): tables of packs and formats, entries of 16 to 19 bytes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::write::Sorted;
-use super::{Format, Index, PackNames, Raw, Values, bytes_at, check_key_size, end_of_entries};
+use super::{Format, Index, PackNames, Part, Raw, Values, bytes_at, check_key_size, end_of_entries};
 use crate::content::{CompressionId, Entry};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::BlobId;
 
-const HEADER: usize = 17;
+pub(super) const HEADER: usize = 17;
 const PACK: usize = 5;
 const FORMAT: usize = 6;
 const PACKS_MAX: usize = 1 << 24;
@@ -21,38 +22,70 @@ const OFFSET_MAX: u32 = 1 << 30;
 const STRIDE_MAX: usize = 256;
 const DELETED: u32 = 1 << 31;
 
-pub(super) fn parse(plain: Vec<u8>, hash_length: usize) -> Result<Index> {
-    let header: [u8; HEADER] = bytes_at(&plain, 0)?;
-    let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let key = usize::from(header[1]);
-    let value = usize::from(u16::from_be_bytes([header[2], header[3]]));
-    let (count, pack_count, base) = (number(4) as usize, number(8) as usize, number(13));
-    let format_count = usize::from(header[12]);
-    check_key_size(key, count, hash_length)?;
-    if !(16..=19).contains(&value) || key + value > STRIDE_MAX && count > 0 || pack_count > PACKS_MAX {
-        return Err(Error::damaged("parse index: sizes in the header are impossible"));
-    }
-    let stride = key + value;
-    let packs_at = end_of_entries(&plain, HEADER, stride, count)?;
-    let formats_at = end_of_entries(&plain, packs_at, PACK, pack_count)?;
-    end_of_entries(&plain, formats_at, FORMAT, format_count)?;
+/// Where everything is.
+pub(super) struct Header {
+    pub(super) key: usize,
+    pub(super) stride: usize,
+    pub(super) count: usize,
+    packs: usize,
+    formats: usize,
+    /// Where the tables begin, right behind the entries.
+    pub(super) packs_at: usize,
+    formats_at: usize,
+    base: u32,
+}
 
-    let mut names = PackNames::new(&plain);
-    let mut packs = Vec::with_capacity(pack_count);
-    for position in 0..pack_count {
-        let row: [u8; PACK] = bytes_at(&plain, packs_at + position * PACK)?;
-        packs.push(names.read(u32::from_be_bytes([row[1], row[2], row[3], row[4]]), row[0])?);
-    }
-    let mut formats = Vec::with_capacity(format_count);
-    for position in 0..format_count {
-        let row: [u8; FORMAT] = bytes_at(&plain, formats_at + position * FORMAT)?;
-        if row[5] != 0 {
-            return Err(Error::unsupported(format!("read contents of encryption key {}", row[5])));
+impl Header {
+    /// From the first bytes of an index of `length` bytes.
+    pub(super) fn parse(start: &[u8], length: usize, hash_length: usize) -> Result<Self> {
+        let header: [u8; HEADER] = bytes_at(start, 0)?;
+        let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let key = usize::from(header[1]);
+        let value = usize::from(u16::from_be_bytes([header[2], header[3]]));
+        let (count, packs, base) = (number(4) as usize, number(8) as usize, number(13));
+        let formats = usize::from(header[12]);
+        check_key_size(key, count, hash_length)?;
+        if !(16..=19).contains(&value) || key + value > STRIDE_MAX && count > 0 || packs > PACKS_MAX {
+            return Err(Error::damaged("parse index: sizes in the header are impossible"));
         }
-        let compression = CompressionId(u32::from_be_bytes([row[0], row[1], row[2], row[3]]));
-        formats.push(Format { compression, version: row[4] });
+        let stride = key + value;
+        let packs_at = end_of_entries(length, HEADER, stride, count)?;
+        let formats_at = end_of_entries(length, packs_at, PACK, packs)?;
+        end_of_entries(length, formats_at, FORMAT, formats)?;
+        Ok(Self { key, stride, count, packs, formats, packs_at, formats_at, base })
     }
-    Index { plain, start: HEADER, stride, key, count, packs, formats, values: Values::V2 { base } }.check_entries()
+
+    /// Reads the tables of packs and formats; `part` holds them and the names.
+    pub(super) fn tables(&self, part: Part<'_>) -> Result<(Vec<BlobId>, Vec<Format>)> {
+        let mut names = PackNames::new(part);
+        let mut packs = Vec::with_capacity(self.packs);
+        for position in 0..self.packs {
+            let row: [u8; PACK] = part.bytes_at(self.packs_at + position * PACK)?;
+            packs.push(names.read(u32::from_be_bytes([row[1], row[2], row[3], row[4]]), row[0])?);
+        }
+        let mut formats = Vec::with_capacity(self.formats);
+        for position in 0..self.formats {
+            let row: [u8; FORMAT] = part.bytes_at(self.formats_at + position * FORMAT)?;
+            if row[5] != 0 {
+                return Err(Error::unsupported(format!("read contents of encryption key {}", row[5])));
+            }
+            let compression = CompressionId(u32::from_be_bytes([row[0], row[1], row[2], row[3]]));
+            formats.push(Format { compression, version: row[4] });
+        }
+        Ok((packs, formats))
+    }
+
+    pub(super) fn values(&self) -> Values {
+        Values::V2 { base: self.base }
+    }
+}
+
+pub(super) fn parse(plain: Vec<u8>, hash_length: usize) -> Result<Index> {
+    let header = Header::parse(&plain, plain.len(), hash_length)?;
+    let (packs, formats) = header.tables(Part::whole(&plain))?;
+    let values = Arc::new(header.values());
+    let Header { key, stride, count, .. } = header;
+    Index { plain, start: HEADER, stride, key, count, packs, formats, values }.check_entries()
 }
 
 #[inline]

@@ -42,6 +42,28 @@ pub fn build_from_table(table: &Table, keep: impl Fn(u32) -> bool, options: &Bui
     shards.into_iter().map(build).collect()
 }
 
+/// As [`build_from_table`], of rows in order, at most `rows_max` in a payload, each shown before the next is built. The number of
+/// payloads is told first: it is part of their names. Readers merge all blobs, so how entries are dealt out says nothing.
+///
+/// # Errors
+/// As [`build`]; what `show` returns.
+pub fn build_in_parts(
+    table: &Table,
+    keep: impl Fn(u32) -> bool,
+    rows_max: usize,
+    options: &BuildOptions,
+    mut show: impl FnMut(usize, Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    let kept = || table.rows().filter(|row| keep(*row));
+    let count = kept().count().div_ceil(rows_max.max(1));
+    let mut rows = kept();
+    for _ in 0..count {
+        let part: Vec<u32> = rows.by_ref().take(rows_max.max(1)).collect();
+        show(count, build_one(&Sorted::Rows(table, &part), options)?)?;
+    }
+    Ok(())
+}
+
 fn build_shards(mut entries: Vec<Entry>, options: &BuildOptions, shard_max: usize) -> Result<Vec<Vec<u8>>> {
     entries.sort_by_key(|entry| entry.id);
     entries.dedup_by(|next, kept| {

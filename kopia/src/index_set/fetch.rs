@@ -44,9 +44,18 @@ pub(super) fn for_each<I: Sync, T: Send>(
     threads: usize,
     work: impl Fn(&I) -> Result<T> + Sync,
 ) -> Result<Vec<T>> {
+    for_each_of(items, threads.max(REQUESTS_MIN), work)
+}
+
+/// As [`for_each`], from no more than these threads.
+pub(super) fn for_each_of<I: Sync, T: Send>(
+    items: &[I],
+    threads: usize,
+    work: impl Fn(&I) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Vec::with_capacity(items.len()));
-    let threads = threads.max(REQUESTS_MIN).min(items.len());
+    let threads = threads.min(items.len());
     let run = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);

@@ -86,7 +86,9 @@ impl LegacyState {
             list_all(&**repository.storage(), names::LEGACY_INDEX).map_err(|e| e.at("list index blobs"))?;
         indexes.retain(|blob| blob.id.as_str() != names::POISON);
         indexes.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(Self { indexes, logs: load_json(repository, names::LEGACY_LOG)? })
+        let logs = load_json(repository, names::LEGACY_LOG)?.into_iter();
+        let logs = logs.map(|(blob, log)| Ok((blob, log?))).collect::<Result<_>>()?;
+        Ok(Self { indexes, logs })
     }
 
     /// Index blobs that no valid log replaces. A log is valid if all its outputs are listed.
@@ -99,30 +101,41 @@ impl LegacyState {
     }
 }
 
-/// Reads all `l` blobs.
+/// Reads all `l` blobs. One that cannot be read is left out: it allows deletions and protects nothing (R11).
 ///
 /// # Errors
-/// `Damaged` if one cannot be read; storage errors.
+/// Storage errors.
 pub fn load_cleanups(repository: &Repository) -> Result<Vec<(BlobMetadata, Cleanup)>> {
-    load_json(repository, names::LEGACY_CLEANUP)
+    let read = load_json(repository, names::LEGACY_CLEANUP)?.into_iter();
+    Ok(read.filter_map(|(blob, cleanup)| Some((blob, cleanup.ok()?))).collect())
 }
 
-fn load_json<T: Send + for<'de> Deserialize<'de>>(
-    repository: &Repository,
-    prefix: &str,
-) -> Result<Vec<(BlobMetadata, T)>> {
+/// The `l` blobs that cannot be read, and why.
+///
+/// # Errors
+/// Storage errors.
+pub fn unreadable_cleanups(repository: &Repository) -> Result<Vec<(BlobMetadata, Error)>> {
+    let read = load_json::<Cleanup>(repository, names::LEGACY_CLEANUP)?.into_iter();
+    Ok(read.filter_map(|(blob, cleanup)| Some((blob, cleanup.err()?))).collect())
+}
+
+/// A blob, and what it says, or why it cannot be read.
+type Read<T> = (BlobMetadata, Result<T>);
+
+fn load_json<T: Send + for<'de> Deserialize<'de>>(repository: &Repository, prefix: &str) -> Result<Vec<Read<T>>> {
     let mut listed = list_all(&**repository.storage(), prefix).map_err(|e| e.at("list index blobs"))?;
     listed.sort_by(|a, b| a.id.cmp(&b.id));
     let read = for_each(&listed, READERS, |blob| {
         let plain = match open(repository, &blob.id) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(_) if mutant::on(Mutant::R11UnreadableLogIsAbsent) => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::Damaged => return Ok(Some(Err(unreadable(error, &blob.id)))),
             result => result.map_err(|error| unreadable(error, &blob.id))?,
         };
         let parsed = serde_json::Deserializer::from_slice(&plain).into_iter::<T>().next();
         let damaged = || Error::damaged("parse a log of index compactions");
-        let parsed = parsed.ok_or_else(damaged)?.map_err(|error| damaged().with_source(error));
-        parsed.map(Some).map_err(|error| unreadable(error, &blob.id))
+        let parsed = parsed.ok_or_else(damaged).and_then(|one| one.map_err(|error| damaged().with_source(error)));
+        Ok(Some(parsed.map_err(|error| unreadable(error, &blob.id))))
     })?;
     Ok(listed.into_iter().zip(read).filter_map(|(blob, value)| Some((blob, value?))).collect())
 }

@@ -109,11 +109,11 @@ fn a_compaction_replaces_its_inputs_and_drops_old_marks() {
     };
     let inputs = list_active(&golden.repository).unwrap().blobs;
 
-    let kept = merge_legacy(&golden.repository, &inputs, Some(mark.timestamp), 1).unwrap();
+    let kept = merge_legacy(&golden.repository, &inputs, Some(mark.timestamp), 1, None).unwrap();
     assert_eq!(kept.dropped, old_marks(mark.timestamp), "a mark at the cutoff itself stays");
     let expected = old_marks(mark.timestamp + 1);
     assert!(expected > 0);
-    let prepared = merge_legacy(&golden.repository, &inputs, Some(mark.timestamp + 1), 1).unwrap();
+    let prepared = merge_legacy(&golden.repository, &inputs, Some(mark.timestamp + 1), 1, None).unwrap();
     assert_eq!(prepared.dropped, expected);
     let log = prepared.publish(&golden.repository, None).unwrap();
     assert_eq!(log.timestamp, golden.clock.now());
@@ -130,8 +130,8 @@ fn a_compaction_replaces_its_inputs_and_drops_old_marks() {
 fn the_same_inputs_never_give_the_same_output_name() {
     let golden = golden("format1");
     let inputs = list_active(&golden.repository).unwrap().blobs;
-    let first = merge_legacy(&golden.repository, &inputs, None, 1).unwrap();
-    let second = merge_legacy(&golden.repository, &inputs, None, 1).unwrap();
+    let first = merge_legacy(&golden.repository, &inputs, None, 1, None).unwrap();
+    let second = merge_legacy(&golden.repository, &inputs, None, 1, None).unwrap();
     assert_ne!(first.outputs, second.outputs);
 }
 
@@ -139,11 +139,13 @@ fn the_same_inputs_never_give_the_same_output_name() {
 fn deferred_deletion_goes_through_logs_and_schedules() {
     let golden = golden("format1");
     let inputs = list_active(&golden.repository).unwrap().blobs;
-    let first = merge_legacy(&golden.repository, &inputs, None, 1).unwrap().publish(&golden.repository, None).unwrap();
+    let first =
+        merge_legacy(&golden.repository, &inputs, None, 1, None).unwrap().publish(&golden.repository, None).unwrap();
     golden.clock.advance(HOUR);
     write_index_set(&golden.repository, vec![entry(5, 9)], "sabc147", None).unwrap();
     let again = list_active(&golden.repository).unwrap().blobs;
-    let newest = merge_legacy(&golden.repository, &again, None, 1).unwrap().publish(&golden.repository, None).unwrap();
+    let newest =
+        merge_legacy(&golden.repository, &again, None, 1, None).unwrap().publish(&golden.repository, None).unwrap();
     let view = load_view(&golden.repository, 1).unwrap();
 
     let state = LegacyState::load(&golden.repository).unwrap();
@@ -198,9 +200,9 @@ fn i10_r18_compacted_epochs_keep_every_winner_and_every_mark() {
     let inputs = list_active(&golden.repository).unwrap().blobs;
     let epoch = before.write_epoch.unwrap();
     for output in [Epochs::Single(epoch), Epochs::Range(0, epoch)] {
-        let prepared = merge_epochs(&golden.repository, &inputs, output, 2).unwrap();
+        let prepared = merge_epochs(&golden.repository, &inputs, output, 2, None).unwrap();
         prepared.publish(&golden.repository, None).unwrap();
-        assert_eq!(count_entries(&golden.repository, &prepared.blobs, 1).unwrap(), prepared.entries);
+        assert_eq!(count_entries(&golden.repository, &prepared.blobs, 1, None).unwrap(), prepared.entries);
         let name = prepared.blobs[0].as_str();
         let (head, tail) = name.split_once('-').unwrap();
         assert_eq!((tail.len(), &tail[..1], &tail[17..]), (20, "s", "-c1"), "{name}");
@@ -227,7 +229,7 @@ fn i10_r18_compacted_epochs_keep_every_winner_and_every_mark() {
 fn r16_each_attempt_has_a_set_id_of_its_own() {
     let golden = golden("epochs");
     let inputs = list_active(&golden.repository).unwrap().blobs;
-    let attempt = || merge_epochs(&golden.repository, &inputs, Epochs::Single(0), 1).unwrap().blobs;
+    let attempt = || merge_epochs(&golden.repository, &inputs, Epochs::Single(0), 1, None).unwrap().blobs;
     let set_of = |blob: &BlobId| blob.as_str().split('-').nth(1).unwrap().to_owned();
     let (one, other) = (attempt(), attempt());
     assert!(one.iter().all(|blob| other.iter().all(|theirs| set_of(blob) != set_of(theirs))), "{one:?} {other:?}");

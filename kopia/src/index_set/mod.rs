@@ -7,6 +7,7 @@ mod fetch;
 pub mod legacy;
 pub mod names;
 pub mod put;
+mod spool;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod view;
@@ -15,4 +16,4 @@ pub mod write;
 
 pub use fetch::fetch_indexes;
 pub use put::put_index_blob;
-pub use view::{ActiveSet, Delta, IndexView, list_active, load_view};
+pub use view::{ActiveSet, Aside, Delta, IndexView, list_active, load_view, load_view_aside};

@@ -8,10 +8,12 @@ use std::time::Duration;
 use super::epoch::EpochState;
 use super::fetch_indexes;
 use super::legacy::LegacyState;
+use super::spool::spool_indexes;
 use crate::content::Entry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Index, Table, TableBuilder};
+use crate::index::{Index, Place, Table, TableBuilder, merge_spooled};
 use crate::repository::Repository;
+use crate::spill::SpillFolder;
 use crate::storage::{BlobId, BlobMetadata};
 
 const ATTEMPTS: u32 = 10;
@@ -156,6 +158,7 @@ pub fn list_active(repository: &Repository) -> Result<ActiveSet> {
     let (mut blobs, watermark, write_epoch, state) = if epochs.enabled {
         let state = load_valid_epochs(repository)?;
         let blobs = state.active();
+        check_marker(&state)?;
         check_complete(repository, &state, &blobs)?;
         (blobs, state.watermark, Some(state.write_epoch), State::Epoch(state))
     } else {
@@ -177,6 +180,59 @@ pub fn load_view(repository: &Repository, threads: usize) -> Result<IndexView> {
     retry_vanished(repository, |retry| {
         let result = read_active(repository, threads, &mut read);
         // R11: what seems lost or unreadable is looked at once more, on a fresh listing, before it counts.
+        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) && !damaged_once {
+            damaged_once = true;
+            *retry = true;
+        }
+        result
+    })
+}
+
+/// How an index that is large is read: its blobs are decrypted into a temporary file and merged part by part.
+#[derive(Debug, Clone)]
+pub struct Aside {
+    /// Where temporary files go.
+    pub folder: SpillFolder,
+    /// Index entries that are in memory at a time while they are merged.
+    pub at_once: usize,
+    /// Where the merged rows go.
+    pub place: Place,
+    /// Blobs read at a time.
+    pub requests: usize,
+}
+
+impl Aside {
+    /// Reads and merges index blobs. `hidden_to`: the watermark, if one applies.
+    ///
+    /// # Errors
+    /// As [`load_view`]; `DiskFull`.
+    pub fn merge(
+        &self,
+        repository: &Repository,
+        blobs: &[BlobMetadata],
+        hidden_to: Option<i64>,
+        threads: usize,
+    ) -> Result<(Table, u64)> {
+        let indexes = spool_indexes(repository, blobs, &self.folder, self.requests)?;
+        let entries = indexes.iter().map(|index| index.len() as u64).sum();
+        let keys = (repository.hasher().length(), hidden_to);
+        Ok((merge_spooled(indexes, keys, threads, self.at_once, &self.place)?, entries))
+    }
+}
+
+/// As [`load_view`], without holding all index blobs in memory.
+///
+/// # Errors
+/// As [`load_view`]; `DiskFull` if there is no room for the temporary files.
+pub fn load_view_aside(repository: &Repository, threads: usize, aside: &Aside) -> Result<IndexView> {
+    let mut damaged_once = false;
+    retry_vanished(repository, |retry| {
+        let result = list_active(repository).and_then(|active| {
+            let (table, entry_count) = aside.merge(repository, &active.blobs, active.watermark, threads)?;
+            let ActiveSet { blobs, watermark, write_epoch, .. } = active;
+            Ok(IndexView { blobs, watermark, write_epoch, entry_count, table })
+        });
+        // R11, as in `load_view`.
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) && !damaged_once {
             damaged_once = true;
             *retry = true;
@@ -219,6 +275,22 @@ fn load_valid_epochs(repository: &Repository) -> Result<EpochState> {
         }
     }
     Err(Error::new(ErrorKind::StoreUnavailable, "list index blobs: each listing was outdated before it could be used"))
+}
+
+/// Clients write into W or W-1. Index blobs of a later epoch than W+1, which no reader would look at, tell that the marker of the
+/// write epoch is lost, and with it whatever they say.
+fn check_marker(state: &EpochState) -> Result<()> {
+    let newest = state.uncompacted.last_key_value().map(|(epoch, _)| *epoch);
+    let Some(newest) = newest.filter(|newest| *newest > state.write_epoch.saturating_add(1)) else { return Ok(()) };
+    let step = format!(
+        "read the index: there are index blobs of epoch {newest}, and no marker of an epoch after {}",
+        state.write_epoch
+    );
+    let fix = format!(
+        "nothing was changed; the marker is lost: write a blob named {} (any bytes will do), then try again",
+        super::names::marker(newest)
+    );
+    Err(Error::damaged(step).with_fix(fix))
 }
 
 fn check_complete(repository: &Repository, state: &EpochState, active: &[BlobMetadata]) -> Result<()> {

@@ -195,3 +195,64 @@ fn a_moved_watermark_is_news_and_hides_marks() {
     assert!(after.table.find(&mark.id).is_none());
     assert!(after.table.hidden_packs().contains(&mark.pack));
 }
+
+fn aside(folder: &tempfile::TempDir, in_files: bool) -> Aside {
+    let folder = SpillFolder::new(folder.path());
+    let place = if in_files { Place::Files { folder: folder.clone(), cache: 1 } } else { Place::Memory };
+    Aside { folder, at_once: 7, place, requests: 2 }
+}
+
+#[test]
+fn a_view_put_aside_is_the_same_for_every_golden_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let goldens = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden")).unwrap();
+    let names = goldens.map(|file| file.unwrap().file_name().into_string().unwrap());
+    for name in names.filter_map(|name| Some(name.strip_suffix(".tar.gz")?.to_owned())) {
+        let golden = golden(&name);
+        let expected = load_view(&golden.repository, 2).unwrap();
+        for in_files in [false, true] {
+            let view = load_view_aside(&golden.repository, 2, &aside(&folder, in_files)).unwrap();
+            assert_eq!(view.table.is_in_memory(), !in_files);
+            assert_eq!((view.digest(), view.entry_count), (expected.digest(), expected.entry_count), "{name}");
+            let (one, other) = (&view.table, &expected.table);
+            assert_eq!(one.packs(), other.packs(), "{name}");
+            assert_eq!((one.hidden_packs(), one.hidden_count()), (other.hidden_packs(), other.hidden_count()));
+            assert_eq!((one.pack_sizes(), one.rows()), (other.pack_sizes(), other.rows()));
+            assert!(one.rows().all(|row| one.entry(row) == other.entry(row) && one.hash(row) == other.hash(row)));
+            assert!(one.ids().eq(other.ids()) && one.ids().zip(0..).all(|(id, row)| one.find(&id) == Some(row)));
+            assert!(one.rows().all(|row| one.prefix(row) == other.prefix(row) && one.pack(row) == other.pack(row)));
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn r26_a_bent_index_blob_is_refused_before_anything_of_it_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["default", "format1", "ecc"] {
+        let golden = golden(name);
+        let id = load_view(&golden.repository, 1).unwrap().blobs[0].id.clone();
+        let good = golden.store.memory.contents()[&id].clone();
+        for at in [0, 13, good.len() / 2, good.len() - 1] {
+            let mut bent = good.to_vec();
+            bent[at] ^= 1;
+            if name == "ecc" {
+                // Beyond repair.
+                bent.iter_mut().for_each(|byte| *byte ^= 0x55);
+            }
+            golden.store.memory.put_at(&id, bent.into(), golden.clock.now());
+            let error = load_view_aside(&golden.repository, 1, &aside(&folder, true)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Damaged);
+            assert!(error.chain().contains(id.as_str()) && error.fix().is_some(), "{}", error.chain());
+        }
+    }
+}
+
+#[test]
+fn no_room_for_temporary_files_is_a_full_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let golden = golden("default");
+    let full = Aside { folder: SpillFolder::new(folder.path()).with_limit(10), ..aside(&folder, false) };
+    let error = load_view_aside(&golden.repository, 1, &full).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DiskFull);
+}

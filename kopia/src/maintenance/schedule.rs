@@ -6,7 +6,7 @@ use crate::maintenance::go_json::optional_time;
 use crate::maintenance::history::{RunRecord, Task, null_is_empty};
 use crate::mutant::{self, Mutant};
 use crate::repository::Repository;
-use crate::storage::{BlobId, ByteRange, Condition, ETag, PutOptions, PutReceipt};
+use crate::storage::{BlobId, Condition, ETag, PutOptions, PutReceipt};
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit};
 use serde_json::{Map, Value};
@@ -25,6 +25,10 @@ pub const RECORDS_MAX: usize = 50;
 /// R15: the newest GC that ended this long ago is kept beyond [`RECORDS_MAX`], or hourly cycles would never find a
 /// pair.
 const PAIRING_AGE: Duration = Duration::from_secs(5 * 3600);
+
+/// What helps against a damaged blob. Without its history nobody knows that a rewrite is young, hence the day.
+const FIX: &str = "restore it from a copy; or, when no maintenance has run for a day, delete it (`kopia blob delete \
+                   kopia.maintenance`): a new history begins";
 
 const NONCE_BYTES: usize = 12;
 const AAD: &[u8] = b"maintenance";
@@ -164,31 +168,18 @@ impl Loaded {
 /// # Errors
 /// `Damaged`, `StoreUnavailable` (also if the blob kept changing), `Permission`.
 pub fn load(repository: &Repository) -> Result<Loaded> {
-    let (storage, id) = (repository.storage(), BlobId::from(BLOB));
-    // Bytes and ETag come from two requests: they belong together only if the version was the same before and after.
-    for _ in 0..5 {
-        let before = match storage.head(&id) {
-            Ok(meta) => meta,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Loaded::default()),
-            Err(e) => return Err(e.at(format!("read {BLOB}"))),
-        };
-        let bytes = match storage.get(&id, ByteRange::All) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(e.at(format!("read {BLOB}"))),
-        };
-        if storage.head(&id).map_err(|e| e.at(format!("read {BLOB}")))? != before {
-            continue;
-        }
-        return Ok(Loaded {
-            schedule: Schedule::open(&repository.derive_key(KEY_PURPOSE), &bytes)?,
-            exists: true,
-            etag: before.etag,
-            timestamp: Some(before.timestamp),
-            digest: Some(*blake3::hash(&bytes).as_bytes()),
-        });
-    }
-    Err(Error::new(ErrorKind::StoreUnavailable, format!("read {BLOB}: it changes all the time")))
+    let (bytes, metadata) = match repository.storage().get_with_metadata(&BlobId::from(BLOB)) {
+        Ok(found) => found,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Loaded::default()),
+        Err(e) => return Err(e.at(format!("read {BLOB}"))),
+    };
+    Ok(Loaded {
+        schedule: Schedule::open(&repository.derive_key(KEY_PURPOSE), &bytes).map_err(|e| e.with_fix(FIX))?,
+        exists: true,
+        etag: metadata.etag,
+        timestamp: Some(metadata.timestamp),
+        digest: Some(*blake3::hash(&bytes).as_bytes()),
+    })
 }
 
 /// Writes the schedule with these options.

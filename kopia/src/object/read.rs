@@ -13,6 +13,10 @@ pub const NESTING_MAX: u32 = 32;
 /// Longest seek table that is held in memory: 8 million chunks.
 pub const TABLE_BYTES_MAX: u64 = 512 << 20;
 
+/// Most contents that one seek table is put together from. A splitter makes a table of [`TABLE_BYTES_MAX`] of some thousands; tables
+/// that name one another can ask for any number of tiny ones.
+const TABLE_PIECES_MAX: u32 = 1 << 20;
+
 /// Longest plaintext of a `Z` object whose length no seek table states; such an object is one chunk of a splitter.
 const COMPRESSED_BYTES_MAX: usize = 256 << 20;
 
@@ -107,6 +111,15 @@ impl<F: Fetch> io::Read for ObjectReader<F> {
     }
 }
 
+/// The seek table of an indirect object; `None` of a direct one.
+///
+/// # Errors
+/// Those of `fetch`; `Damaged` if the table is malformed; `Unsupported` beyond [`TABLE_BYTES_MAX`].
+pub fn seek_table<F: Fetch>(object: &ObjectId, mut fetch: F) -> Result<Option<SeekTable>> {
+    let Some(table) = object.table() else { return Ok(None) };
+    read_table(&table, &mut fetch, &mut Decompressor::new(), NESTING_MAX).map(Some)
+}
+
 /// Reads and parses the table that `table` (an object, itself perhaps in chunks) holds.
 pub(super) fn read_table<F: Fetch + ?Sized>(
     table: &ObjectId,
@@ -114,7 +127,17 @@ pub(super) fn read_table<F: Fetch + ?Sized>(
     decompressor: &mut Decompressor,
     depth: u32,
 ) -> Result<SeekTable> {
-    let plain = read_whole(table, TABLE_BYTES_MAX, fetch, decompressor, depth)
+    read_pieces(table, fetch, decompressor, depth, &mut 0)
+}
+
+fn read_pieces<F: Fetch + ?Sized>(
+    table: &ObjectId,
+    fetch: &mut F,
+    decompressor: &mut Decompressor,
+    depth: u32,
+    pieces: &mut u32,
+) -> Result<SeekTable> {
+    let plain = read_whole(table, TABLE_BYTES_MAX, fetch, decompressor, depth, pieces)
         .and_then(|plain| SeekTable::parse(&plain))
         .map_err(|error| error.at(format!("read seek table {table}")))?;
     Ok(plain)
@@ -127,19 +150,26 @@ fn read_whole<F: Fetch + ?Sized>(
     fetch: &mut F,
     decompressor: &mut Decompressor,
     depth: u32,
+    pieces: &mut u32,
 ) -> Result<Vec<u8>> {
     let Some(table) = object.table() else { return read_direct(object, None, fetch, decompressor) };
     let depth = depth.checked_sub(1).ok_or_else(|| too_deep(object))?;
-    let table = read_table(&table, fetch, decompressor, depth)?;
+    let table = read_pieces(&table, fetch, decompressor, depth, pieces)?;
     if table.length() > cap {
         let step = format!("read object {object}: {} bytes are more than the {cap} a table may have", table.length());
         return Err(Error::new(ErrorKind::Unsupported, step));
     }
     let mut whole = Vec::new();
     for part in table.entries {
+        *pieces = pieces.saturating_add(1);
+        if *pieces > TABLE_PIECES_MAX {
+            return Err(Error::damaged(format!(
+                "read object {object}: a table of more than {TABLE_PIECES_MAX} pieces"
+            )));
+        }
         let bytes = match part.object.table() {
             None => read_direct(&part.object, Some(part.length), fetch, decompressor)?,
-            Some(_) => read_whole(&part.object, part.length, fetch, decompressor, depth)?,
+            Some(_) => read_whole(&part.object, part.length, fetch, decompressor, depth, pieces)?,
         };
         check_length(&part.object, bytes.len() as u64, part.length)?;
         whole.extend_from_slice(&bytes);

@@ -12,6 +12,33 @@ use rabin_karp::RabinKarp;
 /// Kopia's splitter of new repositories.
 pub const DEFAULT: &str = "DYNAMIC-4M-BUZHASH";
 
+/// Kopia's names of all splitters, in its order; [`Splitter::new`] knows each.
+pub const NAMES: [&str; 23] = [
+    "DYNAMIC",
+    "DYNAMIC-128K-BUZHASH",
+    "DYNAMIC-128K-RABINKARP",
+    "DYNAMIC-1M-BUZHASH",
+    "DYNAMIC-1M-RABINKARP",
+    "DYNAMIC-256K-BUZHASH",
+    "DYNAMIC-256K-RABINKARP",
+    "DYNAMIC-2M-BUZHASH",
+    "DYNAMIC-2M-RABINKARP",
+    "DYNAMIC-4M-BUZHASH",
+    "DYNAMIC-4M-RABINKARP",
+    "DYNAMIC-512K-BUZHASH",
+    "DYNAMIC-512K-RABINKARP",
+    "DYNAMIC-8M-BUZHASH",
+    "DYNAMIC-8M-RABINKARP",
+    "FIXED",
+    "FIXED-128K",
+    "FIXED-1M",
+    "FIXED-256K",
+    "FIXED-2M",
+    "FIXED-4M",
+    "FIXED-512K",
+    "FIXED-8M",
+];
+
 /// Bytes that a rolling hash covers.
 const WINDOW: usize = 64;
 

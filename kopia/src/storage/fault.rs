@@ -50,6 +50,10 @@ pub enum Fault {
     Permission,
     /// A listing without the last N blobs that were written through this wrapper.
     StaleList(usize),
+    /// A listing that still has the last N blobs that were deleted through this wrapper.
+    Ghosts(usize),
+    /// No room for what is written.
+    DiskFull,
 }
 
 /// A change that is about to happen, or has happened.
@@ -91,6 +95,7 @@ pub struct FaultStorage {
     dice: Mutex<Option<Dice>>,
     hook: Mutex<Option<Arc<Hook>>>,
     written: Mutex<Vec<BlobId>>,
+    deleted: Mutex<Vec<BlobMetadata>>,
     effects: AtomicU64,
     injected: AtomicU64,
     stop_after: AtomicU64,
@@ -116,6 +121,7 @@ impl FaultStorage {
             dice: Mutex::default(),
             hook: Mutex::default(),
             written: Mutex::default(),
+            deleted: Mutex::default(),
             effects: AtomicU64::new(0),
             injected: AtomicU64::new(0),
             stop_after: AtomicU64::new(u64::MAX),
@@ -249,7 +255,8 @@ fn failure(fault: Fault, call: Call, name: &str) -> Option<Error> {
         Fault::Unavailable => Some(Error::new(ErrorKind::StoreUnavailable, step("internal error 500"))),
         Fault::TimeoutBefore | Fault::TimeoutAfter => Some(Error::new(ErrorKind::StoreUnavailable, step("timeout"))),
         Fault::Permission => Some(Error::new(ErrorKind::Permission, step("access denied"))),
-        Fault::Truncated(_) | Fault::StaleList(_) => None,
+        Fault::DiskFull => Some(Error::new(ErrorKind::DiskFull, step("no space left"))),
+        Fault::Truncated(_) | Fault::StaleList(_) | Fault::Ghosts(_) => None,
     }
 }
 
@@ -283,7 +290,19 @@ impl Storage for FaultStorage {
                 Some(Fault::StaleList(count)) => &written[written.len().saturating_sub(count)..],
                 _ => &[],
             };
-            self.inner.list(prefix, &mut |blob| if hidden.contains(&blob.id) { Ok(()) } else { visit(blob) })
+            let mut seen = Vec::new();
+            self.inner.list(prefix, &mut |blob| {
+                if hidden.contains(&blob.id) {
+                    return Ok(());
+                }
+                seen.push(blob.id.clone());
+                visit(blob)
+            })?;
+            let Some(Fault::Ghosts(count)) = fault else { return Ok(()) };
+            let deleted = lock(&self.deleted).clone();
+            let ghosts = deleted[deleted.len().saturating_sub(count)..].iter();
+            let ghosts = ghosts.filter(|blob| blob.id.as_str().starts_with(prefix) && !seen.contains(&blob.id));
+            ghosts.cloned().try_for_each(visit)
         })
     }
 
@@ -298,12 +317,16 @@ impl Storage for FaultStorage {
     fn delete(&self, ids: &[BlobId], not_after: Option<Duration>) -> DeleteReport {
         let mut report = DeleteReport::default();
         for id in ids {
+            let before = self.inner.head(id);
             let deleted = self.change(Call::Delete, id, || {
                 let one = self.inner.delete(std::slice::from_ref(id), not_after);
                 one.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
             });
             match deleted {
-                Ok(()) => report.deleted.push(id.clone()),
+                Ok(()) => {
+                    lock(&self.deleted).extend(before.ok());
+                    report.deleted.push(id.clone());
+                }
                 Err(error) => report.failed.push((id.clone(), error)),
             }
         }
@@ -364,6 +387,18 @@ mod tests {
         assert_eq!(store.get(&BlobId::new("p1"), ByteRange::All).unwrap(), "12");
         assert_eq!(store.get(&BlobId::new("p1"), ByteRange::All).unwrap(), "12345");
         assert_eq!((store.effects(), store.injected()), (2, 4));
+    }
+
+    #[test]
+    fn a_stale_listing_has_what_is_gone_and_a_full_disk_takes_nothing() {
+        let store = store();
+        store.script(Call::Put, "q", 0, 1, Fault::DiskFull);
+        store.script(Call::List, "p", 0, 1, Fault::Ghosts(1));
+        put(&store, "p1").unwrap();
+        assert_eq!(put(&store, "q1").unwrap_err().kind(), ErrorKind::DiskFull);
+        assert!(store.delete(&["p1".into()], None).failed.is_empty());
+        assert_eq!(list_all(&store, "p").unwrap()[0].id.as_str(), "p1");
+        assert!(list_all(&store, "p").unwrap().is_empty());
     }
 
     #[test]

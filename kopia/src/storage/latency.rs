@@ -113,6 +113,13 @@ impl Storage for LatencyStorage {
         Ok(data)
     }
 
+    fn get_with_metadata(&self, id: &BlobId) -> Result<(Bytes, BlobMetadata)> {
+        self.trip(&self.counts.get);
+        let (data, metadata) = self.inner.get_with_metadata(id)?;
+        self.counts.bytes_in.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok((data, metadata))
+    }
+
     fn head(&self, id: &BlobId) -> Result<BlobMetadata> {
         self.trip(&self.counts.head);
         self.inner.head(id)

@@ -145,6 +145,13 @@ impl Storage for MemoryStorage {
         Ok(data.slice(offset..offset + length))
     }
 
+    fn get_with_metadata(&self, id: &BlobId) -> Result<(Bytes, BlobMetadata)> {
+        names::check(id)?;
+        let blobs = self.lock();
+        let (name, blob) = blobs.get_key_value(id.as_str()).ok_or_else(|| absent(id))?;
+        Ok((blob.data.clone(), metadata(name, blob)))
+    }
+
     fn head(&self, id: &BlobId) -> Result<BlobMetadata> {
         names::check(id)?;
         self.lock().get_key_value(id.as_str()).map(|(name, blob)| metadata(name, blob)).ok_or_else(|| absent(id))

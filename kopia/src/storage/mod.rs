@@ -37,6 +37,7 @@ pub mod s3;
 pub mod fault;
 pub mod latency;
 pub mod lock;
+pub mod nearby;
 pub mod readonly;
 pub mod throttle;
 
@@ -51,11 +52,15 @@ mod local_disk;
 mod sharding;
 
 pub use address::Address;
-pub use fs::FsStorage;
+pub use fs::{FsStorage, remove_leftovers};
 pub use lock::StoreLock;
 pub use memory::MemoryStorage;
 pub use names::{LOCK_NAME, OWN_PREFIX};
+pub use nearby::NearbyStorage;
 pub use settings::{StoreSettings, open};
+
+/// How often a blob that changes while it is read is read again.
+const VERSION_ATTEMPTS: usize = 5;
 
 /// What the caller is going to do with a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,6 +271,22 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NotFound` if provably absent; `Damaged` if it ends before the span does; `Permission`; `StoreUnavailable`.
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes>;
+
+    /// A whole blob, and of which version its bytes are. One request where the store tells both in one answer.
+    ///
+    /// # Errors
+    /// As [`Storage::get`]; `StoreUnavailable` also if the blob changed all the time.
+    fn get_with_metadata(&self, id: &BlobId) -> Result<(Bytes, BlobMetadata)> {
+        // Of two requests the answers belong together only if the version was the same before and after.
+        for _ in 0..VERSION_ATTEMPTS {
+            let before = self.head(id)?;
+            let bytes = self.get(id, ByteRange::All)?;
+            if self.head(id)? == before {
+                return Ok((bytes, before));
+            }
+        }
+        Err(Error::new(ErrorKind::StoreUnavailable, format!("read blob {id}: it changes all the time")))
+    }
 
     /// Length, timestamp and identity of one blob.
     ///

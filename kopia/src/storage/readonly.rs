@@ -40,6 +40,10 @@ impl Storage for ReadOnlyStorage {
         self.0.get(id, range)
     }
 
+    fn get_with_metadata(&self, id: &BlobId) -> Result<(Bytes, BlobMetadata)> {
+        self.0.get_with_metadata(id)
+    }
+
     fn head(&self, id: &BlobId) -> Result<BlobMetadata> {
         self.0.head(id)
     }

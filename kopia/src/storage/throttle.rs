@@ -108,6 +108,13 @@ impl Storage for ThrottledStorage {
         Ok(data)
     }
 
+    fn get_with_metadata(&self, id: &BlobId) -> Result<(Bytes, BlobMetadata)> {
+        self.reads.take(1.0, &*self.clock);
+        let (data, metadata) = self.inner.get_with_metadata(id)?;
+        self.download.take(data.len() as f64, &*self.clock);
+        Ok((data, metadata))
+    }
+
     fn head(&self, id: &BlobId) -> Result<BlobMetadata> {
         self.reads.take(1.0, &*self.clock);
         self.inner.head(id)

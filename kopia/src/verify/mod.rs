@@ -67,6 +67,8 @@ pub struct Report {
     pub contents_read: u64,
     /// Stored bytes of the contents read.
     pub bytes_read: u64,
+    /// Contents and blobs with damaged bytes that error correction made good, of all that was read.
+    pub repaired_items: u64,
     /// Packs that live contents lie in.
     pub packs: u64,
     /// Problems told apart.
@@ -129,6 +131,7 @@ impl Check<'_> {
 /// # Errors
 /// What keeps the check itself from going on: an unreadable index blob or listing, `Interrupted`. Damage is in the report.
 pub fn verify(repository: &Repository, options: &Options, stop: &AtomicBool, progress: &Progress) -> Result<Report> {
+    let repository = &repository.counting_repairs();
     let packs = packs::list(repository)?;
     let view = load_view(repository, options.threads)?;
     let manifests = ManifestSet::load(repository, &view)?;
@@ -141,5 +144,6 @@ pub fn verify(repository: &Repository, options: &Options, stop: &AtomicBool, pro
     packs::check(&check, &mut report)?;
     let used = walk::check(&check, &manifests, &mut report)?;
     contents::check(&check, &used, &mut report)?;
+    report.repaired_items = repository.cipher().repaired_items();
     Ok(report)
 }

@@ -76,8 +76,10 @@ pub(super) mod tests {
             skipped: Vec::new(),
             plan: None,
             freed_bytes: 0,
+            refused_deletes: 0,
             deletes_hide: false,
             written_bytes: 0,
+            repaired_items: 0,
         }
     }
 

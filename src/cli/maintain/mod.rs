@@ -2,6 +2,7 @@
 
 mod kopia_log;
 pub(super) mod text;
+mod way_out;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -150,11 +151,23 @@ fn end(report: &CycleReport) -> Exit {
     if !report.is_degraded() {
         return Exit::Done;
     }
+    if let Some(first) = report.damage.first()
+        && report.damage.len() as u64 == report.refused_deletes
+    {
+        let step = format!(
+            "the store refused to delete {} blobs, all else is done; the first, {}: {}",
+            report.refused_deletes, first.subject, first.text
+        );
+        let fix = "Give this identity the right to delete, or wait until the object locks end; the damage list names the blobs";
+        crate::output::failure(&Error::new(ErrorKind::Permission, step).with_fix(fix));
+        return Exit::Failed(ErrorKind::Permission);
+    }
     let step = match report.damage.len() {
         1 => "degraded: one thing cannot be read; what was still safe is done".to_owned(),
         count => format!("degraded: {count} things cannot be read; what was still safe is done"),
     };
-    let fix = "See the damage list; `verger verify` shows what it touches";
+    let way_out = way_out::of_the_worst(&report.damage).map(|text| format!("; then {text}")).unwrap_or_default();
+    let fix = format!("See the damage list; `verger verify` shows what it touches{way_out}");
     crate::output::failure(&Error::damaged(step).with_fix(fix));
     Exit::Degraded
 }

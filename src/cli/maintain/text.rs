@@ -7,6 +7,7 @@ use verger_proto::report::Damage;
 use verger_proto::stage::Stage;
 
 use super::kopia_log::number;
+use super::way_out::way_out;
 use crate::output;
 use verger::embedded::{CycleReport, PlanSummary};
 
@@ -92,6 +93,12 @@ pub(crate) fn did(report: &CycleReport) -> Vec<String> {
     if indexes + logs > 0 {
         lines.push(format!("Also deleted: {indexes} superseded index blobs, {logs} logs."));
     }
+    if report.repaired_items > 0 {
+        lines.push(format!(
+            "Repaired while reading, by error correction: {} contents and blobs.",
+            report.repaired_items
+        ));
+    }
     if report.mode.is_some() {
         let (freed, written) = (output::bytes(report.freed_bytes), output::bytes(report.written_bytes));
         let word =
@@ -147,6 +154,7 @@ fn damage(damage: &[Damage]) -> Vec<String> {
     for damage in damage.iter().take(DAMAGE_MAX) {
         lines.push(format!("DAMAGED {}: {}", damage.subject, damage.text));
         lines.extend(damage.paths.iter().take(3).map(|path| format!("  {path}")));
+        lines.extend(way_out(damage).map(|text| format!("  Way out: {text}")));
     }
     if damage.len() > DAMAGE_MAX {
         lines.push(format!("… and {} more; --json lists all.", damage.len() - DAMAGE_MAX));

@@ -138,6 +138,23 @@ fn r4_a_dead_holder_of_ones_own_is_proven_by_its_very_lock_and_waited_out() {
 }
 
 #[test]
+fn r4_waiting_for_a_lease_ends_when_somebody_asks_to_stop() {
+    let bench = Bench::new(true);
+    let _held = bench.take("one");
+    let (stop, patient) = (Stop::default(), Request { wait: true, ..request("two") });
+    let told = Mutex::new(0);
+    let mut notice = |_: &str, _: Duration| {
+        *told.lock().unwrap() += 1;
+        stop.ask();
+    };
+    let began = bench.clock.since_boot();
+    let error = Lease::acquire_unless(&stop, bench.faults.clone(), bench.clock.clone(), &patient, &mut notice);
+    assert_eq!(error.err().map(|e| e.kind()), Some(ErrorKind::Interrupted));
+    assert_eq!((*told.lock().unwrap(), bench.clock.since_boot() - began), (1, Duration::ZERO));
+    assert_eq!(bench.body().holder, "one");
+}
+
+#[test]
 fn r4_under_the_lock_of_a_local_disk_nobody_is_waited_for_until_the_lock_is_swapped() {
     let bench = Bench::new(true);
     drop(bench.take("a"));

@@ -29,8 +29,11 @@ impl Work<'_> {
         let looked_at = clock.since_boot();
         let store_now = repository.storage().now()?;
         check_clock(store_now, clock.now())?;
-        let listed = list_all(&**repository.storage(), "kopia.maintenance")?;
+        let listed = list_all(&**repository.storage(), "kopia.")?;
+        self.schedule.settle(&repository)?;
         self.schedule.check(listed.iter().find(|blob| blob.id == crate::task::record::blob()))?;
+        // The survey reads the format after this.
+        self.listed_before = listed;
         lease.cover(store_now)?;
         self.set_next_times(params, clock.now());
         let batch = Batch { stage: Stage::Survey, number: 0, first: 0, items: 0, digest: Digest::of(b"begin") };
@@ -45,7 +48,7 @@ impl Work<'_> {
         let left = std::time::Duration::from_millis(approval.valid_for).saturating_sub(spent);
         let deadline = Deadline::after(&*clock, left);
         deadline.check(&*clock, "begin the cycle")?;
-        let written = self.schedule.write(&repository, Some(deadline.since_boot()));
+        let written = self.schedule.write_stamped(&repository, Some(deadline.since_boot()));
         let result = if written.is_ok() { BatchResult::Done } else { BatchResult::Ambiguous };
         let outcome = BatchOutcome { batch, result, changed: 0, left_out: 0, bytes: 0, evidence: None };
         let told = self.control.batch_done(&ticket, outcome).map_err(refused);

@@ -21,12 +21,15 @@ use verger_proto::job::JobSpec;
 use verger_proto::report::{Damage, JobReport, Outcome, Severity};
 use verger_proto::stage::Stage;
 
+use super::reading::missing_or_unreadable;
 use super::{Work, out_of_order};
 use crate::task::deed::{Deeds, Effect};
 use crate::task::delete::Deleted;
 use crate::task::guard::Guard;
 use crate::task::publish::Publication;
 use crate::task::rewrite::{Order, copy};
+use crate::task::survey::Survey;
+use crate::task::{scan, solve};
 
 /// A rewrite whose record is older than this gets a new end before more of it is published (R20).
 const RECORD_AGE_MAX: Duration = Duration::from_secs(600);
@@ -56,13 +59,33 @@ impl Work<'_> {
             Stage::Close => self.close(spec)?,
             _ => return Err(out_of_order("order of stages")),
         };
-        Ok(JobReport { stats: self.figures.of(&tasks), ..JobReport::new(Outcome::Done) })
+        Ok(JobReport { stats: self.figures.of(&tasks), ..JobReport::new(self.refused()) })
+    }
+
+    /// What the store did not let go, named; the rest of the cycle goes on.
+    fn refused(&mut self) -> Outcome {
+        let refused = self.guard.as_mut().map(Guard::take_refused).unwrap_or_default();
+        if refused.is_empty() {
+            return Outcome::Done;
+        }
+        self.refused_deletes += refused.len() as u64;
+        let damage = |(blob, why): (verger_kopia::storage::BlobId, String)| Damage {
+            severity: Severity::Noted,
+            subject: blob.to_string(),
+            text: format!("the store refuses to delete it: {why}"),
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+        };
+        let damages: Vec<Damage> = refused.into_iter().map(damage).collect();
+        self.damages.extend(damages.iter().cloned());
+        Outcome::Degraded(damages)
     }
 
     fn new_guard(&self) -> Result<Guard> {
         let survey = self.taken_stock()?;
         let manifests = survey.manifests.manifests.keys().cloned().collect();
-        Ok(Guard::new(self.workspace.repository.clone(), survey.view.clone(), self.used.clone(), manifests))
+        let guard = Guard::new(self.workspace.repository.clone(), survey.view.clone(), self.used.clone(), manifests);
+        Ok(guard.knowing(&self.listed_before))
     }
 
     fn now(&self) -> Timestamp {
@@ -154,10 +177,7 @@ impl Work<'_> {
         let (stage, packs) = (Stage::Rewrite.name(), rewrite.packs.as_slice());
         let order = Order { stage, table, packs, session: &session.id, now, revive: false };
         let copied = copy(&self.workspace, &order)?;
-        // What a snapshot needs is named already, with its places.
-        let known: std::collections::HashSet<&str> = self.damages.iter().map(|one| one.subject.as_str()).collect();
-        let left = copied.left.iter().map(|(row, error)| left_damage(table, *row, error));
-        let damages: Vec<Damage> = left.filter(|one| !known.contains(one.subject.as_str())).collect();
+        let damages = self.left_behind(&survey, &copied.left)?;
         self.figures.written_bytes += copied.pack_bytes;
         self.copied = Some((copied, Some(session)));
         self.damages.extend(damages.iter().cloned());
@@ -165,11 +185,45 @@ impl Work<'_> {
         Ok(JobReport::new(outcome))
     }
 
+    /// Contents that could not be moved. What the walk found unreadable is named already, with its places; bytes of files are only
+    /// looked at now, so their places are looked for now.
+    fn left_behind(&self, survey: &Survey, left: &[(u32, Error)]) -> Result<Vec<Damage>> {
+        let table = &survey.view.table;
+        let known = self.damages.iter().map(|one| one.subject.trim_start_matches(['I', 'Z']));
+        let known: std::collections::HashSet<&str> = known.collect();
+        let left = left.iter().map(|(row, error)| (*row, left_damage(table, *row, error)));
+        let mut left: Vec<(u32, Damage)> = left.filter(|(_, one)| !known.contains(one.subject.as_str())).collect();
+        let needed: Vec<(u32, String)> = left
+            .iter()
+            .filter(|(row, _)| self.used.as_ref().is_some_and(|used| used.rows.contains(*row)))
+            .map(|(row, one)| (*row, one.text.clone()))
+            .collect();
+        if !needed.is_empty() {
+            let found = scan::scan(&self.workspace, survey)
+                .and_then(|summaries| solve::locate(&self.workspace, survey, &summaries, needed.into_iter()));
+            match found {
+                Ok(found) => {
+                    for place in found.iter().map(missing_or_unreadable) {
+                        if let Some((_, one)) = left.iter_mut().find(|(_, one)| one.subject == place.subject) {
+                            *one = place;
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
+                // Without its places it is named all the same.
+                Err(_) => {}
+            }
+        }
+        Ok(left.into_iter().map(|(_, one)| one).collect())
+    }
+
     fn publish(&mut self, spec: &JobSpec, plan: &PlanBody, began: Timestamp) -> Result<Vec<Task>> {
         let Some(rewrite) = &plan.rewrite else { return Ok(Vec::new()) };
         let task = if rewrite.quick { Task::QuickRewriteContents } else { Task::FullRewriteContents };
         let planned: u64 = rewrite.packs.iter().map(|pack| pack.rows.len() as u64).sum();
         let (copied, session) = self.copied.take().unwrap_or_default();
+        // Gone around, the rewriting has neither copied nor named as left what the plan moves: then all of it stays where it is.
+        let complete = (copied.entries.len() + copied.left.len()) as u64 == planned;
         // One successful record stands before the first entry, so that nobody deletes too early even if this crashes now.
         let now = self.now();
         self.figures.success(&mut self.schedule, task, (began, now), Some(&rewrite.stats));
@@ -185,9 +239,10 @@ impl Work<'_> {
             }
             let publication =
                 Publication { stage: Stage::Publish, rule: "short-pack", session: &session.id, stamp: false };
+            let most = crate::task::publish::batch_entries(&deeds.workspace.memory);
             let mut entries = copied.entries.into_iter().peekable();
             while entries.peek().is_some() {
-                let part: Vec<Entry> = entries.by_ref().take(crate::task::publish::BATCH).collect();
+                let part: Vec<Entry> = entries.by_ref().take(most).collect();
                 let now = deeds.workspace.repository.clock().now();
                 if now.duration_since(written) > jiff::SignedDuration::try_from(RECORD_AGE_MAX).unwrap_or_default() {
                     let record = verger_kopia::maintenance::history::RunRecord::success(began, now);
@@ -201,6 +256,9 @@ impl Work<'_> {
             }
             deeds.leave_out(Stage::Publish, planned - deeds.position.first)?;
             deeds.end_session(session)?;
+        } else {
+            // The rewriting was gone around: nothing moved.
+            deeds.leave_out(Stage::Publish, planned)?;
         }
         let survey = self.taken_stock()?;
         let table = &survey.view.table;
@@ -209,6 +267,11 @@ impl Work<'_> {
         let unmoved = copied.left.iter().map(|(row, _)| table.entry(*row).pack);
         let unpublished = published.left.iter().filter_map(|entry| Some(table.entry(table.find(&entry.id)?).pack));
         unmoved.chain(unpublished).for_each(|pack| guard.keep_pack(pack));
+        if !complete {
+            rewrite.packs.iter().filter_map(|source| table.packs().get(source.pack as usize)).for_each(|pack| {
+                guard.keep_pack(pack.clone());
+            });
+        }
         let stats = RewriteContentsStats {
             rewritten_content_count: published.effect.changed,
             rewritten_content_size: copied.bytes,
@@ -353,6 +416,10 @@ impl Deeds<'_> {
         self.batch(stage, 0, Digest::of(b"records"), |deeds, approved| {
             let repository = deeds.guard.repository().clone();
             deeds.schedule.write(&repository, Some(approved.deadline.since_boot()))?;
+            if stage == Stage::Close {
+                // No look of a later batch will notice who wrote right after us.
+                deeds.schedule.confirm(&repository)?;
+            }
             Ok(Effect::default())
         })?;
         Ok(())

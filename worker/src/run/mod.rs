@@ -15,12 +15,13 @@ use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, PlanBody};
+use verger_kopia::storage::BlobMetadata;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::control::Control;
 use verger_proto::id::WorkerId;
 use verger_proto::job::{JobSpec, ViewRef};
 use verger_proto::plan::PlanHeader;
-use verger_proto::report::{Damage, Failure, FailureKind, JobReport, Outcome};
+use verger_proto::report::{Damage, Failure, FailureKind, JobReport, Outcome, Severity};
 use verger_proto::stage::Stage;
 
 use crate::bucket_lease::LeaseKeeper;
@@ -64,6 +65,8 @@ pub struct Work<'a> {
     gc_started: Timestamp,
     /// Storage time of this cycle's first write, once it was made.
     started: Option<Timestamp>,
+    /// What a listing of `kopia.` said before the survey.
+    listed_before: Vec<BlobMetadata>,
     survey: Option<Arc<Survey>>,
     view: Option<ViewRef>,
     summaries: Option<Summaries>,
@@ -74,8 +77,11 @@ pub struct Work<'a> {
     copied: Option<(Copied, Option<OpenSession>)>,
     figures: Figures,
     damages: Vec<Damage>,
+    refused_deletes: u64,
     next: Option<Next>,
-    failure: Option<(FailureKind, String)>,
+    failure: Option<Error>,
+    /// Stages that did not come to their end, and why.
+    unfinished: std::collections::BTreeMap<&'static str, String>,
 }
 
 impl<'a> Work<'a> {
@@ -100,6 +106,7 @@ impl<'a> Work<'a> {
             earlier,
             gc_started,
             started: None,
+            listed_before: Vec::new(),
             survey: None,
             view: None,
             summaries: None,
@@ -110,8 +117,10 @@ impl<'a> Work<'a> {
             copied: None,
             figures: Figures::default(),
             damages: Vec::new(),
+            refused_deletes: 0,
             next: None,
             failure: None,
+            unfinished: std::collections::BTreeMap::new(),
         }
     }
 
@@ -135,8 +144,13 @@ impl<'a> Work<'a> {
 
     /// The last failure that no later attempt made good.
     #[must_use]
-    pub fn failure(&self) -> Option<(FailureKind, String)> {
-        self.failure.clone()
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    /// As [`Work::failure`], with what helps; it is handed over once.
+    pub fn take_failure(&mut self) -> Option<Error> {
+        self.failure.take()
     }
 
     /// Figures of Kopia's tasks that ran.
@@ -163,10 +177,23 @@ impl<'a> Work<'a> {
         self.survey.as_ref()
     }
 
-    /// What could not be read.
+    /// What could not be read, and the stages that were gone around.
     #[must_use]
-    pub fn damages(&self) -> &[Damage] {
-        &self.damages
+    pub fn damages(&self) -> Vec<Damage> {
+        let around = self.unfinished.iter().map(|(stage, text)| Damage {
+            severity: Severity::Noted,
+            subject: format!("stage {stage}"),
+            text: format!("it was gone around, the next cycle tries it again: {text}"),
+            snapshots: Vec::new(),
+            paths: Vec::new(),
+        });
+        self.damages.iter().cloned().chain(around).collect()
+    }
+
+    /// Blobs that the store did not let go; they are among the damages.
+    #[must_use]
+    pub fn refused_deletes(&self) -> u64 {
+        self.refused_deletes
     }
 
     /// Does one job. A failure is in the report; deeds that failed are not tried again in this cycle, since only a fresh view
@@ -188,11 +215,13 @@ impl<'a> Work<'a> {
         match done {
             Ok(report) => {
                 self.failure = None;
+                self.unfinished.remove(spec.stage.name());
                 report
             }
             Err(error) => {
                 let failure = failure(&error, spec.stage);
-                self.failure = Some((failure.kind, failure.text.clone()));
+                self.unfinished.insert(spec.stage.name(), failure.text.clone());
+                self.failure = Some(error);
                 JobReport::new(Outcome::Failed(failure))
             }
         }

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use verger_kopia::mutant::{self, Mutant};
 
-use verger_kopia::index_set::{list_active, load_view};
+use verger_kopia::index_set::legacy::unreadable_cleanups;
+use verger_kopia::index_set::list_active;
+use verger_kopia::index_set::names::LEGACY_CLEANUP;
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
 use verger_kopia::object::ObjectId;
 use verger_kopia::session::SessionId;
+use verger_kopia::storage::BlobMetadata;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::digest::Digest;
 use verger_proto::job::{JobSpec, ViewRef};
@@ -19,7 +22,7 @@ use super::{Work, out_of_order};
 use crate::task::deed::store_time;
 use crate::task::plan::{Gathered, Request, lines, plan};
 use crate::task::solve::{Used, Wrong};
-use crate::task::survey::{Start, Survey, look_ahead, survey};
+use crate::task::survey::{Start, Survey, look_ahead, read_view, survey};
 use crate::task::{check, scan, solve};
 
 /// Percentage that may go without a person's word (S5).
@@ -35,7 +38,7 @@ impl Work<'_> {
             Start::Recorded(started)
         } else {
             let ahead = look_ahead(&self.workspace, self.earlier.take())?;
-            self.earlier = Some(ahead.view.clone());
+            self.earlier = ahead.view;
             let started = self.begin(spec, &ahead.params)?;
             self.started = Some(started);
             Start::Recorded(started)
@@ -58,7 +61,8 @@ impl Work<'_> {
             snapshots: Vec::new(),
             paths: Vec::new(),
         });
-        let damages: Vec<Damage> = damages.into_iter().chain(noted).collect();
+        let mut damages: Vec<Damage> = damages.into_iter().chain(noted).collect();
+        damages.extend(unreadable_notes(&found)?);
         self.survey = Some(Arc::new(found));
         self.view = Some(view);
         Ok(JobReport { view: Some(view), ..self.found(damages) })
@@ -76,6 +80,7 @@ impl Work<'_> {
         let summaries = self.summaries.as_ref().ok_or_else(|| out_of_order("scan"))?;
         let used = solve::solve(&self.workspace, &survey, summaries)?;
         self.summaries = None;
+        self.workspace.memory.keep(survey.view.table.memory().saturating_add(survey.estimate.rest));
         self.look_again(&survey, &used)?;
         let damages = used.damages.iter().map(missing_or_unreadable).collect();
         self.used = Some(Arc::new(used));
@@ -85,10 +90,14 @@ impl Work<'_> {
     /// R11: what no entry names is looked for once more, on a fresh view, before an index blob counts as lost.
     fn look_again(&self, survey: &Survey, used: &Used) -> Result<()> {
         let missing: Vec<&solve::Damage> = used.damages.iter().filter(|one| one.wrong == Wrong::Missing).collect();
-        if missing.is_empty() || list_active(&survey.repository)?.digest() == survey.view.digest() {
+        if missing.is_empty() {
             return Ok(());
         }
-        let fresh = load_view(&survey.repository, self.workspace.threads)?;
+        let active = list_active(&survey.repository)?;
+        if active.digest() == survey.view.digest() {
+            return Ok(());
+        }
+        let fresh = read_view(&self.workspace, &survey.repository, &active)?;
         let is_there = |object: &ObjectId| fresh.table.find(&object.content).is_some();
         if missing.iter().all(|one| one.object.parse().is_ok_and(|object| is_there(&object))) {
             let step = "the index was listed before all of it could be seen";
@@ -152,6 +161,22 @@ impl Work<'_> {
     }
 }
 
+/// Clean-up notes of the legacy index that cannot be read: they only say what may go, so without them it stays.
+fn unreadable_notes(survey: &Survey) -> Result<Vec<Damage>> {
+    let any = survey.listing.indexes.iter().any(|blob| blob.id.as_str().starts_with(LEGACY_CLEANUP));
+    if !any || survey.repository.config().epoch.enabled {
+        return Ok(Vec::new());
+    }
+    let damage = |(note, error): (BlobMetadata, Error)| Damage {
+        severity: Severity::Noted,
+        subject: note.id.to_string(),
+        text: format!("a clean-up note cannot be read; what it allows to go stays: {}", error.chain()),
+        snapshots: Vec::new(),
+        paths: Vec::new(),
+    };
+    Ok(unreadable_cleanups(&survey.repository)?.into_iter().map(damage).collect())
+}
+
 fn unreadable(what: &str, error: &str) -> Damage {
     Damage {
         severity: Severity::Unreadable,
@@ -162,7 +187,7 @@ fn unreadable(what: &str, error: &str) -> Damage {
     }
 }
 
-fn missing_or_unreadable(damage: &solve::Damage) -> Damage {
+pub(super) fn missing_or_unreadable(damage: &solve::Damage) -> Damage {
     let severity = match damage.wrong {
         Wrong::Missing => Severity::LostIndex,
         Wrong::Unreadable => Severity::Unreadable,

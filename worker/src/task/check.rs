@@ -37,13 +37,13 @@ pub fn check(
 
 fn spot_check(workspace: &Workspace, survey: &Survey, plan: &PlanBody) -> Result<()> {
     let Some(gc) = plan.gc.as_ref().filter(|gc| !gc.mark.is_empty()) else { return Ok(()) };
-    let mark: Vec<ContentId> = gc.mark.iter().map(|&row| survey.view.table.id(row)).collect();
     let sample = if workspace.is_local() { SAMPLE_LOCAL } else { SAMPLE_REMOTE };
     let meter = Meter::start(&*workspace.progress, "check", Some(sample as u64), Unit::Objects);
     let mut todo: Vec<(Role, ObjectId)> = survey.roots.iter().map(|root| (root.role, root.object)).collect();
     let mut looked_into = 0;
     while let Some((role, object)) = pick(&mut todo) {
-        if mark.binary_search(&object.content).is_ok() {
+        let row = survey.view.table.find(&object.content);
+        if row.is_some_and(|row| gc.mark.binary_search(&row).is_ok()) {
             let step = format!("the plan is refused: it marks {}, which a snapshot needs", object.content);
             return Err(Error::new(ErrorKind::PlanRefused, step));
         }

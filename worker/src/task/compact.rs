@@ -4,7 +4,7 @@
 use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
 
-use verger_kopia::index_set::compact::{Epochs, count_entries, merge_epochs, merge_legacy};
+use verger_kopia::index_set::compact::{Epochs, Frugal, count_entries, merge_epochs, merge_legacy};
 use verger_kopia::index_set::epoch::EpochState;
 use verger_kopia::index_set::legacy::{self, LegacyState};
 use verger_kopia::index_set::{epoch, list_active, names};
@@ -16,7 +16,9 @@ use verger_proto::stage::Stage;
 
 use super::deed::{Deeds, Effect, digest_of_names};
 use super::delete::Deleted;
+use crate::limit::Estimate;
 use crate::progress::{Meter, Unit};
+use crate::workspace::Workspace;
 
 /// What a step did.
 #[derive(Debug, Default)]
@@ -61,7 +63,8 @@ impl Deeds<'_> {
         let inputs = find(&active, inputs)?;
         let repository = self.guard.repository().clone();
         let threads = self.workspace.threads;
-        let set = merge_epochs(&repository, &inputs, epochs, threads)?;
+        let frugal = self.frugal(&inputs)?;
+        let set = merge_epochs(&repository, &inputs, epochs, threads, frugal.as_ref())?;
         let digest = digest_of_names(&set.blobs);
         self.batch(Stage::Index, 0, digest, |_, approved| {
             // Readers will see the set in place of all that these epochs have, so it must hold all of it (I11).
@@ -74,7 +77,8 @@ impl Deeds<'_> {
             Ok(Effect::default())
         })?;
         let is_read_back = !mutant::on(Mutant::R16NotReadBack);
-        let found = if is_read_back { count_entries(&repository, &set.blobs, threads)? } else { set.entries };
+        let found =
+            if is_read_back { count_entries(&repository, &set.blobs, threads, frugal.as_ref())? } else { set.entries };
         if found != set.entries && !mutant::on(Mutant::I10CompactionDropsMarks) {
             let step = format!("read back a compacted index set: {found} of {} entries", set.entries);
             return Err(Error::damaged(step).with_fix("Nothing was deleted; check the store, then run again"));
@@ -82,6 +86,15 @@ impl Deeds<'_> {
         self.guard.compacted(&ids(&inputs), &set.blobs);
         let input_bytes = inputs.iter().map(|blob| blob.length).sum();
         Ok(StepDone { inputs: inputs.len() as u64, input_bytes, ..StepDone::default() })
+    }
+
+    /// How to merge these index blobs within the memory limit, beside the view.
+    pub(super) fn frugal(&self, inputs: &[BlobMetadata]) -> Result<Option<Frugal>> {
+        let bytes = inputs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.length));
+        let hash_length = self.guard.repository().hasher().length();
+        let estimate = Estimate::new(bytes, 0, inputs.len() as u64, hash_length);
+        let Workspace { memory, spill, parallel, .. } = self.workspace;
+        estimate.fit_compaction(memory, memory.kept(), spill, *parallel)
     }
 
     fn advance(&mut self, epoch: u64) -> Result<StepDone> {
@@ -97,7 +110,8 @@ impl Deeds<'_> {
         let active = list_active(self.guard.repository())?.blobs;
         let inputs = if drop_before.is_some() { active } else { find(&active, inputs)? };
         let repository = self.guard.repository().clone();
-        let merged = merge_legacy(&repository, &inputs, drop_before, self.workspace.threads)?;
+        let merged =
+            merge_legacy(&repository, &inputs, drop_before, self.workspace.threads, self.frugal(&inputs)?.as_ref())?;
         let digest = digest_of_names(&merged.outputs);
         self.batch(Stage::Index, 0, digest, |deeds, approved| {
             merged.publish(&repository, Some(approved.deadline.since_boot()))?;
@@ -156,16 +170,18 @@ impl Deeds<'_> {
     }
 }
 
-/// Lengths of blobs, by one listing for each first two letters; what is gone is left out.
+/// Lengths of blobs, by one listing for each kind (a letter, of epochs two); what is gone is left out.
 fn list_lengths(deeds: &Deeds<'_>, blobs: &[BlobId]) -> Result<Vec<(BlobId, u64)>> {
-    let mut prefixes: Vec<&str> = blobs.iter().map(|blob| blob.as_str().get(..2).unwrap_or(blob.as_str())).collect();
+    let kind = |name: &'_ str| if name.starts_with('x') { 2 } else { 1 };
+    let prefix = |blob: &'_ BlobId| blob.as_str().get(..kind(blob.as_str())).unwrap_or(blob.as_str()).to_owned();
+    let mut prefixes: Vec<String> = blobs.iter().map(prefix).collect();
     prefixes.sort_unstable();
     prefixes.dedup();
     let mut wanted: Vec<&BlobId> = blobs.iter().collect();
     wanted.sort_unstable();
     let mut found = Vec::with_capacity(blobs.len());
     for prefix in prefixes {
-        deeds.guard.repository().storage().list(prefix, &mut |blob| {
+        deeds.guard.repository().storage().list(&prefix, &mut |blob| {
             if wanted.binary_search(&&blob.id).is_ok() {
                 found.push((blob.id, blob.length));
             }

@@ -92,6 +92,7 @@ impl Deeds<'_> {
             match error.kind() {
                 ErrorKind::Permission | ErrorKind::Unsupported | ErrorKind::PreconditionFailed => {
                     effect.left_out += 1;
+                    self.guard.refused(blob.clone(), error.chain());
                     deleted.left.push((blob, error.chain()));
                 }
                 _ => return Err(error.at(format!("delete {blob}"))),

@@ -9,14 +9,15 @@ use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::content::{ContentId, Entry};
-use verger_kopia::format::RepositoryConfig;
-use verger_kopia::index_set::view::Seen;
+use verger_kopia::format::{BLOB_CONFIG_BLOB, FORMAT_BLOB, RepositoryConfig};
+use verger_kopia::index_set::view::{Delta, Seen};
 use verger_kopia::index_set::{IndexView, list_active};
 use verger_kopia::storage::{BlobId, BlobMetadata, list_all};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::job::ViewRef;
 
 use super::deed::view_ref;
+use super::marks::Marks;
 use super::newcomers;
 use super::record::ScheduleFile;
 use super::solve::Used;
@@ -34,8 +35,8 @@ pub struct Look {
 /// What is to be left alone, and why it grew since the plan was sealed.
 pub struct Guard {
     repository: Repository,
-    /// `kopia.repository` as last seen; `None` before the first look.
-    format: Option<BlobMetadata>,
+    /// `kopia.repository` and `kopia.blobcfg` as last seen, before the repository's format was read; none: not seen.
+    format: Vec<BlobMetadata>,
     /// The view of the plan.
     view: Arc<IndexView>,
     /// Active index blobs: the view's, and what was looked at or written since.
@@ -48,11 +49,12 @@ pub struct Guard {
     needed: BTreeSet<ContentId>,
     packs: BTreeSet<BlobId>,
     digest: String,
-    /// Time of each mark that this cycle wrote, by row.
-    marks: std::collections::HashMap<u32, i64>,
+    /// Marks that this cycle wrote.
+    marks: Marks,
     /// Endangered contents that are live again.
     revived: BTreeSet<ContentId>,
     write_epoch: Option<u64>,
+    refused: Vec<(BlobId, String)>,
 }
 
 impl Guard {
@@ -68,7 +70,7 @@ impl Guard {
         let seen = view.seen();
         Self {
             repository,
-            format: None,
+            format: Vec::new(),
             view,
             seen,
             used,
@@ -77,10 +79,19 @@ impl Guard {
             needed: BTreeSet::new(),
             packs: BTreeSet::new(),
             digest,
-            marks: std::collections::HashMap::new(),
+            marks: Marks::default(),
             revived: BTreeSet::new(),
             write_epoch: None,
+            refused: Vec::new(),
         }
+    }
+
+    /// What a listing of `kopia.` said before the repository's format was read last: as long as a look finds the same, it is not
+    /// read again.
+    #[must_use]
+    pub fn knowing(mut self, listed: &[BlobMetadata]) -> Self {
+        self.format = formats(listed);
+        self
     }
 
     /// The view of the plan.
@@ -108,27 +119,30 @@ impl Guard {
     /// and others of the format; damage that newer entries or snapshots show; storage errors.
     pub fn look(&mut self, workspace: &Workspace, schedule: &ScheduleFile) -> Result<Look> {
         let store_now = self.repository.storage().now()?;
-        let blind = mutant::on(Mutant::R1NoSecondLook) || mutant::on(Mutant::R27LooksOnce) && self.format.is_some();
-        let blobs = list_all(&**self.repository.storage(), "kopia.")?;
-        let find = |name: &str| blobs.iter().find(|blob| blob.id.as_str() == name);
-        schedule.check(find("kopia.maintenance"))?;
-        let format = find("kopia.repository").cloned();
-        // Also at the first look: hours may have passed since the survey.
+        let blind = mutant::on(Mutant::R1NoSecondLook) || mutant::on(Mutant::R27LooksOnce) && !self.format.is_empty();
+        let (repository, seen) = (&self.repository, &self.seen);
+        let (blobs, delta) = std::thread::scope(|scope| {
+            let blobs = scope.spawn(|| list_all(&**repository.storage(), "kopia."));
+            let delta = seen.newer(repository, workspace.threads);
+            (blobs.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), delta)
+        });
+        let blobs = blobs?;
+        schedule.check(blobs.iter().find(|blob| blob.id.as_str() == "kopia.maintenance"))?;
+        let format = formats(&blobs);
         let is_news = self.format != format && !mutant::on(Mutant::I1UpgradeMissed);
-        if self.format.is_none() || is_news {
+        if is_news || format.is_empty() || self.format.is_empty() {
             let fresh = self.repository.refresh()?;
             check_same_index(self.repository.config(), fresh.config())?;
             self.repository = fresh;
         }
         self.format = format;
-        if !blind {
-            self.take_in_newer(workspace)?;
+        if let Some(delta) = delta?.filter(|_| !blind) {
+            self.take_in(workspace, delta)?;
         }
         Ok(Look { store_now, view: view_ref(&self.digest, store_now) })
     }
 
-    fn take_in_newer(&mut self, workspace: &Workspace) -> Result<()> {
-        let Some(delta) = self.seen.newer(&self.repository, workspace.threads)? else { return Ok(()) };
+    fn take_in(&mut self, workspace: &Workspace, delta: Delta) -> Result<()> {
         let is_heard = !mutant::on(Mutant::R22ForeignIndexWorkIgnored);
         if let Some(gone) = delta.gone.first().filter(|_| is_heard) {
             let step =
@@ -191,7 +205,7 @@ impl Guard {
         let table = &self.view.table;
         self.needed.iter().copied().filter(move |id| {
             let newest_is_live = self.newer.get(id).is_some_and(|newer| !newer.deleted);
-            let marked = |row| table.is_deleted(row) || self.marks.contains_key(&row);
+            let marked = |row| table.is_deleted(row) || self.marks.time(row).is_some();
             !newest_is_live && !self.revived.contains(id) && table.find(id).is_some_and(marked)
         })
     }
@@ -204,7 +218,7 @@ impl Guard {
     /// Notes a mark that this cycle wrote.
     pub fn marked(&mut self, id: &ContentId, time: i64) {
         if let Some(row) = self.view.table.find(id) {
-            self.marks.insert(row, time);
+            self.marks.add(row, time);
         }
     }
 
@@ -212,7 +226,7 @@ impl Guard {
     #[must_use]
     pub fn mark_time(&self, row: u32) -> Option<i64> {
         let old = || self.view.table.is_deleted(row).then(|| self.view.table.timestamp(row));
-        self.marks.get(&row).copied().or_else(old)
+        self.marks.time(row).or_else(old)
     }
 
     /// IDs of the manifests that were seen.
@@ -230,6 +244,16 @@ impl Guard {
     /// Keeps a pack from being deleted in this cycle.
     pub fn keep_pack(&mut self, pack: BlobId) {
         self.packs.insert(pack);
+    }
+
+    /// Notes a blob that the store does not let go, and why.
+    pub fn refused(&mut self, blob: BlobId, why: String) {
+        self.refused.push((blob, why));
+    }
+
+    /// Blobs that the store did not let go, since the last time.
+    pub fn take_refused(&mut self) -> Vec<(BlobId, String)> {
+        std::mem::take(&mut self.refused)
     }
 
     /// Whether a blob must not be deleted in this cycle.
@@ -293,6 +317,11 @@ impl Guard {
     pub fn moved_watermark(&mut self, seconds: i64) {
         self.seen.watermark = Some(self.seen.watermark.unwrap_or(i64::MIN).max(seconds));
     }
+}
+
+/// Those of a listing that say how everything else is read.
+fn formats(listed: &[BlobMetadata]) -> Vec<BlobMetadata> {
+    listed.iter().filter(|blob| matches!(blob.id.as_str(), FORMAT_BLOB | BLOB_CONFIG_BLOB)).cloned().collect()
 }
 
 /// Kopia checks the owner once, at entry; whoever became it may run any moment (R22).

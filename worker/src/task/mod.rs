@@ -9,6 +9,7 @@ mod bulk;
 mod holds;
 mod reader;
 pub mod summary;
+mod summary_file;
 
 pub mod scan;
 pub mod solve;
@@ -21,6 +22,7 @@ pub mod plan;
 
 pub mod deed;
 pub mod guard;
+mod marks;
 mod newcomers;
 pub mod record;
 
@@ -32,6 +34,7 @@ pub mod watermark;
 
 pub mod delete;
 
+mod entries;
 pub mod rewrite;
 
 pub mod compact;

@@ -13,10 +13,20 @@ use verger_proto::Digest;
 use verger_proto::stage::Stage;
 
 use super::deed::{Approved, Deeds, Effect};
+use crate::limit::MemoryLimit;
 use crate::progress::{Meter, Unit};
 
-/// Entries of one batch: about 4 MB of index, a few seconds on a slow link; Kopia's own GC flushes as often.
-pub const BATCH: usize = 100_000;
+/// Entries of one batch at most: about 4 MB of index, a few seconds on a slow link; Kopia's own GC flushes as often.
+const BATCH_MAX: u64 = 100_000;
+
+/// What an entry takes on its way: itself, its name in the evidence, its bytes in the index blob, twice.
+const ENTRY_BYTES: u64 = 512;
+
+/// Entries of one batch, within the memory limit.
+#[must_use]
+pub fn batch_entries(memory: &MemoryLimit) -> usize {
+    usize::try_from((memory.buffers() / ENTRY_BYTES).min(BATCH_MAX)).unwrap_or(usize::MAX).max(1)
+}
 
 /// What is published.
 pub struct Publication<'a> {
@@ -53,8 +63,9 @@ impl Deeds<'_> {
         let meter = Meter::start(&*self.workspace.progress, publication.stage.name(), Some(total), Unit::Contents);
         let mut entries = entries.peekable();
         let mut published = Published::default();
+        let most = batch_entries(&self.workspace.memory);
         while entries.peek().is_some() {
-            let batch: Vec<Entry> = entries.by_ref().take(BATCH).collect();
+            let batch: Vec<Entry> = entries.by_ref().take(most).collect();
             let items = batch.len() as u64;
             let digest = digest(&batch);
             let done = &mut published;
@@ -77,14 +88,15 @@ impl Deeds<'_> {
     ) -> Result<Effect> {
         let now = approved.store_now.as_second();
         let mut effect = Effect::default();
-        let mut write = Vec::with_capacity(batch.len());
-        for mut entry in batch {
+        let mut write = batch;
+        // In place: there is one list of them, not two.
+        write.retain_mut(|entry| {
             let moved_anyway = !publication.stamp && mutant::on(Mutant::I8ChangedWinnerMoved);
             if self.guard.is_protected(&entry.id) && !moved_anyway {
                 effect.left_out += 1;
                 self.guard.keep_pack(entry.pack.clone());
-                published.left.push(entry);
-                continue;
+                published.left.push(entry.clone());
+                return false;
             }
             if publication.stamp {
                 entry.timestamp = gc::stamp(now, entry.timestamp);
@@ -93,8 +105,8 @@ impl Deeds<'_> {
             effect.changed += 1;
             effect.bytes += u64::from(entry.packed_length);
             self.evidence.note(publication.rule, entry.id.to_string());
-            write.push(entry);
-        }
+            true
+        });
         self.keep_evidence(approved.batch)?;
         if !write.is_empty() {
             let not_after = Some(approved.deadline.since_boot());

@@ -1,6 +1,6 @@
 //! Reads objects whole: large directories chunk by chunk, seek tables of seek tables, legacy compressed ones.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,7 @@ use verger_kopia::content::read::read_content;
 use verger_kopia::directory::{Parser, Reference};
 use verger_kopia::error::{Error, Result};
 use verger_kopia::index::Table;
-use verger_kopia::object::{ObjectId, SeekTable, read};
+use verger_kopia::object::{ObjectId, read};
 
 use super::bulk;
 use super::holds;
@@ -19,6 +19,10 @@ use crate::workspace::Workspace;
 
 /// Tables inside tables whose chunks are read ahead; what is deeper is read when its turn comes.
 const AHEAD_NESTING_MAX: usize = 4;
+
+/// How often one content may come in one directory. Names are unique and splitters cut long pieces, so none ever comes twice; tables
+/// that name one another over and over make a directory without end of a few.
+const REPEATS_MAX: u8 = 64;
 
 /// Part of the free buffers that chunks read ahead may take.
 const AHEAD_SHARE: u64 = 2;
@@ -48,7 +52,7 @@ impl<'a> ObjectReader<'a> {
     /// Will read this object: notes its contents, as far as its table is known. False once the buffers are full.
     pub(super) fn want(&mut self, target: Target) -> bool {
         let mut rows = Vec::new();
-        self.contents(target, &mut rows, 0);
+        self.contents(target, &mut rows, &mut HashSet::new(), 0);
         for row in rows {
             if self.ahead.contains_key(&row) {
                 continue;
@@ -64,17 +68,18 @@ impl<'a> ObjectReader<'a> {
         self.room > 0
     }
 
-    fn contents(&self, target: Target, rows: &mut Vec<u32>, nesting: usize) {
+    fn contents(&self, target: Target, rows: &mut Vec<u32>, seen: &mut HashSet<u32>, nesting: usize) {
         match target {
             Target::Row(row) | Target::Packed(row) => rows.push(row),
-            Target::Indirect { row, .. } => {
+            // Tables may name each other, and each of them more than once.
+            Target::Indirect { row, .. } if seen.insert(row) => {
                 rows.push(row);
                 let edges = self.known_table(row).filter(|_| nesting < AHEAD_NESTING_MAX);
                 for edge in edges.unwrap_or_default() {
-                    self.contents(edge.target, rows, nesting + 1);
+                    self.contents(edge.target, rows, seen, nesting + 1);
                 }
             }
-            Target::Missing(_) => {}
+            Target::Indirect { .. } | Target::Missing(_) => {}
         }
     }
 
@@ -120,12 +125,22 @@ impl<'a> ObjectReader<'a> {
         read_content(&self.workspace.repository, &entry)
     }
 
-    /// Shows the bytes of an object to `sink`, chunk by chunk, in order.
+    /// Shows the bytes of a directory to `sink`, chunk by chunk, in order.
     ///
     /// # Errors
     /// `Damaged` and what the store says; what `sink` returns.
     pub(super) fn read(&self, object: ObjectId, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let mut reader = read::ObjectReader::open(object, |content: &ContentId| self.fetch(content))?;
+        let mut times: HashMap<ContentId, u8> = HashMap::new();
+        let mut reader = read::ObjectReader::open(object, |content: &ContentId| {
+            let times = times.entry(*content).or_default();
+            *times += 1;
+            if *times > REPEATS_MAX {
+                return Err(Error::damaged(format!(
+                    "read directory {object}: it has content {content} again and again"
+                )));
+            }
+            self.fetch(content)
+        })?;
         while let Some(chunk) = reader.next_chunk()? {
             sink(chunk)?;
         }
@@ -140,17 +155,13 @@ impl<'a> ObjectReader<'a> {
         let object = object_name(self.table, target);
         let mut edges = Vec::new();
         let edge = |role, object: &ObjectId| Edge { role, target: resolve(self.table, object) };
-        match (role, object.table()) {
-            (Role::File, None) => {}
-            (Role::File, Some(table)) => {
-                let mut bytes = Vec::new();
-                self.read(table, &mut |chunk| {
-                    bytes.extend_from_slice(chunk);
-                    Ok(())
-                })?;
-                edges.extend(SeekTable::parse(&bytes)?.entries.iter().map(|entry| edge(Role::File, &entry.object)));
+        match role {
+            Role::File => {
+                let table = read::seek_table(&object, |content: &ContentId| self.fetch(content))?;
+                let entries = table.map(|table| table.entries).unwrap_or_default();
+                edges.extend(entries.iter().map(|entry| edge(Role::File, &entry.object)));
             }
-            (Role::Directory, _) => {
+            Role::Directory => {
                 let mut parser = Parser::new();
                 let mut visit = |entry: Reference| edges.push(edge(holds::role(entry.kind), &entry.object));
                 self.read(object, &mut |chunk| parser.push(chunk, &mut visit))?;

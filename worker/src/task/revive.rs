@@ -80,7 +80,9 @@ impl Deeds<'_> {
         let table = &self.guard.view().table;
         if mutant::on(Mutant::R13RevivedInPlace) {
             let live = |row: &u32| Entry { deleted: false, timestamp: now, ..table.entry(*row) };
-            return Ok(Copied { entries: rows.iter().map(live).collect(), ..Copied::default() });
+            let mut copied = Copied::default();
+            copied.entries.extend(&self.workspace.spill, rows.iter().map(live))?;
+            return Ok(copied);
         }
         let packs = by_pack(table, rows.iter().copied());
         let order = Order { stage: Stage::Revive.name(), table, packs: &packs, session, now, revive: true };
@@ -108,7 +110,8 @@ impl Deeds<'_> {
         // Later than any mark of this cycle, so that the live entry wins.
         let copied = self.copy_live(&rows, &session.id, approved.store_now.as_second().saturating_add(1))?;
         let bytes = copied.bytes;
-        for entry in &copied.entries {
+        let entries: Vec<_> = copied.entries.into_iter().collect();
+        for entry in &entries {
             self.evidence.note("needed-by-newer-snapshot", entry.id.to_string());
         }
         self.keep_evidence(approved.batch)?;
@@ -119,7 +122,7 @@ impl Deeds<'_> {
         let clock = &**self.workspace.repository.clock();
         approved.deadline.check(clock, "revive what newer snapshots need")?;
         let not_after = Some(approved.deadline.since_boot());
-        let blobs = write_index_set(self.guard.repository(), copied.entries, session.id.as_str(), not_after)?;
+        let blobs = write_index_set(self.guard.repository(), entries, session.id.as_str(), not_after)?;
         self.guard.wrote(blobs);
         self.guard.revived(ids);
         self.end_session(session)

@@ -9,7 +9,6 @@ use verger_kopia::mutant::{self, Mutant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use verger_kopia::clock::Timestamp;
-use verger_kopia::content::Entry;
 use verger_kopia::index::Table;
 use verger_kopia::maintenance::rules::plan::RewritePack;
 use verger_kopia::pack::write::PackWriter;
@@ -17,6 +16,8 @@ use verger_kopia::session::SessionId;
 use verger_kopia::storage::{BlobId, ByteRange, PutOptions, Retention};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 
+use super::entries::Entries;
+use crate::limit::Grant;
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
@@ -40,11 +41,15 @@ pub struct Order<'a> {
     pub revive: bool,
 }
 
+/// Bytes read in one request. Locally a request costs nothing, and what is in flight is memory.
+const SPAN_MAX_REMOTE: u64 = 32 << 20;
+const SPAN_MAX_LOCAL: u64 = 1 << 20;
+
 /// What was copied.
 #[derive(Debug, Default)]
 pub struct Copied {
     /// Entries to publish; their packs are durable.
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// New packs.
     pub packs: Vec<BlobId>,
     /// Rows that could not be copied, with the reason. Their old packs must stay.
@@ -53,6 +58,12 @@ pub struct Copied {
     pub bytes: u64,
     /// Bytes of the new packs.
     pub pack_bytes: u64,
+}
+
+/// What one request brought, paid from the memory limit until it is written.
+struct Batch<'w> {
+    pieces: Vec<Piece>,
+    _grant: Grant<'w>,
 }
 
 /// Stored bytes of one row, or why there are none.
@@ -69,7 +80,7 @@ pub fn copy(workspace: &Workspace, order: &Order<'_>) -> Result<Copied> {
     let rows: u64 = order.packs.iter().map(|pack| pack.rows.len() as u64).sum();
     let meter = Meter::start(&*workspace.progress, order.stage, Some(rows), Unit::Contents);
     let readers = workspace.parallel.clamp(1, order.packs.len().max(1));
-    let (sender, receiver) = bounded::<Vec<Piece>>(readers);
+    let (sender, receiver) = bounded::<Batch<'_>>(readers);
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<Error>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -98,7 +109,12 @@ pub fn copy(workspace: &Workspace, order: &Order<'_>) -> Result<Copied> {
     })
 }
 
-fn read_packs(workspace: &Workspace, order: &Order<'_>, next: &AtomicUsize, out: &Sender<Vec<Piece>>) -> Result<()> {
+fn read_packs<'w>(
+    workspace: &'w Workspace,
+    order: &Order<'_>,
+    next: &AtomicUsize,
+    out: &Sender<Batch<'w>>,
+) -> Result<()> {
     loop {
         let index = next.load(Ordering::Relaxed);
         let Some(pack) = order.packs.get(index) else { return Ok(()) };
@@ -107,8 +123,9 @@ fn read_packs(workspace: &Workspace, order: &Order<'_>, next: &AtomicUsize, out:
         }
         workspace.stop.check()?;
         for span in spans(workspace, order.table, pack) {
+            let grant = workspace.memory.grant(span.end - span.offset);
             let pieces = read_span(&workspace.repository, order.table, &span)?;
-            if out.send(pieces).is_err() {
+            if out.send(Batch { pieces, _grant: grant }).is_err() {
                 return Ok(());
             }
         }
@@ -123,7 +140,9 @@ struct Span {
 }
 
 fn spans(workspace: &Workspace, table: &Table, pack: &RewritePack) -> Vec<Span> {
-    let gap = if workspace.is_local() { GAP_MAX_LOCAL } else { GAP_MAX_REMOTE };
+    let (gap, most) =
+        if workspace.is_local() { (GAP_MAX_LOCAL, SPAN_MAX_LOCAL) } else { (GAP_MAX_REMOTE, SPAN_MAX_REMOTE) };
+    let most = most.min(workspace.memory.buffers() / 4);
     let mut rows = pack.rows.clone();
     rows.sort_unstable_by_key(|row| table.offset(*row));
     let mut spans: Vec<Span> = Vec::new();
@@ -131,7 +150,7 @@ fn spans(workspace: &Workspace, table: &Table, pack: &RewritePack) -> Vec<Span> 
         let offset = u64::from(table.offset(row));
         let end = offset + u64::from(table.packed_length(row));
         match spans.last_mut() {
-            Some(span) if offset <= span.end.saturating_add(gap) => {
+            Some(span) if offset <= span.end.saturating_add(gap) && end.max(span.end) - span.offset <= most => {
                 span.end = span.end.max(end);
                 span.rows.push(row);
             }
@@ -168,14 +187,14 @@ fn alone(repository: &Repository, table: &Table, row: u32) -> Piece {
     Piece { row, stored: verger_kopia::content::read::fetch_stored(repository, &table.entry(row)) }
 }
 
-fn fill(workspace: &Workspace, order: &Order<'_>, pieces: &Receiver<Vec<Piece>>, meter: &Meter<'_>) -> Result<Copied> {
+fn fill(workspace: &Workspace, order: &Order<'_>, batches: &Receiver<Batch<'_>>, meter: &Meter<'_>) -> Result<Copied> {
     let repository = &workspace.repository;
     let mut copied = Copied::default();
     let mut writers: BTreeMap<char, PackWriter> = BTreeMap::new();
-    for batch in pieces {
+    for batch in batches {
         workspace.stop.check()?;
-        let count = batch.len() as u64;
-        for piece in batch {
+        let count = batch.pieces.len() as u64;
+        for piece in batch.pieces {
             let mut entry = order.table.entry(piece.row);
             let letter = entry.id.pack_letter();
             let timestamp = order.now.max(entry.timestamp.saturating_add(1));
@@ -195,19 +214,20 @@ fn fill(workspace: &Workspace, order: &Order<'_>, pieces: &Receiver<Vec<Piece>>,
             if writer.is_full()
                 && let Some(full) = writers.remove(&letter)
             {
-                store(repository, full, order.session, &mut copied)?;
+                store(workspace, full, order.session, &mut copied)?;
             }
         }
         meter.add(count);
     }
     for writer in writers.into_values().filter(|writer| !writer.is_empty()) {
-        store(repository, writer, order.session, &mut copied)?;
+        store(workspace, writer, order.session, &mut copied)?;
     }
     copied.left.sort_by_key(|(row, _)| *row);
     Ok(copied)
 }
 
-fn store(repository: &Repository, writer: PackWriter, session: &SessionId, copied: &mut Copied) -> Result<()> {
+fn store(workspace: &Workspace, writer: PackWriter, session: &SessionId, copied: &mut Copied) -> Result<()> {
+    let repository = &workspace.repository;
     let (id, data, entries) = writer.finish(repository, session)?;
     copied.pack_bytes += data.len() as u64;
     let options = PutOptions { retention: retention(repository), ..PutOptions::default() };
@@ -215,8 +235,7 @@ fn store(repository: &Repository, writer: PackWriter, session: &SessionId, copie
         repository.storage().put(&id, data, &options).map_err(|e| e.at(format!("write pack {id}")))?;
     }
     copied.packs.push(id);
-    copied.entries.extend(entries);
-    Ok(())
+    copied.entries.extend(&workspace.spill, entries)
 }
 
 /// The object lock that the repository's settings ask for with each pack and index blob.

@@ -7,7 +7,6 @@ use super::bulk;
 use super::holds;
 use super::summary::{Ledger, Summaries};
 use super::survey::Survey;
-use crate::limit::table_bytes;
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
@@ -24,11 +23,13 @@ pub fn scan(workspace: &Workspace, survey: &Survey) -> Result<Summaries> {
     let table = &survey.view.table;
     let first = first_prefixed(table);
     let rows = wanted(table, first);
-    let kept = table_bytes(table.len() as u64, survey.repository.hasher().length());
-    workspace.memory.keep(kept.saturating_add(survey.estimate.summaries));
+    let kept = table.memory().saturating_add(survey.estimate.rest);
+    let aside = survey.put_summaries_aside(workspace)?;
+    let summaries = if aside.is_some() { 0 } else { survey.estimate.summaries };
+    workspace.memory.keep(kept.saturating_add(summaries));
     let total = bulk::read_bytes(workspace, table, &rows);
     let meter = Meter::start(&*workspace.progress, "scan", Some(total), Unit::Bytes);
-    let ledger = Ledger::new(table, first)?;
+    let ledger = Ledger::new(table, first, aside)?;
     let pens = bulk::read_contents(
         workspace,
         table,
@@ -47,7 +48,7 @@ pub fn scan(workspace: &Workspace, survey: &Survey) -> Result<Summaries> {
         },
     )?;
     drop(pens);
-    let summaries = ledger.close();
+    let summaries = ledger.close()?;
     workspace.memory.keep(kept.saturating_add(summaries.bytes()));
     Ok(summaries)
 }

@@ -22,6 +22,9 @@ use crate::workspace::Workspace;
 /// Contents fetched by themselves in one go; their references are held meanwhile.
 const BATCH: usize = 1 << 14;
 
+/// Objects to look into that are held at a time; more are remembered by a bit. Few where it is tested, so that it is.
+const TODO_MAX: usize = if cfg!(debug_assertions) { 1 << 10 } else { 1 << 19 };
+
 /// Why something that a snapshot needs is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Wrong {
@@ -83,6 +86,26 @@ pub fn solve(workspace: &Workspace, survey: &Survey, summaries: &Summaries) -> R
     Ok(Used { rows: walk.used, directories: walk.listed, damages, fetched: walk.fetched })
 }
 
+/// Where these contents lie in the snapshots: bytes of files, found unreadable after the walk (files are not read there).
+///
+/// # Errors
+/// As [`solve`].
+pub fn locate(
+    workspace: &Workspace,
+    survey: &Survey,
+    summaries: &Summaries,
+    cut: impl Iterator<Item = (u32, String)>,
+) -> Result<Vec<Damage>> {
+    let table = &survey.view.table;
+    let mut walk = Walk::new(workspace, table, summaries);
+    for root in &survey.roots {
+        walk.follow(Edge { role: root.role, target: resolve(table, &root.object) });
+    }
+    walk.run()?;
+    walk.faults = cut.map(|(row, error)| ((Target::Row(row), Role::File), (Wrong::Cut, error))).collect();
+    trace::damages(&walk, survey)
+}
+
 /// What a fault is named by: what was looked for, and as what.
 pub(super) type FaultKey = (Target, Role);
 
@@ -97,6 +120,9 @@ pub(super) struct Walk<'a> {
     /// Rare forms seen.
     seen: HashSet<(Target, Role)>,
     todo: Vec<(u32, Holds)>,
+    /// Directories and tables that were looked into; those that were found and not are found again if `todo` was full.
+    expanded: [Bitmap; 2],
+    overflowed: bool,
     /// Not covered by the summaries.
     alone: Vec<(u32, Holds)>,
     /// Directories in several chunks, and tables of tables.
@@ -118,6 +144,8 @@ impl<'a> Walk<'a> {
             tabled: Bitmap::new(table.len() as u32),
             seen: HashSet::new(),
             todo: Vec::new(),
+            expanded: [Bitmap::new(table.len() as u32), Bitmap::new(table.len() as u32)],
+            overflowed: false,
             alone: Vec::new(),
             large: Vec::new(),
             tables: HashMap::new(),
@@ -147,12 +175,13 @@ impl<'a> Walk<'a> {
             Target::Row(row) => {
                 self.used.insert(row);
                 if edge.role == Role::Directory && self.listed.insert(row) {
-                    self.todo.push((row, Holds::Directory));
+                    self.push(row, Holds::Directory);
                 }
             }
             Target::Packed(row) => {
                 self.used.insert(row);
                 if edge.role == Role::Directory && self.seen.insert((edge.target, edge.role)) {
+                    // Legacy, and few: never left for later.
                     self.todo.push((row, Holds::PackedDirectory));
                 }
             }
@@ -160,7 +189,7 @@ impl<'a> Walk<'a> {
                 self.used.insert(row);
                 if depth == 1 {
                     if self.tabled.insert(row) {
-                        self.todo.push((row, Holds::Table));
+                        self.push(row, Holds::Table);
                     }
                 } else if self.seen.insert((edge.target, Role::File)) {
                     // The table is an object itself: all its chunks are needed too.
@@ -177,6 +206,33 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn push(&mut self, row: u32, holds: Holds) {
+        if self.todo.len() < TODO_MAX {
+            self.todo.push((row, holds));
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    /// Takes up what was found while `todo` was full. False if there is nothing.
+    fn refill(&mut self) -> bool {
+        if !std::mem::take(&mut self.overflowed) {
+            return false;
+        }
+        for (found, expanded, holds) in
+            [(&self.listed, &self.expanded[0], Holds::Directory), (&self.tabled, &self.expanded[1], Holds::Table)]
+        {
+            for row in found.iter().filter(|row| !expanded.contains(*row)) {
+                if self.todo.len() == TODO_MAX {
+                    self.overflowed = true;
+                    return true;
+                }
+                self.todo.push((row, holds));
+            }
+        }
+        !self.todo.is_empty()
+    }
+
     fn fault(&mut self, edge: Edge, error: &Error) {
         let wrong = if matches!(edge.target, Target::Missing(_)) { Wrong::Missing } else { Wrong::Unreadable };
         self.faults.entry((edge.target, edge.role)).or_insert_with(|| (wrong, error.chain()));
@@ -186,7 +242,13 @@ impl<'a> Walk<'a> {
     fn expand(&mut self) -> u64 {
         let summaries = self.summaries;
         let mut count = 0;
-        while let Some((row, holds)) = self.todo.pop() {
+        while self.alone.len() < TODO_MAX && (!self.todo.is_empty() || self.refill()) {
+            let Some((row, holds)) = self.todo.pop() else { break };
+            match holds {
+                Holds::Directory => self.expanded[0].insert(row),
+                Holds::Table => self.expanded[1].insert(row),
+                Holds::PackedDirectory => true,
+            };
             count += 1;
             match summaries.line(row) {
                 Line::Points(held, edges) if held == holds => edges.iter().for_each(|edge| self.follow(edge)),

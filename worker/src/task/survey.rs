@@ -7,22 +7,39 @@ use serde::Deserialize;
 use verger_kopia::Repository;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_kopia::index_set::{IndexView, list_active, load_view};
+use verger_kopia::index_set::{ActiveSet, IndexView, list_active, load_view, load_view_aside};
 use verger_kopia::maintenance::margins::CLOCK_SKEW_MAX;
-use verger_kopia::maintenance::params::Params;
+use verger_kopia::maintenance::params::{MANIFEST_TYPE, Params};
 use verger_kopia::maintenance::schedule;
 use verger_kopia::manifest::{Manifest, ManifestSet};
 use verger_kopia::object::ObjectId;
-use verger_kopia::session::{Sessions, active_sessions};
+use verger_kopia::session::{Sessions, read_sessions};
+use verger_kopia::spill::SpillFile;
 use verger_kopia::storage::BlobMetadata;
 
 use super::summary::Role;
-use crate::limit::{Estimate, table_bytes};
+use crate::limit::{self, Estimate};
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
 /// Blobs listed between two words about it.
 const LISTING_STEP: u64 = 1_000;
+
+impl Survey {
+    /// A file for the summaries, if they might not fit memory beside what is there.
+    ///
+    /// # Errors
+    /// `DiskFull`, `Permission`.
+    pub fn put_summaries_aside(&self, workspace: &Workspace) -> Result<Option<SpillFile>> {
+        let table = &self.view.table;
+        let limit = workspace.memory.bytes();
+        let taken = limit::BASE_BYTES + limit::BUFFERS_BYTES_MIN + table.memory() + self.estimate.rest;
+        if taken.saturating_add(self.estimate.summaries) <= limit {
+            return Ok(None);
+        }
+        workspace.spill.file().map(Some)
+    }
+}
 
 /// When the cycle began, by the storage's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +113,9 @@ pub struct Survey {
 
 /// What must be known before the first write: whose the repository is, and how often its cycles run.
 pub struct Ahead {
-    /// The view that it was read from; good for the survey if the index does not change until then.
-    pub view: Arc<IndexView>,
+    /// The view that it was read from; good for the survey if the index does not change until then. To be taken out: whoever keeps it
+    /// keeps the table.
+    pub view: Option<Arc<IndexView>>,
     /// The manifests of that view.
     pub manifests: ManifestSet,
     /// Parameters: owner, intervals, log retention.
@@ -112,25 +130,49 @@ pub fn look_ahead(workspace: &Workspace, earlier: Option<Arc<IndexView>>) -> Res
     let repository = &workspace.repository;
     let view = match earlier {
         Some(view) => view,
-        None => {
-            let active = list_active(repository)?;
-            Estimate::new(total(&active.blobs), 0, repository.hasher().length()).fit(&workspace.memory)?;
-            Arc::new(load_view(repository, workspace.threads)?)
-        }
+        None => Arc::new(read_view(workspace, repository, &list_active(repository)?)?),
     };
     let manifests = ManifestSet::load(repository, &view)?;
-    let params = Params::load(&manifests)?;
-    Ok(Ahead { view, manifests, params })
+    let params = params(&manifests)?;
+    Ok(Ahead { view: Some(view), manifests, params })
+}
+
+/// The parameters. Unreadable is not absent: without them the owner would be nobody, though only the word is lost.
+fn params(manifests: &ManifestSet) -> Result<Params> {
+    let known = manifests.of_type(MANIFEST_TYPE).next().is_some();
+    match manifests.unreadable.first() {
+        Some((content, error)) if !known => {
+            let step = format!("read the maintenance parameters: no manifest has them, and {content} cannot be read");
+            let fix = format!(
+                "Restore the pack of {content} from a copy; or give it up, with all manifests in it (`verger snapshot abandon \
+                 --manifest-content {content}`), and then say who maintains (--take-ownership)"
+            );
+            Err(Error::damaged(format!("{step} ({})", error.chain())).with_fix(fix))
+        }
+        _ => Params::load(manifests),
+    }
 }
 
 /// A view taken now: the earlier one, if the index is still what it was (R10: the same names say the same), else read anew.
 fn view(workspace: &Workspace, repository: &Repository, earlier: Option<Arc<IndexView>>) -> Result<Arc<IndexView>> {
-    if let Some(earlier) = earlier
-        && list_active(repository)?.digest() == earlier.digest()
-    {
+    let active = list_active(repository)?;
+    if let Some(earlier) = earlier.filter(|earlier| active.digest() == earlier.digest()) {
         return Ok(earlier);
     }
-    Ok(Arc::new(load_view(repository, workspace.threads)?))
+    Ok(Arc::new(read_view(workspace, repository, &active)?))
+}
+
+/// Reads the index within the memory limit. `active`: what to expect.
+///
+/// # Errors
+/// `MemoryLimit`, before anything is read; as [`load_view`].
+pub fn read_view(workspace: &Workspace, repository: &Repository, active: &ActiveSet) -> Result<IndexView> {
+    let blobs = active.blobs.len() as u64;
+    let estimate = Estimate::new(total(&active.blobs), 0, blobs, repository.hasher().length());
+    match estimate.fit(&workspace.memory, &workspace.spill, workspace.parallel)? {
+        None => load_view(repository, workspace.threads),
+        Some(aside) => load_view_aside(repository, workspace.threads, &aside),
+    }
 }
 
 /// Takes stock. `earlier`: a view from before the start, used again if the index did not change.
@@ -148,16 +190,18 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
     };
     let listing = list(workspace, &repository)?;
     let metadata = total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q')));
-    let estimate = Estimate::new(total(&listing.indexes), metadata, repository.hasher().length());
-    estimate.fit(&workspace.memory)?;
-    workspace.memory.keep(estimate.table.saturating_add(estimate.index));
+    let blobs = listing.packs.len() + listing.indexes.len() + listing.logs.len() + listing.others.len();
+    // Index blobs that are not active any more count too: they may be, by the time they are read.
+    let estimate = Estimate::new(total(&listing.indexes), metadata, blobs as u64, repository.hasher().length());
+    estimate.fit(&workspace.memory, &workspace.spill, workspace.parallel)?;
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
     // its old packs would look like orphans that nobody protects.
-    let sessions = active_sessions(&repository)?;
+    let markers = listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('s')).cloned().collect();
+    let sessions = read_sessions(&repository, markers)?;
     workspace.stop.check()?;
     let older = earlier.clone().filter(|_| mutant::on(Mutant::R10ManifestsOfOlderView));
     let view = view(workspace, &repository, earlier)?;
-    workspace.memory.keep(table_bytes(view.table.len() as u64, repository.hasher().length()));
+    workspace.memory.keep(view.table.memory().saturating_add(estimate.rest));
     workspace.stop.check()?;
     let mut manifests = ManifestSet::load(&repository, older.as_ref().unwrap_or(&view))?;
     if mutant::on(Mutant::R11UnreadableManifestIsAbsent) {
@@ -170,7 +214,8 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
             .iter()
             .map(|(content, error)| Unreadable { what: format!("manifest content {content}"), error: error.chain() }),
     );
-    let params = Params::load(&manifests)?;
+    unreadable.extend(watermark_ahead(&view, storage_now.min(repository.clock().now())));
+    let params = params(&manifests)?;
     let schedule = schedule::load(&repository)?;
     Ok(Survey {
         repository,
@@ -185,6 +230,18 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
         params,
         schedule,
     })
+}
+
+/// A watermark hides every mark at or below it. One that lies ahead, from a clock that was, would take from a new mark the whole
+/// time in which it can be taken back (R15); it cannot be moved back.
+fn watermark_ahead(view: &IndexView, now: Timestamp) -> Option<Unreadable> {
+    let seconds = view.watermark.filter(|seconds| *seconds > now.as_second())?;
+    let until = Timestamp::from_second(seconds).map_or_else(|_| "the end of time".to_owned(), |at| at.to_string());
+    let error = format!(
+        "it lies ahead of the clocks, at {until}: what is marked before that would be forgotten at once, so nothing is marked. If \
+         no maintainer's clock was right, delete it (`kopia blob delete xw{seconds}`)"
+    );
+    Some(Unreadable { what: format!("deletion watermark xw{seconds}"), error })
 }
 
 /// Refuses clocks that disagree by more than five minutes (`repo/maintenance/maintenance_run.go`).

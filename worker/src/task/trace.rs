@@ -10,6 +10,7 @@ use verger_kopia::object::ObjectId;
 
 use super::bulk;
 use super::holds;
+use super::reader::ObjectReader;
 use super::solve::{Damage, Touch, Walk, by_object, object_name};
 use super::summary::{Edge, Holds, Role, Target, resolve};
 use super::survey::{Root, Survey};
@@ -46,15 +47,16 @@ impl Taint {
         let mut taint =
             Self { directories: Bitmap::new(walk.table.len() as u32), tables: Bitmap::new(walk.table.len() as u32) };
         for (rows, holds) in [(walk.tabled(), Holds::Table), (walk.listed(), Holds::Directory)] {
-            // A directory is tainted by one below it, so as many rounds as the tree is deep.
-            while taint.round(walk, rows, holds) {}
+            let order = leaves_first(walk, rows, holds);
+            // What lies below comes first, so once is enough, but for those that hold themselves.
+            while taint.round(walk, &order, holds) {}
         }
         taint
     }
 
-    fn round(&mut self, walk: &Walk<'_>, rows: &Bitmap, holds: Holds) -> bool {
+    fn round(&mut self, walk: &Walk<'_>, order: &[u32], holds: Holds) -> bool {
         let mut changed = false;
-        for row in rows.iter() {
+        for &row in order {
             let known = if holds == Holds::Table { &self.tables } else { &self.directories };
             if known.contains(row) {
                 continue;
@@ -87,6 +89,37 @@ impl Taint {
     }
 }
 
+/// All `rows`, each after those that it leads to (as far as no row leads back to itself).
+fn leaves_first(walk: &Walk<'_>, rows: &Bitmap, holds: Holds) -> Vec<u32> {
+    enum Step {
+        Enter(u32),
+        Leave(u32),
+    }
+    let mut order = Vec::new();
+    let mut seen = Bitmap::new(walk.table.len() as u32);
+    for root in rows.iter() {
+        let mut steps = vec![Step::Enter(root)];
+        while let Some(step) = steps.pop() {
+            match step {
+                Step::Leave(row) => order.push(row),
+                Step::Enter(row) => {
+                    if !rows.contains(row) || !seen.insert(row) {
+                        continue;
+                    }
+                    steps.push(Step::Leave(row));
+                    let below = walk.edges(row, holds).unwrap_or_default();
+                    steps.extend(below.into_iter().filter_map(|edge| match (edge.target, edge.role) {
+                        (Target::Row(row), Role::Directory) if holds == Holds::Directory => Some(Step::Enter(row)),
+                        (Target::Indirect { row, .. }, _) if holds == Holds::Table => Some(Step::Enter(row)),
+                        _ => None,
+                    }));
+                }
+            }
+        }
+    }
+    order
+}
+
 fn is_faulty(walk: &Walk<'_>, edge: Edge) -> bool {
     walk.faults.contains_key(&(edge.target, edge.role)) || walk.faults.contains_key(&(edge.target, Role::File))
 }
@@ -106,9 +139,7 @@ fn trace_root(
             continue;
         }
         let first = seen.insert((edge.target, edge.role));
-        let mut faulty = Vec::new();
-        blame(walk, taint, edge, &mut faulty, 0);
-        for name in faulty {
+        for name in blame(walk, taint, &reader, edge)? {
             let places = touches.entry(name).or_default();
             if places.len() < TOUCHES_MAX {
                 places.insert(Touch { snapshot: root.snapshot.clone(), path: path.clone() });
@@ -156,17 +187,28 @@ fn below(walk: &Walk<'_>, directory: &[u8], path: &str) -> Vec<(Edge, String)> {
     listing.entries.into_iter().flatten().map(step).collect()
 }
 
-/// Names the faults of this very object: itself, or a chunk of it.
-fn blame(walk: &Walk<'_>, taint: &Taint, edge: Edge, faulty: &mut Vec<String>, nesting: usize) {
-    if is_faulty(walk, edge) {
-        faulty.push(object_name(walk.table, edge.target).to_string());
-    }
-    if let Target::Indirect { row, depth } = edge.target {
-        if nesting > 8 || (depth == 1 && !taint.tables.contains(row)) {
-            return;
+/// The faults of this very object: itself, its tables, or a chunk of it. Tables may name each other: each is looked into once.
+fn blame(walk: &Walk<'_>, taint: &Taint, reader: &ObjectReader<'_>, edge: Edge) -> Result<Vec<String>> {
+    let mut faulty = Vec::new();
+    let mut seen = HashSet::from([edge.target]);
+    let mut todo = vec![edge];
+    while let Some(edge) = todo.pop() {
+        if is_faulty(walk, edge) {
+            faulty.push(object_name(walk.table, edge.target).to_string());
         }
-        for inner in walk.edges(row, Holds::Table).unwrap_or_default() {
-            blame(walk, taint, inner, faulty, nesting + 1);
-        }
+        let inner = match edge.target {
+            Target::Indirect { row, depth: 1 } if taint.tables.contains(row) => walk.edges(row, Holds::Table),
+            Target::Indirect { row, depth } if depth > 1 => {
+                // The table is an object itself. What it holds is not kept.
+                let table = Edge { role: Role::File, target: Target::Indirect { row, depth: depth - 1 } };
+                match reader.points(edge.target, Role::File) {
+                    Err(error) if !bulk::is_damage(&error) => return Err(error),
+                    parts => Some(parts.into_iter().flatten().chain([table]).collect()),
+                }
+            }
+            _ => None,
+        };
+        todo.extend(inner.into_iter().flatten().filter(|inner| seen.insert(inner.target)));
     }
+    Ok(faulty)
 }

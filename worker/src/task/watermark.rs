@@ -70,7 +70,13 @@ impl Deeds<'_> {
             other => other?,
         };
         let repository = self.guard.repository().clone();
-        let merged = compact::merge_legacy(&repository, &inputs, Some(before), self.workspace.threads)?;
+        let merged = compact::merge_legacy(
+            &repository,
+            &inputs,
+            Some(before),
+            self.workspace.threads,
+            self.frugal(&inputs)?.as_ref(),
+        )?;
         merged.publish(&repository, Some(approved.deadline.since_boot()))?;
         self.guard.compacted(&ids(&inputs), &merged.outputs);
         Ok(true)

@@ -10,7 +10,7 @@ use super::rows::Rows;
 use super::{drop, gc};
 use crate::clock::Timestamp;
 use crate::maintenance::history::Task;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 /// Bytes that can go at a time. Ages of contents only say when their bytes *can* go: of packs that hold live contents
@@ -44,15 +44,41 @@ pub enum Rule {
 /// Bytes of one rule whose times lie this close together are told as one.
 const TOGETHER: Duration = Duration::from_secs(3600);
 
+/// Times told apart by the second; beyond that, by the minute.
+const WAITS_MAX: usize = 1 << 16;
+
 /// Everything that this plan leaves for a margin's sake, soonest first.
 pub fn upcoming<R: Rows>(facts: &Facts<'_, R>, plan: &PlanBody) -> Vec<Next> {
     if facts.frozen != Frozen::Nothing || facts.mode != Mode::Full {
         return Vec::new();
     }
-    let mut waits = Vec::new();
+    let mut waits = Waits::default();
     packs(facts, plan, &mut waits);
     contents(facts, plan, &mut waits);
-    join(waits)
+    join(waits.0.into_iter().map(|((rule, at), bytes)| Next { at, rule, bytes }).collect())
+}
+
+/// Bytes by rule and time. Contents are many, and most of them bear the times of a few sessions.
+#[derive(Default)]
+struct Waits(BTreeMap<(Rule, Timestamp), u64>);
+
+impl Waits {
+    fn push(&mut self, next: Next) {
+        let bytes = self.0.entry((next.rule, next.at)).or_default();
+        *bytes = bytes.saturating_add(next.bytes);
+        if self.0.len() > WAITS_MAX {
+            self.thin();
+        }
+    }
+
+    /// Adds up what goes within a minute, as of the end of it.
+    fn thin(&mut self) {
+        for ((rule, at), bytes) in std::mem::take(&mut self.0) {
+            let minute = at.as_second().div_euclid(60).saturating_add(1).saturating_mul(60);
+            let at = Timestamp::from_second(minute).map_or(at, |end| end.max(at));
+            *self.0.entry((rule, at)).or_default() += bytes;
+        }
+    }
 }
 
 /// The first of [`upcoming`].
@@ -60,7 +86,7 @@ pub fn next<R: Rows>(facts: &Facts<'_, R>, plan: &PlanBody) -> Option<Next> {
     upcoming(facts, plan).into_iter().next()
 }
 
-fn packs<R: Rows>(facts: &Facts<'_, R>, plan: &PlanBody, waits: &mut Vec<Next>) {
+fn packs<R: Rows>(facts: &Facts<'_, R>, plan: &PlanBody, waits: &mut Waits) {
     let fate = Fate::new(facts.table, plan.gc.as_ref(), plan.drop.as_ref());
     let survives = fate.surviving_packs(facts.table);
     let sessions = Sessions::of(facts.sessions);
@@ -94,7 +120,7 @@ fn packs<R: Rows>(facts: &Facts<'_, R>, plan: &PlanBody, waits: &mut Vec<Next>) 
     waits.push(Next { at, rule: Rule::RewriteDelay, bytes: freed });
 }
 
-fn contents<R: Rows>(facts: &Facts<'_, R>, plan: &PlanBody, waits: &mut Vec<Next>) {
+fn contents<R: Rows>(facts: &Facts<'_, R>, plan: &PlanBody, waits: &mut Waits) {
     let (table, margins) = (facts.table, facts.margins);
     let (Some(collected), Some(used)) = (&plan.gc, facts.used) else { return };
     let history = facts.schedule.history(Task::SnapshotGc);

@@ -75,8 +75,8 @@ fn young_row<R: Rows>(table: &R, row: u32, now: Timestamp, margins: &Margins) ->
 
 /// Selects short packs by what is left in them after the drop, and of those the rows that are worth a copy.
 ///
-/// Packs from which nothing would be copied, or that are not there, do not count as short; a letter with a single short
-/// pack is left alone.
+/// Packs from which nothing would be copied, or that are not there, do not count as short, nor do those with anything young in
+/// them: they would have to stay. A letter with a single short pack is left alone.
 ///
 /// # Errors
 /// The reason why nothing is rewritten.
@@ -109,22 +109,23 @@ pub fn plan<R: Rows>(facts: &Facts<'_, R>, fate: &Fate, quick: bool) -> Result<R
             rows[pack].push(row);
         }
     }
-    let mut letters = [0u32; 256];
-    for pack in (0..rows.len()).filter(|pack| !rows[*pack].is_empty()) {
-        letters[usize::from(letter(pack))] += 1;
+    // What is young keeps its pack: copying the rest would free nothing, and leave one more short pack behind.
+    let worth = |pack: &usize| !rows[*pack].is_empty() && young[*pack].0 == 0;
+    let (mut letters, mut candidates) = ([0u32; 256], [0u32; 256]);
+    for pack in 0..rows.len() {
+        letters[usize::from(letter(pack))] += u32::from(worth(&pack));
+        candidates[usize::from(letter(pack))] += u32::from(!rows[pack].is_empty() || young[pack].0 > 0);
     }
-    let chosen = |pack: &usize| !rows[*pack].is_empty() && letters[usize::from(letter(*pack))] > 1;
-    let packs: Vec<usize> = (0..rows.len()).filter(chosen).collect();
-    Ok(collect(table, packs, rows, &young, quick))
+    let packs = (0..rows.len()).filter(|pack| worth(pack) && letters[usize::from(letter(*pack))] > 1).collect();
+    let mut plan = collect(table, packs, rows, quick);
+    for (_, (count, size)) in young.iter().enumerate().filter(|(pack, _)| candidates[usize::from(letter(*pack))] > 1) {
+        plan.stats.retained_content_count += count;
+        plan.stats.retained_content_size += size;
+    }
+    Ok(plan)
 }
 
-fn collect<R: Rows>(
-    table: &R,
-    packs: Vec<usize>,
-    mut rows: Vec<Vec<u32>>,
-    young: &[(u64, u64)],
-    quick: bool,
-) -> RewritePlan {
+fn collect<R: Rows>(table: &R, packs: Vec<usize>, mut rows: Vec<Vec<u32>>, quick: bool) -> RewritePlan {
     let mut plan = RewritePlan { quick, ..RewritePlan::default() };
     for pack in packs {
         let mut rows = std::mem::take(&mut rows[pack]);
@@ -132,8 +133,6 @@ fn collect<R: Rows>(
         let stats = &mut plan.stats;
         stats.to_rewrite_content_count += rows.len() as u64;
         stats.to_rewrite_content_size += rows.iter().map(|row| u64::from(table.packed_length(*row))).sum::<u64>();
-        stats.retained_content_count += young[pack].0;
-        stats.retained_content_size += young[pack].1;
         // A table has fewer packs than rows, and rows are 32 bits wide.
         plan.packs.push(RewritePack { pack: u32::try_from(pack).unwrap_or(u32::MAX), rows });
     }

@@ -9,6 +9,9 @@ pub(super) fn ranges(store: &dyn Storage) {
     put(store, id.as_str(), data.clone());
     let get = |range| must(store.get(&id, range), "read a range");
     assert_eq!(get(ByteRange::All), data);
+    let (whole, of) = must(store.get_with_metadata(&id), "read a blob and its metadata");
+    assert_eq!(whole, data);
+    assert_eq!(of, must(store.head(&id), "look at a blob"), "metadata that come with the bytes");
     for (offset, length) in [(0, 1000), (0, 1), (999, 1), (400, 200), (1000, 0), (0, 0), (500, 0)] {
         let wanted = data.slice(offset as usize..(offset + length) as usize);
         assert_eq!(get(ByteRange::Span { offset, length }), wanted, "{length} bytes from {offset}");
@@ -30,6 +33,7 @@ pub(super) fn absence(store: &dyn Storage) {
     }
     assert_eq!(fails(store.get(&id, ByteRange::Span { offset: 0, length: 0 }), "read nothing"), ErrorKind::NotFound);
     assert_eq!(fails(store.head(&id), "look at an absent blob"), ErrorKind::NotFound);
+    assert_eq!(fails(store.get_with_metadata(&id), "read an absent blob"), ErrorKind::NotFound);
     assert!(listed(store, "").is_empty(), "a new store must be empty");
 }
 

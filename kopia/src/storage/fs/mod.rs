@@ -2,6 +2,8 @@
 
 mod errors;
 pub(crate) use errors::from_io;
+pub use leftovers::remove_leftovers;
+mod leftovers;
 mod list;
 mod write;
 
@@ -255,6 +257,7 @@ impl Storage for FsStorage {
                 Err(error) => report.failed.push((id.clone(), error)),
             }
         }
+        self.make_deletions_last(&mut report);
         report
     }
 

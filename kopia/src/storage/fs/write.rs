@@ -1,5 +1,6 @@
 //! Writing and deleting: a temporary file beside the target, synced, then renamed over it, as Kopia does.
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::{ErrorKind as Io, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -10,10 +11,10 @@ use std::time::Duration;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use super::{FsStorage, errors, timestamp};
+use super::{FsStorage, errors, leftovers, timestamp};
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{BlobId, Condition, PutOptions, PutReceipt, deadline, names};
+use crate::storage::{BlobId, Condition, DeleteReport, PutOptions, PutReceipt, deadline, names};
 
 /// A temporary file that goes away unless it became the blob.
 struct Temporary {
@@ -83,10 +84,29 @@ impl FsStorage {
         timestamp(&metadata)
     }
 
-    /// Creates `<target>.tmp.<16 hex>` for this writer alone, with the directories above it.
+    /// An index blob that comes back after a power failure names packs that were deleted after it. Packs, markers and logs that come back are
+    /// deleted again by the next cycle: their directories, thousands of them, are not waited for.
+    pub(super) fn make_deletions_last(&self, report: &mut DeleteReport) {
+        let directory = |id: &BlobId| self.path(id).parent().unwrap_or(&self.root).to_owned();
+        let rest = report.deleted.iter().filter(|id| !id.as_str().starts_with(['p', 'q', 's', '_']));
+        let directories: BTreeMap<PathBuf, BlobId> = rest.map(|id| (directory(id), id.clone())).collect();
+        for (directory, id) in directories {
+            match sync_directory(&directory) {
+                Err(error) if error.kind() != Io::NotFound => {
+                    report.deleted.retain(|deleted| *deleted != id);
+                    let error = errors::from_io(error, format!("make the deletion of blob {id} last"));
+                    report.failed.push((id, error));
+                }
+                // Where there never was such a directory nothing comes back.
+                _ => {}
+            }
+        }
+    }
+
+    /// Creates `<target>.tmp.verger-<16 hex>` for this writer alone, with the directories above it.
     fn temporary(&self, target: &Path, parent: &Path, step: &str) -> Result<(File, Temporary)> {
         let mut name = target.as_os_str().to_owned();
-        name.push(format!(".tmp.{:016x}", rand::random::<u64>()));
+        name.push(format!("{}{:016x}", leftovers::MARK, rand::random::<u64>()));
         let path = PathBuf::from(name);
         let create = || File::options().write(true).create_new(true).mode(self.file_mode).open(&path);
         let file = match create() {
@@ -99,6 +119,9 @@ impl FsStorage {
         };
         let file = file.map_err(|error| self.failure(error, step.to_owned()))?;
         let temporary = Temporary { path, done: false };
+        if self.local {
+            leftovers::claim(&file);
+        }
         self.give_away(&file).map_err(|error| self.failure(error, step.to_owned()))?;
         Ok((file, temporary))
     }

@@ -137,6 +137,11 @@ impl Storage for S3Storage {
         self.read(id, range)
     }
 
+    fn get_with_metadata(&self, id: &BlobId) -> Result<(Bytes, BlobMetadata)> {
+        names::check(id)?;
+        self.read_with_metadata(id)
+    }
+
     fn head(&self, id: &BlobId) -> Result<BlobMetadata> {
         names::check(id)?;
         self.look(id)

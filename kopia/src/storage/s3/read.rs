@@ -14,6 +14,27 @@ use crate::storage::{BlobId, BlobMetadata, ByteRange, ETag, names};
 const BODY_ATTEMPTS: usize = 4;
 
 impl S3Storage {
+    /// The headers of the answer are of the same version as its body.
+    pub(super) fn read_with_metadata(&self, id: &BlobId) -> Result<(Bytes, BlobMetadata)> {
+        let step = || format!("read blob {id}");
+        let mut attempt = 1;
+        loop {
+            let read = self.read_once(id, ByteRange::All, None).and_then(|(bytes, head)| {
+                let metadata = BlobMetadata {
+                    id: id.clone(),
+                    length: bytes.len() as u64,
+                    timestamp: timestamp(head.last_modified, &step)?,
+                    etag: etag(head.e_tag),
+                };
+                Ok((bytes, metadata))
+            });
+            match read {
+                Err(error) if error.is_retryable() && attempt < BODY_ATTEMPTS => attempt += 1,
+                other => return other,
+            }
+        }
+    }
+
     pub(super) fn read(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
         let header = match range {
             ByteRange::All => None,
@@ -31,12 +52,12 @@ impl S3Storage {
         loop {
             match self.read_once(id, range, header.as_deref()) {
                 Err(error) if error.is_retryable() && attempt < BODY_ATTEMPTS => attempt += 1,
-                other => return other,
+                other => return other.map(|(bytes, _)| bytes),
             }
         }
     }
 
-    fn read_once(&self, id: &BlobId, range: ByteRange, header: Option<&str>) -> Result<Bytes> {
+    fn read_once(&self, id: &BlobId, range: ByteRange, header: Option<&str>) -> Result<(Bytes, Head)> {
         let step = || format!("read blob {id}");
         let request = self.client.get_object().bucket(&self.place.bucket).key(self.key(id));
         let request = request.set_range(header.map(str::to_owned));
@@ -46,13 +67,14 @@ impl S3Storage {
                 // The range begins behind the end: an empty blob, or one that is too short.
                 let (_, length) = range.within(id, self.look(id)?.length)?;
                 return match length {
-                    0 => Ok(Bytes::new()),
+                    0 => Ok((Bytes::new(), Head::default())),
                     _ => Err(Error::new(ErrorKind::StoreUnavailable, format!("{}: it is just being changed", step()))),
                 };
             }
             Err(error) => return Err(self.failure(error, step())),
         };
         let (wanted, skip) = extent(&answer, id, range)?;
+        let head = Head { last_modified: answer.last_modified, e_tag: answer.e_tag };
         let mut body = answer.body;
         let data = self.runtime.block_on(async {
             let mut data = bytes::BytesMut::new();
@@ -65,7 +87,7 @@ impl S3Storage {
         let data = data.map_err(|error| broken("the answer broke off".to_owned()).with_source(error))?;
         let end = skip.saturating_add(wanted);
         match (usize::try_from(skip), usize::try_from(end)) {
-            (Ok(skip), Ok(end)) if end <= data.len() => Ok(data.slice(skip..end)),
+            (Ok(skip), Ok(end)) if end <= data.len() => Ok((data.slice(skip..end), head)),
             _ => Err(broken(format!("{end} bytes were announced, {} came", data.len()))),
         }
     }
@@ -141,6 +163,13 @@ impl S3Storage {
         let missing = || Error::new(ErrorKind::StoreUnavailable, format!("{}: {date:?} is no date", step()));
         parsed.map(|zoned| zoned.timestamp()).ok_or_else(missing)
     }
+}
+
+/// What an answer's headers say of the version that its body is.
+#[derive(Default)]
+struct Head {
+    last_modified: Option<DateTime>,
+    e_tag: Option<String>,
 }
 
 /// How many bytes of the body are wanted, and how many come before them. A store that ignores ranges sends everything.
