@@ -4,8 +4,8 @@ use std::sync::Arc;
 use verger_kopia::mutant::{self, Mutant};
 
 use verger_kopia::index_set::legacy::unreadable_cleanups;
-use verger_kopia::index_set::names::LEGACY_CLEANUP;
 use verger_kopia::index_set::list_active;
+use verger_kopia::index_set::names::LEGACY_CLEANUP;
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;

@@ -77,7 +77,8 @@ impl Deeds<'_> {
             Ok(Effect::default())
         })?;
         let is_read_back = !mutant::on(Mutant::R16NotReadBack);
-        let found = if is_read_back { count_entries(&repository, &set.blobs, threads, frugal.as_ref())? } else { set.entries };
+        let found =
+            if is_read_back { count_entries(&repository, &set.blobs, threads, frugal.as_ref())? } else { set.entries };
         if found != set.entries && !mutant::on(Mutant::I10CompactionDropsMarks) {
             let step = format!("read back a compacted index set: {found} of {} entries", set.entries);
             return Err(Error::damaged(step).with_fix("Nothing was deleted; check the store, then run again"));
