@@ -4,7 +4,7 @@ use crate::content::Entry;
 use crate::index_set::compact::{Epochs, Frugal, count_entries, merge_epochs, merge_legacy};
 use crate::index_set::testing::{blobs, entry, golden};
 use crate::index_set::write::write_index_set;
-use crate::index_set::{list_active, load_view};
+use crate::index_set::{Aside, list_active, load_view};
 use crate::storage::Storage;
 
 const HOUR: Duration = Duration::from_secs(3600);
