@@ -140,7 +140,8 @@ fn r11_an_unreadable_content_with_manifests_is_given_up() {
         }
         let (copy, id, command) = found.unwrap();
         gives_up(&copy, &command, &["all manifests in content", &id, "cannot be read"]);
-        assert!(roots(&copy).len() <= before);
+        // A deletion that was recorded there is forgotten with the rest: its snapshot may be back.
+        assert!(roots(&copy).len() <= before + 1);
         cleans_up(&copy, &id);
     }
 }
