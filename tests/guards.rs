@@ -24,8 +24,8 @@ use verger_kopia::index_set::{list_active, load_view, watermark};
 use verger_kopia::maintenance::history::Task;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::maintenance::schedule;
-use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::new_id;
+use verger_kopia::manifest::{ManifestEntry, ManifestSet};
 use verger_kopia::session::{SessionId, active_sessions};
 use verger_kopia::storage::fault::{Call, Effect};
 use verger_kopia::storage::{BlobId, ByteRange, PutOptions, list_all};
@@ -130,7 +130,11 @@ fn r6_a_copied_lease_gives_no_store_id() {
 fn r9_what_could_not_be_read_once_is_read_again_by_the_next_cycle() {
     let world = World::golden("default", DAY);
     let storage = world.outside.storage();
-    let entry = entries(&world).into_values().find(|entry| entry.id.prefix() == b'k').unwrap();
+    let manifests = ManifestSet::load(&world.outside, &world.view()).unwrap();
+    let body: serde_json::Value =
+        serde_json::from_str(manifests.of_type("snapshot").next().unwrap().data.get()).unwrap();
+    let root: ContentId = body["rootEntry"]["obj"].as_str().unwrap().parse().unwrap();
+    let entry = entries(&world).remove(&root).unwrap();
     let whole = storage.get(&entry.pack, ByteRange::All).unwrap();
     let mut damaged = whole.to_vec();
     // Its directories lie behind the first bytes.
