@@ -1,6 +1,6 @@
 //! R11, in a matrix: each kind of thing that a repository is made of, damaged in each way, and what a cycle makes of it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 #[path = "support/client.rs"]
 mod client;

@@ -196,7 +196,7 @@ pub fn merge_spooled(
     let total = indexes.iter().try_fold(0u32, |sum, index| sum.checked_add(u32::try_from(index.len()).ok()?));
     let total = total.ok_or_else(|| Error::unsupported("merge more than 4,294,967,295 index entries"))? as usize;
     let mut names = Names::new(indexes.iter_mut().flat_map(|index| index.packs.iter().cloned()).collect());
-    let mut ordinals: Vec<(Arc<[u32]>, Arc<[u16]>)> = Vec::with_capacity(indexes.len());
+    let mut ordinals: Vec<Ordinals> = Vec::with_capacity(indexes.len());
     for index in &mut indexes {
         let (packs, formats) = names.ordinals(&index.packs, &index.formats)?;
         index.packs = Vec::new();
@@ -239,10 +239,13 @@ pub fn merge_spooled(
     Ok(out.finish(summary, hash_length, packs, formats))
 }
 
+/// Packs and formats of one index blob, as ordinals of the names of all.
+type Ordinals = (Arc<[u32]>, Arc<[u16]>);
+
 /// The merge of one part.
 fn load(
     indexes: &[SpooledIndex],
-    ordinals: &[(Arc<[u32]>, Arc<[u16]>)],
+    ordinals: &[Ordinals],
     span: &Span,
     (hash_length, watermark): (usize, Option<i64>),
     names: &Arc<Names>,
