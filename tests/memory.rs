@@ -1,6 +1,6 @@
 //! `--memory-limit` is a promise: a repository ten times larger than fits is maintained within it, and with the same result.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "support/client.rs"]
 mod client;
@@ -68,7 +68,7 @@ struct Large {
 impl Large {
     fn make(contents: u32) -> Self {
         let golden = Golden::unpack("blake2b-256");
-        let storage = Arc::new(FsStorage::open(&golden.repository(), Access::ReadWrite).unwrap());
+        let storage = Arc::new(FsStorage::open(golden.repository(), Access::ReadWrite).unwrap());
         let repository = Repository::open(storage.clone(), PASSWORD, Arc::new(SystemClock)).unwrap();
         let large = Self { golden, contents };
         let packs = large.packs(&*storage);

@@ -4,7 +4,9 @@
 //! `VERGER_SIM_SEED=n` lives through one seed and prints its course, `VERGER_SIM_SEEDS=from..to` through many;
 //! `VERGER_SIM_DAYS` sets how many days clients work.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+// The value may fail to be made, which an entry cannot say.
+#![allow(clippy::map_entry)]
 
 #[path = "support/sim/mod.rs"]
 mod sim;

@@ -63,7 +63,7 @@ fn id_of(repository: &Repository, prefix: u8, plain: &[u8]) -> ContentId {
 fn file(repository: &Repository, number: usize) -> Object {
     let text = |part: usize| format!("file {number} part {part}\n").repeat(3 + number * 2).into_bytes();
     let plain = |prefix, plain: Vec<u8>| (id_of(repository, prefix, &plain), (prefix, plain));
-    if number % 4 != 0 {
+    if !number.is_multiple_of(4) {
         let content = plain(0, text(0));
         return Object { id: content.0.to_string(), length: content.1.1.len(), contents: vec![content] };
     }

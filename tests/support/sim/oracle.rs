@@ -57,7 +57,7 @@ impl Oracle {
                 needed.insert(*content);
             }
         }
-        for entry in view.manifest_contents().filter(|entry| !packs.contains(&entry.pack)) {
+        if let Some(entry) = view.manifest_contents().find(|entry| !packs.contains(&entry.pack)) {
             return Err(format!("manifests are lost: {} of {} is gone", entry.pack, entry.id));
         }
         let marked = view.winners.values().filter(|entry| entry.deleted).count();
