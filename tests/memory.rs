@@ -211,7 +211,7 @@ fn a_repository_ten_times_larger_than_fits_is_maintained_within_the_limit() {
     assert!(needed > 10 * (LIMIT_MIN - BASE_BYTES - BUFFERS_BYTES_MIN), "{needed} bytes are not ten times what fits");
 
     let state = large.golden.folder.path().join("state");
-    let mut plan = large.golden.verger(["plan", "--full", "--safety", "none", "--i-am-alone", "--json", "--quiet"]);
+    let mut plan = large.golden.verger(["plan", "--full", "--safety", "none", "--json", "--quiet"]);
     plan.args(["--act-as", OWNER, "--memory-limit", "4GiB", &large.golden.address()]);
     let (lavish, peak) = measured(&mut plan);
     println!("a plan without a limit: {} MiB", peak >> 20);
