@@ -143,7 +143,7 @@ pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
 
 /// Where temporary files go: the folder of the ledger, which lies on a disk; where nothing may be written there, TMPDIR.
 pub(super) fn spill_folder(state_dir: &Path, may_create: bool) -> SpillFolder {
-    let is_there = state_dir.is_dir() || may_create && std::fs::create_dir_all(state_dir).is_ok();
+    let is_there = state_dir.is_dir() || may_create && make_folders(state_dir).is_ok();
     let here = SpillFolder::new(state_dir);
     if is_there && here.file().is_ok() { here } else { SpillFolder::new(std::env::temp_dir()) }
 }
