@@ -11,7 +11,7 @@ mod sessions;
 mod state;
 mod written;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
@@ -22,6 +22,7 @@ use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
+use verger_kopia::spill::SpillFolder;
 use verger_kopia::storage::{NearbyStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::Control;
@@ -179,9 +180,10 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
 
 fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let identity = request.owner.identity(&means.identity);
-    let mut workspace = Workspace::new(near(&means.repository.counting_repairs(), &means.state_dir));
+    let spill = state::spill_folder(&means.state_dir, !request.dry_run);
+    let mut workspace = Workspace::new(near(&means.repository.counting_repairs(), &spill));
     workspace.memory = MemoryLimit::new(means.memory_limit);
-    workspace.spill = state::spill_folder(&means.state_dir, !request.dry_run);
+    workspace.spill = spill;
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
     }
@@ -194,13 +196,12 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
 }
 
 /// A far store is asked once for what a cycle needs more than once.
-fn near(repository: &Repository, state_dir: &Path) -> Repository {
+fn near(repository: &Repository, spill: &SpillFolder) -> Repository {
     let storage = repository.storage().clone();
     if storage.capabilities().local_disk {
         return repository.clone();
     }
-    let folder = if state_dir.is_dir() { state_dir.to_owned() } else { std::env::temp_dir() };
-    let near = NearbyStorage::new(storage, repository.clock().clone(), &folder, KEPT_NEARBY_MAX);
+    let near = NearbyStorage::new(storage, repository.clock().clone(), spill, KEPT_NEARBY_MAX);
     repository.through(Arc::new(near))
 }
 

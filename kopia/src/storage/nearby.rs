@@ -7,8 +7,6 @@
 //! store says of its versions is asked once.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +18,7 @@ use super::{
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
+use crate::spill::{SpillFile, SpillFolder};
 
 /// How long the store's time is counted on from one answer (R1: a check may be 10 s old).
 const TIME_AGE_MAX: Duration = Duration::from_secs(10);
@@ -43,8 +42,7 @@ pub struct NearbyStorage {
 /// Parts of packs, in the file.
 struct Kept {
     /// `None`: there is no disk to keep anything on, or it is full.
-    file: Option<Arc<File>>,
-    used: u64,
+    file: Option<SpillFile>,
     most: u64,
     parts: HashMap<BlobId, Vec<Part>>,
 }
@@ -72,9 +70,9 @@ struct Asked {
 
 impl NearbyStorage {
     /// Keeps at most `most` bytes of packs in a nameless file in `folder`; none where that cannot be made.
-    pub fn new(inner: Arc<dyn Storage>, clock: Arc<dyn Clock>, folder: &Path, most: u64) -> Self {
-        let file = tempfile_in(folder).map(Arc::new);
-        let kept = Mutex::new(Kept { file, used: 0, most, parts: HashMap::new() });
+    pub fn new(inner: Arc<dyn Storage>, clock: Arc<dyn Clock>, folder: &SpillFolder, most: u64) -> Self {
+        let file = folder.file().ok();
+        let kept = Mutex::new(Kept { file, most, parts: HashMap::new() });
         Self { inner, clock, kept, logs: Mutex::default(), time: Mutex::default(), versioning: Mutex::default() }
     }
 
@@ -109,7 +107,7 @@ impl NearbyStorage {
         for part in parts {
             let (from, to) = (part.offset.max(offset), part.end().min(end));
             let room = place(from, to).and_then(|range| out.get_mut(range));
-            if room.is_none_or(|room| file.read_exact_at(room, part.place + (from - part.offset)).is_err()) {
+            if room.is_none_or(|room| file.read(room, part.place + (from - part.offset)).is_err()) {
                 return self.inner.get(id, ByteRange::Span { offset, length });
             }
         }
@@ -138,15 +136,14 @@ impl NearbyStorage {
     fn keep(&self, id: &BlobId, offset: u64, bytes: &[u8]) {
         let length = bytes.len() as u64;
         let (file, place) = {
-            let mut kept = self.kept();
-            let Some(file) = kept.file.clone().filter(|_| length > 0 && kept.used + length <= kept.most) else {
+            let kept = self.kept();
+            let Some(file) = kept.file.clone().filter(|file| length > 0 && file.length() + length <= kept.most) else {
                 return;
             };
-            let place = kept.used;
-            kept.used += length;
+            let place = file.reserve(length);
             (file, place)
         };
-        let written = file.write_all_at(bytes, place);
+        let written = file.write(bytes, place);
         let mut kept = self.kept();
         if written.is_err() {
             // A full disk is no reason to fail: from now on the store is asked.
@@ -164,15 +161,6 @@ impl NearbyStorage {
         let wall = Duration::try_from(self.clock.now().duration_since(asked.wall)).ok()?;
         (boot <= TIME_AGE_MAX && wall.abs_diff(boot) <= CLOCKS_PART_MAX).then(|| asked.answer + boot)
     }
-}
-
-/// Without a name from the start: nothing is left behind, however this process ends.
-fn tempfile_in(folder: &Path) -> Option<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = folder.join(format!(".verger-{:032x}", rand::random::<u128>()));
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(&path).ok()?;
-    std::fs::remove_file(&path).ok()?;
-    Some(file)
 }
 
 /// Parts with something of the span, by offset.
@@ -297,7 +285,7 @@ mod tests {
         }
         let far = Arc::new(LatencyStorage::new(memory, Duration::ZERO, clock.clone()));
         let folder = tempfile::tempdir().unwrap();
-        let near = NearbyStorage::new(far.clone(), clock.clone(), folder.path(), most);
+        let near = NearbyStorage::new(far.clone(), clock.clone(), &SpillFolder::new(folder.path()), most);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has a name");
         Place { clock, far, near, _folder: folder }
     }
@@ -332,7 +320,7 @@ mod tests {
         assert_eq!((place.read("p1", 0, 10), place.read("p1", 0, 10)), ((1, 10), (1, 10)));
         assert_eq!((place.read("q1", 0, 50), place.read("q1", 0, 50)), ((1, 50), (0, 0)));
         assert_eq!((place.read("q1", 40, 30), place.read("q1", 40, 30)), ((1, 20), (1, 20)));
-        let nowhere = NearbyStorage::new(place.far.clone(), place.clock.clone(), Path::new("/nowhere"), 60);
+        let nowhere = NearbyStorage::new(place.far.clone(), place.clock.clone(), &SpillFolder::new("/nowhere"), 60);
         let again = Place { near: nowhere, ..place };
         assert_eq!((again.read("q1", 0, 50), again.read("q1", 0, 50)), ((1, 50), (1, 50)));
     }
