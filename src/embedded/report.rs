@@ -90,7 +90,7 @@ pub struct StageFigures {
 
 impl CycleReport {
     /// Nothing was due.
-    pub(super) fn nothing_due(now: Timestamp, next_due: Option<Timestamp>) -> Self {
+    pub fn nothing_due(now: Timestamp, next_due: Option<Timestamp>) -> Self {
         Self {
             outcome: "nothing-due".to_owned(),
             mode: None,

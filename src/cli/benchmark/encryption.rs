@@ -5,7 +5,7 @@ use std::hint::black_box;
 use verger_kopia::Result;
 use verger_kopia::crypto::encryption::{Cipher, NAMES};
 
-use super::{Blocks, Speed, on_threads, speeds_document, speeds_table, throughput, zeros};
+use super::{Blocks, Kind};
 use crate::output::Output;
 
 const EXAMPLES: &str = "Examples:
@@ -14,6 +14,8 @@ const EXAMPLES: &str = "Examples:
   verger benchmark encryption --json
 
 All names that Kopia has are measured. Ciphers that Kopia removed (AES-CTR, SALSA20) are not known to Verger either.";
+
+const KIND: Kind = Kind { noun: "encryption", title: "Encryption", width: 30, key: "encryption", flag: "encryption" };
 
 /// How to measure.
 #[derive(Debug, clap::Args)]
@@ -28,26 +30,8 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(output: Output, args: &Args) -> Result<()> {
-    let Args { blocks, repeat } = args;
-    let data = zeros(blocks.block_size)?;
-    let mut speeds = Vec::new();
-    for name in NAMES {
+    KIND.measure(output, (&args.blocks, args.repeat), &NAMES, |name| {
         let cipher = Cipher::new(name, &[0; 32], None)?;
-        output.note(format!(
-            "Benchmarking encryption '{name}'... ({repeat} x {} bytes, parallelism {})",
-            data.len(),
-            blocks.parallel
-        ));
-        let (outcomes, elapsed) = on_threads(blocks.parallel, || {
-            (0..*repeat).try_for_each(|_| cipher.seal(&[0; 16], black_box(&data)).map(|sealed| drop(black_box(sealed))))
-        });
-        outcomes.into_iter().collect::<Result<()>>()?;
-        let times = u64::from(*repeat) * u64::from(blocks.parallel);
-        speeds.push(Speed { name, bytes_per_second: throughput(data.len(), times, elapsed) });
-    }
-    speeds.sort_by_key(|speed| std::cmp::Reverse(speed.bytes_per_second));
-    if output.json {
-        return speeds_document(output, "encryption", blocks, *repeat, &speeds);
-    }
-    speeds_table(output, "Encryption", 30, "encryption", blocks.print_options, &speeds)
+        Ok(move |data: &[u8]| cipher.seal(&[0; 16], data).map(|sealed| drop(black_box(sealed))))
+    })
 }

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use verger_kopia::Result;
 use verger_kopia::crypto::hashing::{Hasher, NAMES};
 
-use super::{Blocks, Speed, on_threads, speeds_document, speeds_table, throughput, zeros};
+use super::{Blocks, Kind};
 use crate::output::Output;
 
 const EXAMPLES: &str = "Examples:
@@ -14,6 +14,8 @@ const EXAMPLES: &str = "Examples:
   verger benchmark hashing --json
 
 All names that Kopia has are measured.";
+
+const KIND: Kind = Kind { noun: "hash", title: "Hash", width: 20, key: "hash", flag: "block-hash" };
 
 /// How to measure.
 #[derive(Debug, clap::Args)]
@@ -28,27 +30,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(output: Output, args: &Args) -> Result<()> {
-    let Args { blocks, repeat } = args;
-    let data = zeros(blocks.block_size)?;
-    let mut speeds = Vec::new();
-    for name in NAMES {
+    KIND.measure(output, (&args.blocks, args.repeat), &NAMES, |name| {
         let hasher = Hasher::new(name, &[0; 32])?;
-        output.note(format!(
-            "Benchmarking hash '{name}' ({repeat} x {} bytes, parallelism {})",
-            data.len(),
-            blocks.parallel
-        ));
-        let (_, elapsed) = on_threads(blocks.parallel, || {
-            for _ in 0..*repeat {
-                black_box(hasher.hash(black_box(&data)));
-            }
-        });
-        let times = u64::from(*repeat) * u64::from(blocks.parallel);
-        speeds.push(Speed { name, bytes_per_second: throughput(data.len(), times, elapsed) });
-    }
-    speeds.sort_by_key(|speed| std::cmp::Reverse(speed.bytes_per_second));
-    if output.json {
-        return speeds_document(output, "hash", blocks, *repeat, &speeds);
-    }
-    speeds_table(output, "Hash", 20, "block-hash", blocks.print_options, &speeds)
+        Ok(move |data: &[u8]| {
+            black_box(hasher.hash(data));
+            Ok(())
+        })
+    })
 }

@@ -6,6 +6,7 @@ mod encryption;
 mod hashing;
 mod splitter;
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
@@ -82,31 +83,72 @@ struct Speed {
     bytes_per_second: u64,
 }
 
-/// A document of speeds: `what` is the key of the name in each result.
-fn speeds_document(output: Output, what: &str, blocks: &Blocks, repeat: u32, speeds: &[Speed]) -> Result<()> {
-    let row = |speed: &Speed| serde_json::json!({ what: speed.name, "bytesPerSecond": speed.bytes_per_second });
-    output.document(&serde_json::json!({
-        "blockSize": blocks.block_size,
-        "repeat": repeat,
-        "parallel": blocks.parallel,
-        "results": speeds.iter().map(row).collect::<Vec<_>>(),
-        "fastest": speeds.first().map(|speed| speed.name),
-    }))
+/// A kind of thing that works on blocks, and how Kopia speaks of it.
+struct Kind {
+    /// What is being benchmarked, in a note.
+    noun: &'static str,
+    /// Head of the table's first column, and its width.
+    title: &'static str,
+    width: usize,
+    /// Key of the name in each result of the document.
+    key: &'static str,
+    /// Option of `kopia repository create`.
+    flag: &'static str,
 }
 
-/// A table of speeds, the fastest first.
-fn speeds_table(output: Output, title: &str, width: usize, flag: &str, options: bool, speeds: &[Speed]) -> Result<()> {
-    output.line(format!("     {title:<width$} Throughput\n{RULE}"))?;
-    for (number, speed) in speeds.iter().enumerate() {
-        let mut line =
-            format!("{number:>3}. {:<width$} {} / second", speed.name, output::bytes(speed.bytes_per_second));
-        if options {
-            line.push_str(&format!(",   --{flag}={}", speed.name));
+impl Kind {
+    /// Measures each name with `repeat` blocks on each thread, and prints the fastest first. `prepare` makes of a name what `work`
+    /// does to one block.
+    fn measure<W>(
+        &self,
+        output: Output,
+        (blocks, repeat): (&Blocks, u32),
+        names: &'static [&'static str],
+        prepare: impl Fn(&str) -> Result<W>,
+    ) -> Result<()>
+    where
+        W: Fn(&[u8]) -> Result<()> + Sync,
+    {
+        let data = zeros(blocks.block_size)?;
+        let mut speeds = Vec::new();
+        for name in names {
+            let work = prepare(name)?;
+            let (noun, length, parallel) = (self.noun, data.len(), blocks.parallel);
+            output.note(format!("Benchmarking {noun} '{name}'... ({repeat} x {length} bytes, parallelism {parallel})"));
+            let (outcomes, elapsed) = on_threads(parallel, || (0..repeat).try_for_each(|_| work(black_box(&data))));
+            outcomes.into_iter().collect::<Result<()>>()?;
+            let times = u64::from(repeat) * u64::from(parallel);
+            speeds.push(Speed { name, bytes_per_second: throughput(length, times, elapsed) });
         }
-        output.line(line)?;
+        speeds.sort_by_key(|speed| std::cmp::Reverse(speed.bytes_per_second));
+        if output.json { self.document(output, blocks, repeat, &speeds) } else { self.table(output, blocks, &speeds) }
     }
-    let fastest = speeds.first().map_or("", |speed| speed.name);
-    output.line(format!("{RULE}\nFastest option for this machine is: --{flag}={fastest}"))
+
+    fn document(&self, output: Output, blocks: &Blocks, repeat: u32, speeds: &[Speed]) -> Result<()> {
+        let row = |speed: &Speed| serde_json::json!({ self.key: speed.name, "bytesPerSecond": speed.bytes_per_second });
+        output.document(&serde_json::json!({
+            "blockSize": blocks.block_size,
+            "repeat": repeat,
+            "parallel": blocks.parallel,
+            "results": speeds.iter().map(row).collect::<Vec<_>>(),
+            "fastest": speeds.first().map(|speed| speed.name),
+        }))
+    }
+
+    fn table(&self, output: Output, blocks: &Blocks, speeds: &[Speed]) -> Result<()> {
+        let Self { title, width, flag, .. } = self;
+        output.line(format!("     {title:<width$} Throughput\n{RULE}"))?;
+        for (number, speed) in speeds.iter().enumerate() {
+            let throughput = output::bytes(speed.bytes_per_second);
+            let mut line = format!("{number:>3}. {:<width$} {throughput} / second", speed.name);
+            if blocks.print_options {
+                line.push_str(&format!(",   --{flag}={}", speed.name));
+            }
+            output.line(line)?;
+        }
+        let fastest = speeds.first().map_or("", |speed| speed.name);
+        output.line(format!("{RULE}\nFastest option for this machine is: --{flag}={fastest}"))
+    }
 }
 
 /// Runs `work` on each of the threads at once: what each gave, and how long it took.

@@ -70,16 +70,7 @@ pub(super) mod tests {
             started: now,
             ended: now + std::time::Duration::from_secs(61),
             tasks: serde_json::from_value(tasks.clone()).unwrap(),
-            damage: Vec::new(),
-            next: None,
-            next_due: None,
-            skipped: Vec::new(),
-            plan: None,
-            freed_bytes: 0,
-            refused_deletes: 0,
-            deletes_hide: false,
-            written_bytes: 0,
-            repaired_items: 0,
+            ..CycleReport::nothing_due(now, None)
         }
     }
 
