@@ -10,6 +10,8 @@
 
 #[path = "support/sim/mod.rs"]
 mod sim;
+#[path = "support/store.rs"]
+mod store;
 mod support;
 
 use std::collections::BTreeMap;

@@ -16,7 +16,7 @@ use verger_kopia::maintenance::schedule::{self, Schedule};
 use verger_kopia::storage::fault::FaultStorage;
 use verger_kopia::storage::{
     Access, BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, FsStorage, MemoryStorage, PutOptions,
-    PutReceipt, Retention, Storage, list_all,
+    PutReceipt, Retention, Storage, Versioning, list_all,
 };
 use verger_kopia::{Repository, Result, verify};
 use verger_worker::kopia_lock::KopiaLocks;
@@ -28,9 +28,17 @@ pub const HOUR: Duration = Duration::from_secs(3600);
 
 /// A store whose insides can be exchanged, so that deriving a repository's key is paid for once.
 #[derive(Debug)]
-struct Door(RwLock<Arc<MemoryStorage>>);
+pub struct Door(RwLock<Arc<MemoryStorage>>);
 
 impl Door {
+    pub fn new(inner: MemoryStorage) -> Self {
+        Self(RwLock::new(Arc::new(inner)))
+    }
+
+    pub fn exchange(&self, inner: MemoryStorage) {
+        *self.0.write().unwrap() = Arc::new(inner);
+    }
+
     fn inner(&self) -> Arc<MemoryStorage> {
         self.0.read().unwrap().clone()
     }
@@ -71,6 +79,10 @@ impl Storage for Door {
 
     fn now(&self) -> Result<Timestamp> {
         self.inner().now()
+    }
+
+    fn versioning(&self) -> Result<Versioning> {
+        self.inner().versioning()
     }
 }
 
@@ -143,7 +155,7 @@ impl World {
 
     /// Any repository in memory, on the clock of its store.
     pub fn of(name: &str, memory: MemoryStorage, clock: Arc<SetClock>) -> Self {
-        let door = Arc::new(Door(RwLock::new(Arc::new(memory))));
+        let door = Arc::new(Door::new(memory));
         let faults = Arc::new(FaultStorage::new(door.clone()));
         let open = |storage: Arc<dyn Storage>| Repository::open(storage, PASSWORD, clock.clone()).unwrap();
         Self {
@@ -175,7 +187,7 @@ impl World {
     pub fn restore(&mut self, saved: &Saved) {
         self.faults.heal();
         let copy = MemoryStorage::copy_of(&saved.blobs, self.clock.clone()).unwrap();
-        *self.door.0.write().unwrap() = Arc::new(copy);
+        self.door.exchange(copy);
         self.clock.set(saved.now);
         self.state = state_folder();
         self.meanwhile = Arc::default();
@@ -184,7 +196,7 @@ impl World {
     /// Shows what lies in another store of the same repository, at this time: for looking at folders without deriving their keys again.
     pub fn show(&self, storage: &dyn Storage, now: Timestamp) {
         let copy = MemoryStorage::copy_of(storage, self.clock.clone()).unwrap();
-        *self.door.0.write().unwrap() = Arc::new(copy);
+        self.door.exchange(copy);
         self.clock.set(now);
     }
 

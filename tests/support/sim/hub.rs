@@ -14,8 +14,8 @@ use super::client::{Client, Finding, Scene};
 use super::files::Files;
 use super::lens::Lens;
 use super::model::Model;
-use super::store::Door;
 use super::trace::{Trace, kind};
+use crate::store::Door;
 
 /// What befalls a cycle, by the number of its request.
 #[derive(Debug, Default, Clone)]

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use verger::embedded::{CycleReport, CycleRequest, Means, Ownership, Safety, cycle};
+use verger::embedded::{CycleReport, Means, cycle};
 use verger_kopia::clock::{Clock, SetClock, Timestamp};
 use verger_kopia::maintenance::Params;
 use verger_kopia::maintenance::rules::plan::Mode;
@@ -32,12 +32,13 @@ use verger_kopia::{Error, ErrorKind, Repository};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::{Quiet, Stop};
 
+use crate::store::{Door, careful};
 use crate::support::{Golden, OWNER, PASSWORD};
 use client::Finding;
 use hub::{Fate, Hub, HubClock};
 use oracle::Oracle;
 use session::Session;
-use store::{Counter, Door};
+use store::Counter;
 
 const HOUR: u64 = 3600;
 
@@ -226,7 +227,7 @@ impl Run<'_> {
         let quiet = fate.kill.is_none() && fate.pause.is_none() && fate.slow < SLOWEST;
         hub.note(&format!("cycle {mode:?} {fate:?}"));
         hub.fate(fate);
-        let outcome = cycle(self.means(), &request(mode));
+        let outcome = cycle(self.means(), &careful(mode));
         let killed = hub.is_dead();
         hub.fate(Fate::default());
         self.course.cycles += 1;
@@ -271,22 +272,6 @@ impl Run<'_> {
             stop: Stop::default(),
             notice: Arc::new(|_, _| {}),
         }
-    }
-}
-
-/// With full margins, beside any number of clients; no other maintainer is at work.
-fn request(mode: Option<Mode>) -> CycleRequest {
-    CycleRequest {
-        mode,
-        safety: Safety::Full,
-        alone: false,
-        exclusive: true,
-        allow_removing: Some(100),
-        dry_run: false,
-        wait: true,
-        mark_to_drop: None,
-        owner: Ownership::Own,
-        plan_out: None,
     }
 }
 

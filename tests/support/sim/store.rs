@@ -1,77 +1,17 @@
-//! The store: one in memory whose insides are exchanged for each run, and the maintainer's way to it, on which everybody else
-//! gets their turns.
+//! The maintainer's way to the store, on which everybody else gets their turns.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::storage::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, MemoryStorage, PutOptions, PutReceipt, Retention,
-    Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
 };
 use verger_kopia::{Error, ErrorKind, Result};
 
 use super::hub::{Dead, Hub, Moment};
-
-#[derive(Debug)]
-pub struct Door(RwLock<Arc<MemoryStorage>>);
-
-impl Door {
-    pub fn new(inner: MemoryStorage) -> Self {
-        Self(RwLock::new(Arc::new(inner)))
-    }
-
-    pub fn exchange(&self, inner: MemoryStorage) {
-        *self.0.write().unwrap() = Arc::new(inner);
-    }
-
-    fn inner(&self) -> Arc<MemoryStorage> {
-        self.0.read().unwrap().clone()
-    }
-}
-
-impl Storage for Door {
-    fn address(&self) -> String {
-        "memory:///simulated".to_owned()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner().capabilities()
-    }
-
-    fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
-        self.inner().get(id, range)
-    }
-
-    fn head(&self, id: &BlobId) -> Result<BlobMetadata> {
-        self.inner().head(id)
-    }
-
-    fn list(&self, prefix: &str, visit: &mut dyn FnMut(BlobMetadata) -> Result<()>) -> Result<()> {
-        self.inner().list(prefix, visit)
-    }
-
-    fn put(&self, id: &BlobId, data: Bytes, options: &PutOptions) -> Result<PutReceipt> {
-        self.inner().put(id, data, options)
-    }
-
-    fn delete(&self, ids: &[BlobId], not_after: Option<Duration>) -> DeleteReport {
-        self.inner().delete(ids, not_after)
-    }
-
-    fn extend_retention(&self, id: &BlobId, retention: Retention) -> Result<()> {
-        self.inner().extend_retention(id, retention)
-    }
-
-    fn now(&self) -> Result<Timestamp> {
-        self.inner().now()
-    }
-
-    fn versioning(&self) -> Result<Versioning> {
-        Ok(Versioning::NONE)
-    }
-}
+use crate::store::Door;
 
 /// What the maintainer talks to. Reads of blobs are no moments of their own: what they read never changes, and several threads
 /// of the product read at once, in an order that no seed tells.
