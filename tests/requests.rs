@@ -24,7 +24,7 @@ use verger_kopia::maintenance::rules::plan::Mode;
 /// R1, cheap checks: what a cycle may ask for besides the blobs that it reads and writes. (With the format, 48 today.)
 const BESIDES_DATA: usize = 50;
 /// With the legacy index each look lists one kind of blob more, the drop is a compaction, and what it replaced goes in three steps.
-const BESIDES_DATA_LEGACY: usize = 104;
+const BESIDES_DATA_LEGACY: usize = 100;
 /// Round trips one after another in all, data included; a busy machine may start parallel ones late.
 const ROUND_TRIPS: usize = 60;
 const ROUND_TRIPS_LEGACY: usize = 120;

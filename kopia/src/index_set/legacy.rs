@@ -82,11 +82,9 @@ impl LegacyState {
     /// # Errors
     /// `Damaged` if a log cannot be read; storage errors.
     pub fn load(repository: &Repository) -> Result<Self> {
-        let mut indexes =
-            list_all(&**repository.storage(), names::LEGACY_INDEX).map_err(|e| e.at("list index blobs"))?;
+        let mut indexes = list(repository, names::LEGACY_INDEX)?;
         indexes.retain(|blob| blob.id.as_str() != names::POISON);
-        indexes.sort_by(|a, b| a.id.cmp(&b.id));
-        let logs = load_json(repository, names::LEGACY_LOG)?.into_iter();
+        let logs = read_json(repository, list(repository, names::LEGACY_LOG)?)?.into_iter();
         let logs = logs.map(|(blob, log)| Ok((blob, log?))).collect::<Result<_>>()?;
         Ok(Self { indexes, logs })
     }
@@ -106,25 +104,33 @@ impl LegacyState {
 /// # Errors
 /// Storage errors.
 pub fn load_cleanups(repository: &Repository) -> Result<Vec<(BlobMetadata, Cleanup)>> {
-    let read = load_json(repository, names::LEGACY_CLEANUP)?.into_iter();
+    let read = read_json(repository, list(repository, names::LEGACY_CLEANUP)?)?.into_iter();
     Ok(read.filter_map(|(blob, cleanup)| Some((blob, cleanup.ok()?))).collect())
 }
 
-/// The `l` blobs that cannot be read, and why.
+/// Which of these `l` blobs cannot be read, and why.
 ///
 /// # Errors
 /// Storage errors.
-pub fn unreadable_cleanups(repository: &Repository) -> Result<Vec<(BlobMetadata, Error)>> {
-    let read = load_json::<Cleanup>(repository, names::LEGACY_CLEANUP)?.into_iter();
+pub fn unreadable_cleanups(repository: &Repository, listed: Vec<BlobMetadata>) -> Result<Vec<(BlobMetadata, Error)>> {
+    let read = read_json::<Cleanup>(repository, listed)?.into_iter();
     Ok(read.filter_map(|(blob, cleanup)| Some((blob, cleanup.err()?))).collect())
 }
 
 /// A blob, and what it says, or why it cannot be read.
 type Read<T> = (BlobMetadata, Result<T>);
 
-fn load_json<T: Send + for<'de> Deserialize<'de>>(repository: &Repository, prefix: &str) -> Result<Vec<Read<T>>> {
+fn list(repository: &Repository, prefix: &str) -> Result<Vec<BlobMetadata>> {
     let mut listed = list_all(&**repository.storage(), prefix).map_err(|e| e.at("list index blobs"))?;
     listed.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(listed)
+}
+
+/// Those that vanished meanwhile are left out.
+fn read_json<T>(repository: &Repository, listed: Vec<BlobMetadata>) -> Result<Vec<Read<T>>>
+where
+    T: Send + for<'de> Deserialize<'de>,
+{
     let read = for_each(&listed, READERS, |blob| {
         let plain = match open(repository, &blob.id) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),

@@ -140,10 +140,15 @@ impl Work<'_> {
         let allowed = self.choice.allow_removing.unwrap_or(ALLOWED_PERCENT);
         // A dry run shows the plan whatever it would remove; the machine says the same of it.
         let word = if self.choice.dry_run { 100 } else { allowed };
-        verdict(&check::check(&self.workspace, &survey, &gathered, &body, word)?)?;
-        // The body is hashed anew: what is sealed is what was checked.
+        // The body is hashed anew, beside its check: what is sealed is what was checked.
+        let (notes, digest) = std::thread::scope(|scope| {
+            let digest = scope.spawn(|| lines::digest(&body, &survey.view.table));
+            let notes = check::check(&self.workspace, &survey, &gathered, &body, word);
+            (notes, digest.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        verdict(&notes?)?;
         let header = self.header.clone().ok_or_else(|| out_of_order("plan"))?;
-        if hex_digest(&lines::digest(&body, &survey.view.table))? != header.body.digest {
+        if hex_digest(&digest)? != header.body.digest {
             return Err(Error::new(ErrorKind::Internal, "the plan changed between its making and its check"));
         }
         let checked = header.digest().map_err(|e| Error::new(ErrorKind::Internal, "hash a plan").with_source(e))?;
@@ -164,10 +169,11 @@ impl Work<'_> {
 
 /// Clean-up notes of the legacy index that cannot be read: they only say what may go, so without them it stays.
 fn unreadable_notes(survey: &Survey) -> Result<Vec<Damage>> {
-    let any = survey.listing.indexes.iter().any(|blob| blob.id.as_str().starts_with(LEGACY_CLEANUP));
-    if !any || survey.repository.config().epoch.enabled {
+    if survey.repository.config().epoch.enabled {
         return Ok(Vec::new());
     }
+    let notes = survey.listing.indexes.iter().filter(|blob| blob.id.as_str().starts_with(LEGACY_CLEANUP));
+    let notes: Vec<BlobMetadata> = notes.cloned().collect();
     let damage = |(note, error): (BlobMetadata, Error)| Damage {
         severity: Severity::Noted,
         subject: note.id.to_string(),
@@ -175,7 +181,7 @@ fn unreadable_notes(survey: &Survey) -> Result<Vec<Damage>> {
         snapshots: Vec::new(),
         paths: Vec::new(),
     };
-    Ok(unreadable_cleanups(&survey.repository)?.into_iter().map(damage).collect())
+    Ok(unreadable_cleanups(&survey.repository, notes)?.into_iter().map(damage).collect())
 }
 
 fn unreadable(what: &str, error: &str) -> Damage {
