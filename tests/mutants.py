@@ -9,16 +9,15 @@ Each test runs once as it is, and must pass, and once for each of its mutants, a
 not by a crash of its program. What takes longer than the limit counts as not caught."""
 
 import concurrent.futures
-import json
 import os
 import re
 import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-# Crates by the name of their library, and how the table calls their unit tests.
-UNIT_TESTS = {"verger_kopia": "kopia", "verger_worker": "worker", "verger_coordinator": "coordinator", "verger": "verger"}
+import programs
+from programs import ROOT
+
 LIMIT_SECONDS = 120
 
 
@@ -38,53 +37,21 @@ def variants():
         return re.findall(r"^    ([A-Z][A-Za-z0-9]+),$", file.read(), re.M)
 
 
-def build(programs, flags):
-    """Build these test programs; their paths by name."""
-    paths = {}
-    files = programs - set(UNIT_TESTS.values())
-    # One call for all: a call for one package would build the others' libraries again with other features.
-    command = ["cargo", "test", "--workspace", *flags, "--features", "mutants", "--no-run", "--message-format", "json"]
-    command += ["--lib"] if programs - files else []
-    for name in sorted(files):
-        command += ["--test", name]
-    print("+", " ".join(command), flush=True)
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        for line in done.stdout.splitlines():
-            message = json.loads(line).get("message") if line.startswith("{") else None
-            if message and message.get("level") == "error":
-                print(message.get("rendered"))
-        sys.exit("the test programs with mutants do not build")
-    for line in done.stdout.splitlines():
-        artifact = json.loads(line)
-        if not artifact.get("executable") or not artifact.get("profile", {}).get("test"):
-            continue
-        target = artifact["target"]
-        is_lib = "lib" in target["kind"]
-        paths[UNIT_TESTS.get(target["name"], "") if is_lib else target["name"]] = artifact
-    missing = programs - set(paths)
-    if missing:
-        sys.exit(f"no test program {sorted(missing)}")
-    return paths
-
-
-def run(artifact, test, mutant):
+def run_one(artifact, test, mutant):
     """Run one test; (passed, failed by its own panic, seconds, output)."""
-    environment = dict(os.environ, RUST_BACKTRACE="0", CARGO_MANIFEST_DIR=os.path.dirname(artifact["manifest_path"]))
+    environment = dict(os.environ, RUST_BACKTRACE="0")
     environment.pop("VERGER_MUTANT", None)
     if mutant:
         environment["VERGER_MUTANT"] = mutant
     began = time.monotonic()
     try:
-        done = subprocess.run([artifact["executable"], "--exact", test, "--test-threads", "1"], env=environment,
-                              cwd=environment["CARGO_MANIFEST_DIR"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace", timeout=LIMIT_SECONDS)
+        code, text = programs.run(artifact, ["--exact", test, "--test-threads", "1"], environment, LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
         return False, False, LIMIT_SECONDS, f"took more than {LIMIT_SECONDS} s"
-    text, seconds = done.stdout, time.monotonic() - began
-    passed = done.returncode == 0 and "test result: ok. 1 passed" in text
+    seconds = time.monotonic() - began
+    passed = code == 0 and "test result: ok. 1 passed" in text
     panicked = re.search(r"^thread '[^']*'.* panicked at ", text, re.M)
-    failed = done.returncode == 101 and "test result: FAILED. 0 passed; 1 failed" in text and bool(panicked)
+    failed = code == 101 and "test result: FAILED. 0 passed; 1 failed" in text and bool(panicked)
     return passed, failed and "VERGER_MUTANT names no mutant" not in text, seconds, text
 
 
@@ -93,7 +60,7 @@ def check(row, good, paths):
     mutant, program, test = row
     if not good[(program, test)][0]:
         return "its test fails without it", 0, good[(program, test)][3]
-    passed, failed, seconds, text = run(paths[program], test, mutant)
+    passed, failed, seconds, text = run_one(paths[program], test, mutant)
     if failed:
         return None, seconds, text
     return ("not caught" if passed else "its test neither passed nor failed by itself"), seconds, text
@@ -109,37 +76,60 @@ def refuses_release(flags):
     return done.returncode != 0 and "never for a release build" in done.stdout
 
 
-def main():
-    flags = [a for a in sys.argv[1:] if a.startswith("--") and a != "--why"]
-    names = [a for a in sys.argv[1:] if not a.startswith("--")]
-    began = time.monotonic()
-    rows, known = table(), variants()
+def take_out(rows, built, verbose=False):
+    """Run each test as it is, and with its mutants; what is wrong, as lines."""
+    paths = dict(built)
+    missing = {row[1] for row in rows} - set(paths)
+    if missing:
+        return [f"no test program {sorted(missing)}"]
     wrong = []
-    if not names:
-        listed = {row[0] for row in rows}
-        wrong += [f"{name}: in no row of tests/mutants.txt" for name in known if name not in listed]
-    wrong += [f"{row[0]}: in no enum" for row in rows if row[0] not in known]
-    rows = [row for row in rows if row[0] in known and (not names or any(name in row[0] for name in names))]
-    paths = build({row[1] for row in rows}, flags)
-    built = time.monotonic() - began
     tests = sorted({(row[1], row[2]) for row in rows})
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        as_is = pool.map(lambda test: run(paths[test[0]], test[1], None), tests)
+        as_is = pool.map(lambda test: run_one(paths[test[0]], test[1], None), tests)
         good = dict(zip(tests, as_is))
         for row, (why, seconds, text) in zip(rows, pool.map(lambda row: check(row, good, paths), rows)):
             if why:
                 wrong.append(f"{row[0]}: {why} ({row[1]} {row[2]})")
-            if why or "--why" in sys.argv:
+            if why or verbose:
                 panic = re.search(r"panicked at .*(?:\n.*){0,3}", text)
                 print(row[0], f"{seconds:.1f} s", why or "caught", panic.group(0)[:400] if panic else text[-400:], flush=True)
-    if not names and not refuses_release(flags):
+    return wrong
+
+
+def take_out_all(built, flags):
+    """All mutants, with programs that are built; whether all were caught."""
+    began = time.monotonic()
+    rows, known = table(), variants()
+    listed = {row[0] for row in rows}
+    wrong = [f"{name}: in no row of tests/mutants.txt" for name in known if name not in listed]
+    wrong += [f"{name}: in no enum" for name in sorted(listed) if name not in known]
+    wrong += take_out([row for row in rows if row[0] in known], built)
+    if not refuses_release(flags):
         wrong.append("a release build takes the feature `mutants`")
+    return conclude(rows, wrong, began)
+
+
+def conclude(rows, wrong, began):
     for line in wrong:
         print("MUTANT", line)
-    took = time.monotonic() - began
-    caught = len(rows) - sum(line.split(":")[0] in {row[0] for row in rows} for line in wrong)
-    print(f"{len(rows)} mutants, {'all' if caught == len(rows) else caught} caught; building {built:.0f} s, all {took:.0f} s")
-    sys.exit(1 if wrong else 0)
+    caught = len({row[0] for row in rows} - {line.split(":")[0] for line in wrong})
+    print(f"{len(rows)} mutants, {caught} caught, {time.monotonic() - began:.0f} s", flush=True)
+    return not wrong
+
+
+def main():
+    flags = [a for a in sys.argv[1:] if a.startswith("--") and a != "--why"]
+    names = [a for a in sys.argv[1:] if not a.startswith("--")]
+    rows = [row for row in table() if not names or any(name in row[0] for name in names)]
+    files = {row[1] for row in rows} - set(programs.UNIT_TESTS.values())
+    try:
+        built = programs.build(flags, files)
+    except programs.NotBuilt as error:
+        sys.exit(str(error))
+    if names:
+        began = time.monotonic()
+        sys.exit(0 if conclude(rows, take_out(rows, built, "--why" in sys.argv), began) else 1)
+    sys.exit(0 if take_out_all(built, flags) else 1)
 
 
 if __name__ == "__main__":

