@@ -19,8 +19,9 @@ use super::trace;
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
 
-/// Contents fetched by themselves in one go; their references are held meanwhile.
+/// Contents fetched by themselves in one go, and bytes of them; their references are held meanwhile.
 const BATCH: usize = 1 << 14;
+const BATCH_BYTES: u64 = 128 << 20;
 
 /// Objects to look into that are held at a time; more are remembered by a bit. Few where it is tested, so that it is.
 const HELD_MAX: usize = if cfg!(debug_assertions) { 1 << 10 } else { 1 << 19 };
@@ -75,12 +76,7 @@ pub struct Used {
 /// # Errors
 /// `StoreUnavailable`, `Permission`, `Interrupted`. Damage is no error here: it is in [`Used`].
 pub fn solve(workspace: &Workspace, survey: &Survey, summaries: &Summaries) -> Result<Used> {
-    let table = &survey.view.table;
-    let mut walk = Walk::new(workspace, table, summaries);
-    for root in &survey.roots {
-        walk.follow(Edge { role: root.role, target: resolve(table, &root.object) });
-    }
-    walk.run()?;
+    let mut walk = walked(workspace, survey, summaries)?;
     walk.look_for_cut(&survey.listing.packs)?;
     let damages = if walk.faults.is_empty() { Vec::new() } else { trace::damages(&walk, survey)? };
     Ok(Used { rows: walk.used, directories: walk.listed, damages, fetched: walk.fetched })
@@ -96,14 +92,19 @@ pub fn locate(
     summaries: &Summaries,
     cut: impl Iterator<Item = (u32, String)>,
 ) -> Result<Vec<Damage>> {
+    let mut walk = walked(workspace, survey, summaries)?;
+    walk.faults = cut.map(|(row, error)| ((Target::Row(row), Role::File), (Wrong::Cut, error))).collect();
+    trace::damages(&walk, survey)
+}
+
+fn walked<'a>(workspace: &'a Workspace, survey: &'a Survey, summaries: &'a Summaries) -> Result<Walk<'a>> {
     let table = &survey.view.table;
     let mut walk = Walk::new(workspace, table, summaries);
     for root in &survey.roots {
         walk.follow(Edge { role: root.role, target: resolve(table, &root.object) });
     }
     walk.run()?;
-    walk.faults = cut.map(|(row, error)| ((Target::Row(row), Role::File), (Wrong::Cut, error))).collect();
-    trace::damages(&walk, survey)
+    Ok(walk)
 }
 
 /// What a fault is named by: what was looked for, and as what.
@@ -261,7 +262,13 @@ impl<'a> Walk<'a> {
     }
 
     fn fetch_alone(&mut self) -> Result<()> {
-        let take = self.alone.len().saturating_sub(BATCH);
+        let mut bytes = 0u64;
+        let fits = |(row, _): &&(u32, Holds)| {
+            bytes = bytes.saturating_add(u64::from(self.table.original_length(*row)));
+            bytes <= BATCH_BYTES
+        };
+        let count = self.alone.iter().rev().take(BATCH).take_while(fits).count().max(1);
+        let take = self.alone.len().saturating_sub(count);
         let mut wanted: HashMap<u32, Vec<Holds>> = HashMap::new();
         for (row, holds) in self.alone.drain(take..) {
             wanted.entry(row).or_default().push(holds);
