@@ -32,13 +32,13 @@ const CONTENT_BYTES: u64 = 4;
 /// What a listed blob takes: its name, age and place in the plan.
 const BLOB_BYTES: u64 = 320;
 
-/// Index blobs above this are not held in memory while they are merged, even where there is room for them: reading them from a
-/// file that was just written costs nothing that shows.
+/// Index blobs above this are not held in memory while they are merged, even where there is room for them: memory that was never
+/// used before costs more than reading them twice.
 const INDEX_BYTES_MAX: u64 = 32 << 20;
 
 /// Index entries merged at a time from files: their blobs' slices, the order they are put in, and the rows that come out.
 const AT_ONCE_MIN: u64 = 1 << 16;
-const AT_ONCE_MAX: u64 = 1 << 19;
+const AT_ONCE_MAX: u64 = 1 << 17;
 
 /// The cache that rows in files are read through.
 const CACHE_MIN: u64 = 4 << 20;

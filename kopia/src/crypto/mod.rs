@@ -7,5 +7,7 @@ pub mod stream;
 
 pub(crate) mod aead;
 
+pub(crate) use aead::NONCE_BYTES;
 pub use encryption::Cipher;
 pub use hashing::Hasher;
+pub use stream::Anywhere;

@@ -19,6 +19,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::Cipher;
 use super::aead::{Algorithm, NONCE_BYTES, OpenError, TAG_BYTES};
 use super::encryption::blob_iv;
+use super::keys::Key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::BlobId;
 
@@ -32,6 +33,7 @@ const LENGTH_MAX: u64 = (1 << 36) - 32;
 pub struct Verified<W> {
     writer: W,
     length: u64,
+    nonce: [u8; NONCE_BYTES],
 }
 
 impl<W> Verified<W> {
@@ -39,6 +41,12 @@ impl<W> Verified<W> {
     #[must_use]
     pub fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Its nonce, for [`Cipher::anywhere`].
+    #[must_use]
+    pub fn nonce(&self) -> [u8; NONCE_BYTES] {
+        self.nonce
     }
 
     /// The writer. Nothing was flushed.
@@ -74,6 +82,55 @@ impl Cipher {
     }
 }
 
+impl Cipher {
+    /// Decrypts parts of a blob whose tag held ([`Verified`]), in any order. Nothing says whether a part is what it was then: who
+    /// uses it has to know.
+    ///
+    /// # Errors
+    /// `Damaged` for a name without an IV.
+    pub fn anywhere(&self, id: &BlobId, nonce: [u8; NONCE_BYTES]) -> Result<Anywhere> {
+        let iv = blob_iv(id).map_err(|error| error.at(format!("decrypt blob {id}")))?;
+        Ok(Anywhere { algorithm: self.algorithm(), key: self.item_key(&iv), nonce })
+    }
+}
+
+/// Decrypts any part of one message, by the counter.
+pub struct Anywhere {
+    algorithm: Algorithm,
+    key: Key,
+    nonce: [u8; NONCE_BYTES],
+}
+
+impl Anywhere {
+    /// Decrypts `bytes`, which lie at `at` in the message.
+    ///
+    /// # Errors
+    /// `Damaged` beyond what the algorithm allows.
+    pub fn apply(&self, at: u64, bytes: &mut [u8]) -> Result<()> {
+        let too_long = || Error::damaged("read an encrypted item beyond what its algorithm allows");
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > LENGTH_MAX) {
+            return Err(too_long());
+        }
+        match self.algorithm {
+            Algorithm::Aes256Gcm => {
+                // As in `State::new`: the message starts with block 2, and the counter with block 1.
+                let mut counter = [0; 16];
+                counter[..NONCE_BYTES].copy_from_slice(&self.nonce);
+                counter[15] = 1;
+                let mut ctr = Ctr32BE::<Aes256>::new((&*self.key).into(), (&counter).into());
+                ctr.try_seek(16 + at).map_err(|_| too_long())?;
+                ctr.apply_keystream(bytes);
+            }
+            Algorithm::ChaCha20Poly1305 => {
+                let mut stream = ChaCha20::new((&*self.key).into(), (&self.nonce).into());
+                stream.try_seek(64 + at).map_err(|_| too_long())?;
+                stream.apply_keystream(bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
 fn open<R: Read, W: Write>(
     algorithm: Algorithm,
     key: &[u8; 32],
@@ -106,7 +163,7 @@ fn open<R: Read, W: Write>(
         if is_last {
             let tag = buffer.get(body..filled).unwrap_or_default();
             let holds: bool = state.tag(aad.len() as u64, length).ct_eq(tag).into();
-            return if holds { Ok(Verified { writer, length }) } else { Err(damaged(OpenError::Tag)) };
+            return if holds { Ok(Verified { writer, length, nonce }) } else { Err(damaged(OpenError::Tag)) };
         }
         buffer.copy_within(body..filled, 0);
         held = TAG_BYTES;

@@ -225,8 +225,7 @@ impl FileColumn {
         let rows = self.rows_per_page.min(self.rows.saturating_sub(first));
         page.number = 0;
         page.bytes.resize(rows * self.width, 0);
-        let read = self.file.read(&mut page.bytes, (first * self.width) as u64);
-        read.unwrap_or_else(|error| panic!("{}: this disk lost what was written to it", error.chain()));
+        self.file.read_back(&mut page.bytes, (first * self.width) as u64);
         page.number = number + 1;
     }
 

@@ -9,8 +9,8 @@ pub mod v2;
 pub mod write;
 
 pub use merge::TableBuilder;
-pub use spooled::{Place, SpooledIndex, merge_spooled};
-pub use table::{PackRows, PackSize, Table, memory_estimate};
+pub use spooled::{Place, Plaintext, SpooledIndex, merge_spooled};
+pub use table::{PackRows, PackSize, Table};
 
 use std::collections::HashMap;
 use std::sync::Arc;

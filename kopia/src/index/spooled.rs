@@ -1,5 +1,5 @@
-//! Merging index blobs that do not fit memory: they lie decrypted in a private file, and only a part of the key space of each is
-//! in memory at a time. The merge of each part is the same as in memory.
+//! Merging index blobs that do not fit memory: they lie decrypted in a private file, or are decrypted as they are read, and only
+//! a part of the key space of each is in memory at a time. The merge of each part is the same as in memory.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -30,10 +30,33 @@ pub enum Place {
     },
 }
 
-/// An index whose plaintext lies in a file; checked like [`Index`].
+/// Where the plaintext of an index is read, part by part.
+pub trait Plaintext: Send + Sync {
+    /// Reads `out` at `at`.
+    ///
+    /// # Errors
+    /// `StoreUnavailable`, `Damaged`.
+    fn read(&self, out: &mut [u8], at: u64) -> Result<()>;
+
+    /// As [`Plaintext::read`], of few bytes, and perhaps with less care: what is done with them is held against what is read.
+    ///
+    /// # Errors
+    /// As there.
+    fn peek(&self, out: &mut [u8], at: u64) -> Result<()> {
+        self.read(out, at)
+    }
+}
+
+impl Plaintext for SpillFile {
+    fn read(&self, out: &mut [u8], at: u64) -> Result<()> {
+        SpillFile::read(self, out, at)
+    }
+}
+
+/// An index whose plaintext is not in memory; checked like [`Index`].
 pub struct SpooledIndex {
-    file: SpillFile,
-    /// Where its entries begin in the file.
+    plaintext: Arc<dyn Plaintext>,
+    /// Where its entries begin there.
     entries_at: u64,
     stride: usize,
     key: usize,
@@ -44,18 +67,18 @@ pub struct SpooledIndex {
 }
 
 impl SpooledIndex {
-    /// Goes once through the plaintext of an index, `length` bytes at `at` of `file`.
+    /// Goes once through the plaintext of an index, `length` bytes at `at` of `plaintext`.
     ///
     /// # Errors
     /// As [`Index::parse`]; reading the file.
-    pub fn open(file: &SpillFile, at: u64, length: u64, hash_length: usize) -> Result<Self> {
+    pub fn open(plaintext: Arc<dyn Plaintext>, at: u64, length: u64, hash_length: usize) -> Result<Self> {
         let total =
             usize::try_from(length).map_err(|_| Error::unsupported("parse an index larger than memory can be"))?;
         let mut start = vec![0; total.min(v2::HEADER)];
-        file.read(&mut start, at)?;
+        plaintext.read(&mut start, at)?;
         let tail = |from: usize| -> Result<Vec<u8>> {
             let mut bytes = vec![0; total.saturating_sub(from)];
-            file.read(&mut bytes, at + from as u64)?;
+            plaintext.read(&mut bytes, at + from as u64)?;
             Ok(bytes)
         };
         let index = match start.first() {
@@ -66,7 +89,8 @@ impl SpooledIndex {
                 let entries_at = at + v1::HEADER as u64;
                 let values = Arc::new(Values::V2 { base: 0 });
                 let (packs, formats) = (Vec::new(), Vec::new());
-                let mut index = Self { file: file.clone(), entries_at, stride, key, count, packs, formats, values };
+                let plaintext = plaintext.clone();
+                let mut index = Self { plaintext, entries_at, stride, key, count, packs, formats, values };
                 index.parts(|_, part| part.each_value(|value| tables.note(value)))?;
                 let (packs, formats, values) = tables.finish();
                 (index.packs, index.formats, index.values) = (packs, formats, Arc::new(values));
@@ -79,7 +103,8 @@ impl SpooledIndex {
                 let values = Arc::new(header.values());
                 let v2::Header { key, stride, count, .. } = header;
                 let entries_at = at + v2::HEADER as u64;
-                Self { file: file.clone(), entries_at, stride, key, count, packs, formats, values }
+                let plaintext = plaintext.clone();
+                Self { plaintext, entries_at, stride, key, count, packs, formats, values }
             }
             Some(other) => return Err(Error::unsupported(format!("parse an index of version {other}"))),
             None => return Err(Error::damaged("parse an index of no bytes")),
@@ -110,7 +135,7 @@ impl SpooledIndex {
     /// Loads some of its entries; they have no names of packs and formats.
     fn load(&self, entries: Range<usize>) -> Result<Index> {
         let mut plain = vec![0; entries.len() * self.stride];
-        self.file.read(&mut plain, self.entries_at + (entries.start * self.stride) as u64)?;
+        self.plaintext.read(&mut plain, self.entries_at + (entries.start * self.stride) as u64)?;
         let Self { stride, key, .. } = *self;
         let (packs, formats, values) = (Vec::new(), Vec::new(), Arc::clone(&self.values));
         Ok(Index { plain, start: 0, stride, key, count: entries.len(), packs, formats, values })
@@ -132,7 +157,7 @@ impl SpooledIndex {
         let length = self.key.min(key.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            self.file.read(&mut key[..length], self.entries_at + (middle * self.stride) as u64)?;
+            self.plaintext.peek(&mut key[..length], self.entries_at + (middle * self.stride) as u64)?;
             if (key[0], top_of(&key[1..length])) < (prefix, top) {
                 low = middle + 1;
             } else {
@@ -205,10 +230,13 @@ pub fn merge_spooled(
     let names = Arc::new(names);
     let mut out = Out::new(place, total, hash_length, names.packs.len())?;
     let mut summary = Summary::default();
+    // Keys are taken in order: what lies before the last ones is not looked at again.
+    let mut merged = vec![0; indexes.len()];
     for prefix in std::iter::once(0).chain(b'g'..=b'z') {
-        let entries = indexes.iter().map(|index| {
-            let all = 0..index.len();
-            Ok(index.partition(&all, prefix, 0)?..index.partition(&all, prefix + 1, 0)?)
+        let entries = indexes.iter().zip(&merged).map(|(index, merged)| {
+            let rest = *merged..index.len();
+            let end = index.partition(&rest, prefix + 1, 0)?;
+            Ok(rest.start..end)
         });
         let entries = entries.collect::<Result<_>>()?;
         let mut todo = VecDeque::from([Span { prefix, low: 0, high: None, entries }]);
@@ -232,11 +260,21 @@ pub fn merge_spooled(
             columns.close_gaps(&pieces(&done), hash_length);
             summary.add(&ranges, done);
             out.extend(&columns)?;
+            for (merged, entries) in merged.iter_mut().zip(&span.entries) {
+                *merged = (*merged).max(entries.end);
+            }
         }
+    }
+    if indexes.iter().zip(&merged).any(|(index, merged)| *merged != index.len()) {
+        return Err(changed());
     }
     drop(indexes);
     let Names { packs, formats, .. } = Arc::unwrap_or_clone(names);
     Ok(out.finish(summary, hash_length, packs, formats))
+}
+
+fn changed() -> Error {
+    Error::damaged("merge index entries: an index blob changed while it was read")
 }
 
 /// Packs and formats of one index blob, as ordinals of the names of all.
@@ -258,6 +296,12 @@ fn load(
             continue;
         }
         let index = Arc::new(index.load(entries.clone())?);
+        let of_prefix = index.partition(span.prefix, span.low)..index.partition(span.prefix + 1, 0);
+        let end = span.high.map_or(of_prefix.end, |high| index.partition(span.prefix, high));
+        if of_prefix.start != 0 || of_prefix.end != index.len() || end != index.len() {
+            // Where a part begins and ends was looked up by keys that are not what is read now.
+            return Err(changed());
+        }
         let cuts = cuts(&index, &ranges);
         sources.push(Source { index, packs: Arc::clone(packs), formats: Arc::clone(formats), cuts });
     }

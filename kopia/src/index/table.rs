@@ -7,21 +7,13 @@ use super::columns::{Columns, DELETED, FileColumns, LATE};
 use crate::content::{CompressionId, ContentHash, ContentId, Entry};
 use crate::storage::BlobId;
 
-/// Bytes of a row besides its hash: six columns and its part of the bucket table.
-const ROW_BYTES: u64 = 23;
-/// Bytes of an entry in an index blob besides its hash, at most.
-const ENTRY_BYTES: u64 = 20;
+/// Bytes of a row besides its hash and its part of the bucket table: six columns.
+const ROW_BYTES: u64 = 22;
 /// Rows a bucket holds on average; the second where rows are in files, and the bucket table is what is left in memory.
 const BUCKET_ROWS: usize = 8;
 const BUCKET_ROWS_FILES: usize = 64;
 /// Longer buckets (hashes that are not evenly spread) are searched by halves.
 const BUCKET_SCAN_MAX: usize = 32;
-/// Bytes that merging `entries` index entries takes at its peak: parsed index blobs and the table beside them.
-#[must_use]
-pub fn memory_estimate(entries: u64, hash_length: usize) -> u64 {
-    let hash = hash_length as u64;
-    entries.saturating_mul(ROW_BYTES + hash).saturating_add(entries.saturating_mul(ENTRY_BYTES + hash))
-}
 
 /// Where the rows are.
 pub(super) enum Store {
@@ -158,7 +150,7 @@ impl Table {
     #[must_use]
     pub fn memory(&self) -> u64 {
         let columns = match &self.store {
-            Store::Memory(_) => self.length as u64 * (ROW_BYTES - 1 + self.hash_length as u64),
+            Store::Memory(_) => self.length as u64 * (ROW_BYTES + self.hash_length as u64),
             Store::Files(columns) => columns.memory(),
         };
         columns + (self.buckets.len() * size_of::<u32>()) as u64

@@ -93,7 +93,7 @@ fn what_is_refused_in_memory_is_refused_in_a_file() {
         }
         for case in cases {
             let at = file.append(&case).unwrap();
-            let spooled = SpooledIndex::open(&file, at, case.len() as u64, 16);
+            let spooled = SpooledIndex::open(Arc::new(file.clone()), at, case.len() as u64, 16);
             // A name inside the entries is never written; only in memory it is read.
             differ += usize::from(spooled.is_ok() != Index::parse(case.clone(), 16).is_ok());
             assert!(spooled.is_err() || Index::parse(case, 16).is_ok());
@@ -108,7 +108,7 @@ fn a_full_disk_ends_the_merge() {
     let file = SpillFolder::new(folder.path()).file().unwrap();
     let bytes = build((0..100).map(|n| sample(n, 1, 1)).collect(), &V2).unwrap().remove(0);
     let at = file.append(&bytes).unwrap();
-    let index = SpooledIndex::open(&file, at, bytes.len() as u64, 16).unwrap();
+    let index = SpooledIndex::open(Arc::new(file.clone()), at, bytes.len() as u64, 16).unwrap();
     let place = Place::Files { folder: SpillFolder::new(folder.path()).with_limit(1000), cache: 1 };
     let error = merge_spooled(vec![index], (16, None), 1, 10, &place).unwrap_err();
     assert_eq!(error.kind(), crate::ErrorKind::DiskFull);
@@ -295,7 +295,8 @@ fn spooled(
     for entries in indexes {
         for bytes in build(entries.clone(), options).unwrap() {
             let at = file.append(&bytes).unwrap();
-            opened.push(SpooledIndex::open(&file, at, bytes.len() as u64, options.hash_length).unwrap());
+            opened
+                .push(SpooledIndex::open(Arc::new(file.clone()), at, bytes.len() as u64, options.hash_length).unwrap());
         }
     }
     merge_spooled(opened, (options.hash_length, watermark), 2, at_once, &place(&folder)).unwrap()

@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::legacy::{CompactionLog, Recorded, write_json};
-use super::spool::spool_indexes;
 use super::view::Aside;
 use super::write::build_options;
 use super::{fetch_indexes, names, put_index_blob};
@@ -157,7 +156,7 @@ pub fn count_entries(
 ) -> Result<u64> {
     if let Some(Frugal { aside, .. }) = frugal {
         let found: Vec<BlobMetadata> = blobs.iter().map(|id| repository.storage().head(id)).collect::<Result<_>>()?;
-        let indexes = spool_indexes(repository, &found, &aside.folder, aside.requests)?;
+        let indexes = aside.spool(repository, &found)?;
         return Ok(indexes.iter().map(|index| index.len() as u64).sum());
     }
     Ok(fetch_indexes(repository, blobs, threads)?.iter().map(|index| index.len() as u64).sum())

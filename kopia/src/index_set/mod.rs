@@ -7,6 +7,7 @@ mod fetch;
 pub mod legacy;
 pub mod names;
 pub mod put;
+mod sealed;
 mod spool;
 #[cfg(test)]
 pub(crate) mod testing;

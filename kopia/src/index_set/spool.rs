@@ -1,8 +1,11 @@
-//! Decrypts index blobs into a private temporary file, which is used only after their tags hold (R26).
+//! Decrypts index blobs into a private temporary file, which is used only after their tags hold (R26). Those on a local disk stay
+//! where they are.
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::Arc;
 
 use super::fetch::{for_each_of, unreadable};
+use super::sealed::SealedIndex;
 use crate::error::{Error, ErrorKind, Result};
 use crate::index::SpooledIndex;
 use crate::repository::Repository;
@@ -22,6 +25,15 @@ pub(super) fn spool_indexes(
     folder: &SpillFolder,
     threads: usize,
 ) -> Result<Vec<SpooledIndex>> {
+    if repository.storage().capabilities().local_disk && repository.cipher().ecc().is_none() {
+        return for_each_of(blobs, threads, |blob| {
+            let opened = SealedIndex::open(repository, blob).and_then(|sealed| {
+                let length = sealed.length();
+                SpooledIndex::open(Arc::new(sealed), 0, length, repository.hasher().length())
+            });
+            opened.map_err(|error| unreadable(error, &blob.id))
+        });
+    }
     let file = folder.file()?;
     for_each_of(blobs, threads, |blob| spool(repository, blob, &file).map_err(|error| unreadable(error, &blob.id)))
 }
@@ -29,7 +41,7 @@ pub(super) fn spool_indexes(
 fn spool(repository: &Repository, blob: &BlobMetadata, file: &SpillFile) -> Result<SpooledIndex> {
     // What encryption and error correction add makes it no shorter.
     let at = file.reserve(blob.length);
-    let stored = StoredBlob { repository, id: &blob.id, length: blob.length, at: 0, buffer: Vec::new(), buffer_at: 0 };
+    let stored = StoredBlob::new(repository, blob);
     let plain = file.writer(at, blob.length);
     let cipher = repository.cipher();
     let verified = match cipher.ecc() {
@@ -37,17 +49,23 @@ fn spool(repository: &Repository, blob: &BlobMetadata, file: &SpillFile) -> Resu
         Some(ecc) => cipher.open_blob_stream(&blob.id, ecc.reader(stored, blob.length), plain)?,
     };
     let length = verified.length();
-    SpooledIndex::open(file, at, length, repository.hasher().length())
+    SpooledIndex::open(Arc::new(file.clone()), at, length, repository.hasher().length())
 }
 
 /// A blob, read span by span.
-struct StoredBlob<'a> {
+pub(super) struct StoredBlob<'a> {
     repository: &'a Repository,
     id: &'a BlobId,
     length: u64,
     at: u64,
     buffer: Vec<u8>,
     buffer_at: u64,
+}
+
+impl<'a> StoredBlob<'a> {
+    pub(super) fn new(repository: &'a Repository, blob: &'a BlobMetadata) -> Self {
+        Self { repository, id: &blob.id, length: blob.length, at: 0, buffer: Vec::new(), buffer_at: 0 }
+    }
 }
 
 impl Read for StoredBlob<'_> {

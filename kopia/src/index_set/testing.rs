@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ type Hook = Box<dyn FnMut(&str, &MemoryStorage) + Send>;
 pub(crate) struct Hooked {
     pub(crate) memory: MemoryStorage,
     hook: Mutex<Option<Hook>>,
+    /// Says that it is a local disk.
+    pub(crate) is_local: AtomicBool,
     pub(crate) requests: Mutex<Vec<String>>,
 }
 
@@ -74,7 +77,8 @@ impl Storage for Hooked {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.memory.capabilities()
+        let local_disk = self.is_local.load(Ordering::Relaxed);
+        Capabilities { local_disk, ..self.memory.capabilities() }
     }
 
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
@@ -135,7 +139,12 @@ pub(crate) fn golden(name: &str) -> Golden {
         }
     }
     clock.advance(Duration::from_secs(7 * 86_400));
-    let store = Arc::new(Hooked { memory, hook: Mutex::new(None), requests: Mutex::new(Vec::new()) });
+    let store = Arc::new(Hooked {
+        memory,
+        hook: Mutex::new(None),
+        is_local: AtomicBool::new(false),
+        requests: Mutex::new(Vec::new()),
+    });
     let storage = Arc::clone(&store) as Arc<dyn Storage>;
     let repository = Repository::open(storage, "golden", Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
     store.take_requests();

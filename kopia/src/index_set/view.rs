@@ -1,7 +1,7 @@
 //! One view of the index: the active blobs, the watermark, and the merged table.
 
 use crate::mutant::{self, Mutant};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::legacy::LegacyState;
 use super::spool::spool_indexes;
 use crate::content::Entry;
 use crate::error::{Error, ErrorKind, Result};
-use crate::index::{Index, Place, Table, TableBuilder, merge_spooled};
+use crate::index::{Index, Place, SpooledIndex, Table, TableBuilder, merge_spooled};
 use crate::repository::Repository;
 use crate::spill::SpillFolder;
 use crate::storage::{BlobId, BlobMetadata};
@@ -176,19 +176,10 @@ pub fn list_active(repository: &Repository) -> Result<ActiveSet> {
 /// `StoreUnavailable` if listed blobs go on vanishing; storage errors.
 pub fn load_view(repository: &Repository, threads: usize) -> Result<IndexView> {
     let mut read: HashMap<BlobId, Arc<Index>> = HashMap::new();
-    let mut damaged_once = false;
-    retry_vanished(repository, |retry| {
-        let result = read_active(repository, threads, &mut read);
-        // R11: what seems lost or unreadable is looked at once more, on a fresh listing, before it counts.
-        if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) && !damaged_once {
-            damaged_once = true;
-            *retry = true;
-        }
-        result
-    })
+    read_twice(repository, || read_active(repository, threads, &mut read))
 }
 
-/// How an index that is large is read: its blobs are decrypted into a temporary file and merged part by part.
+/// How an index that is large is read: its blobs are decrypted and merged part by part.
 #[derive(Debug, Clone)]
 pub struct Aside {
     /// Where temporary files go.
@@ -202,6 +193,11 @@ pub struct Aside {
 }
 
 impl Aside {
+    /// Reads, decrypts and checks index blobs.
+    pub(super) fn spool(&self, repository: &Repository, blobs: &[BlobMetadata]) -> Result<Vec<SpooledIndex>> {
+        spool_indexes(repository, blobs, &self.folder, self.requests)
+    }
+
     /// Reads and merges index blobs. `hidden_to`: the watermark, if one applies.
     ///
     /// # Errors
@@ -213,7 +209,7 @@ impl Aside {
         hidden_to: Option<i64>,
         threads: usize,
     ) -> Result<(Table, u64)> {
-        let indexes = spool_indexes(repository, blobs, &self.folder, self.requests)?;
+        let indexes = self.spool(repository, blobs)?;
         let entries = indexes.iter().map(|index| index.len() as u64).sum();
         let keys = (repository.hasher().length(), hidden_to);
         Ok((merge_spooled(indexes, keys, threads, self.at_once, &self.place)?, entries))
@@ -225,14 +221,19 @@ impl Aside {
 /// # Errors
 /// As [`load_view`]; `DiskFull` if there is no room for the temporary files.
 pub fn load_view_aside(repository: &Repository, threads: usize, aside: &Aside) -> Result<IndexView> {
+    read_twice(repository, || {
+        let active = list_active(repository)?;
+        let (table, entry_count) = aside.merge(repository, &active.blobs, active.watermark, threads)?;
+        let ActiveSet { blobs, watermark, write_epoch, .. } = active;
+        Ok(IndexView { blobs, watermark, write_epoch, entry_count, table })
+    })
+}
+
+/// R11: what seems lost or unreadable is looked at once more, on a fresh listing, before it counts.
+fn read_twice<T>(repository: &Repository, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let mut damaged_once = false;
     retry_vanished(repository, |retry| {
-        let result = list_active(repository).and_then(|active| {
-            let (table, entry_count) = aside.merge(repository, &active.blobs, active.watermark, threads)?;
-            let ActiveSet { blobs, watermark, write_epoch, .. } = active;
-            Ok(IndexView { blobs, watermark, write_epoch, entry_count, table })
-        });
-        // R11, as in `load_view`.
+        let result = attempt();
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) && !damaged_once {
             damaged_once = true;
             *retry = true;
@@ -332,25 +333,6 @@ fn digest(sorted: &[BlobMetadata], watermark: Option<i64>) -> String {
     }
     hasher.update(format!("watermark {}\n", watermark.map_or_else(|| "none".to_owned(), |w| w.to_string())).as_bytes());
     hasher.finalize().to_hex().to_string()
-}
-
-impl Delta {
-    /// The winner among the new entries of each content. A caller compares it with the row of its view.
-    #[must_use]
-    pub fn winners(&self) -> BTreeMap<crate::content::ContentId, &Entry> {
-        let mut winners: BTreeMap<_, &Entry> = BTreeMap::new();
-        for entry in &self.entries {
-            winners
-                .entry(entry.id)
-                .and_modify(|old| {
-                    if entry.beats(old) {
-                        *old = entry
-                    }
-                })
-                .or_insert(entry);
-        }
-        winners
-    }
 }
 
 #[cfg(test)]

@@ -210,7 +210,8 @@ fn a_view_put_aside_is_the_same_for_every_golden_index() {
     for name in names.filter_map(|name| Some(name.strip_suffix(".tar.gz")?.to_owned())) {
         let golden = golden(&name);
         let expected = load_view(&golden.repository, 2).unwrap();
-        for in_files in [false, true] {
+        for (in_files, is_local) in [(false, false), (true, false), (false, true)] {
+            golden.store.is_local.store(is_local, Ordering::Relaxed);
             let view = load_view_aside(&golden.repository, 2, &aside(&folder, in_files)).unwrap();
             assert_eq!(view.table.is_in_memory(), !in_files);
             assert_eq!((view.digest(), view.entry_count), (expected.digest(), expected.entry_count), "{name}");
@@ -241,9 +242,12 @@ fn r26_a_bent_index_blob_is_refused_before_anything_of_it_is_used() {
                 bent.iter_mut().for_each(|byte| *byte ^= 0x55);
             }
             golden.store.memory.put_at(&id, bent.into(), golden.clock.now());
-            let error = load_view_aside(&golden.repository, 1, &aside(&folder, true)).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Damaged);
-            assert!(error.chain().contains(id.as_str()) && error.fix().is_some(), "{}", error.chain());
+            for is_local in [false, true] {
+                golden.store.is_local.store(is_local, Ordering::Relaxed);
+                let error = load_view_aside(&golden.repository, 1, &aside(&folder, true)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Damaged);
+                assert!(error.chain().contains(id.as_str()) && error.fix().is_some(), "{}", error.chain());
+            }
         }
     }
 }
