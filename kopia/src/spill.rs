@@ -111,6 +111,14 @@ impl SpillFile {
         self.0.file.read_exact_at(out, at).map_err(|error| failed("read", &self.0.folder.path, error))
     }
 
+    /// Reads what this process wrote, where nothing else could take its place.
+    ///
+    /// # Panics
+    /// If the disk does not give back what was written to it.
+    pub fn read_back(&self, out: &mut [u8], at: u64) {
+        self.read(out, at).unwrap_or_else(|error| lost(&error.chain()));
+    }
+
     /// Bytes written or reserved.
     #[must_use]
     pub fn length(&self) -> u64 {
@@ -128,6 +136,14 @@ impl SpillFile {
     pub fn reader(&self, at: u64, length: u64) -> SpillReader {
         SpillReader { file: self.clone(), at, end: at.saturating_add(length) }
     }
+}
+
+/// There is no going on without what was put aside, and no other copy of it: a defect of the machine, not of the repository.
+///
+/// # Panics
+/// Always.
+pub fn lost(error: &dyn std::fmt::Display) -> ! {
+    panic!("{error}: this disk lost what was written to it")
 }
 
 /// Writes a part of a file in order.

@@ -112,6 +112,16 @@ impl ContentId {
         out.extend_from_slice(self.hash.as_bytes());
     }
 
+    /// Writes the text (the prefix, and the hash in hexadecimal) to the end of `out`.
+    pub fn write_text(&self, out: &mut Vec<u8>) {
+        if self.prefix != 0 {
+            out.push(self.prefix);
+        }
+        let (hash, at) = (self.hash.as_bytes(), out.len());
+        out.resize(at + 2 * hash.len(), 0);
+        hex::encode_to_slice(hash, &mut out[at..]).expect("there is room for two digits a byte");
+    }
+
     /// Length of the binary key.
     #[must_use]
     pub fn key_length(&self) -> usize {

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use verger_kopia::content::{CompressionId, ContentId, Entry};
 use verger_kopia::error::Result;
-use verger_kopia::spill::{SpillFile, SpillFolder};
+use verger_kopia::spill::{self, SpillFile, SpillFolder};
 use verger_kopia::storage::BlobId;
 
 /// Entries held in memory.
@@ -103,8 +103,7 @@ impl Aside {
         let mut reader = io::BufReader::with_capacity(1 << 16, self.file.reader(0, self.file.length()));
         let mut bytes = vec![0; self.key + FIXED];
         (0..self.length).map(move |_| {
-            let read = reader.read_exact(&mut bytes);
-            read.unwrap_or_else(|error| panic!("{error}: this disk lost what was written to it"));
+            reader.read_exact(&mut bytes).unwrap_or_else(|error| spill::lost(&error));
             decode(&bytes, self.key, &self.packs).expect("what was written is read back")
         })
     }

@@ -49,7 +49,7 @@ impl SegmentPlace {
 /// If the disk does not give back what was written to it: there is nothing to go on with.
 pub(super) fn read_words(file: &SpillFile, place: SegmentPlace, start: u32, count: usize) -> Vec<u32> {
     let mut bytes = vec![0; count * WORD];
-    read(file, &mut bytes, place.words_at + u64::from(start) * WORD as u64);
+    file.read_back(&mut bytes, place.words_at + u64::from(start) * WORD as u64);
     let (words, _) = bytes.as_chunks::<WORD>();
     words.iter().map(|word| u32::from_ne_bytes(*word)).collect()
 }
@@ -60,13 +60,8 @@ pub(super) fn read_words(file: &SpillFile, place: SegmentPlace, start: u32, coun
 /// As [`read_words`].
 pub(super) fn read_rare(file: &SpillFile, place: SegmentPlace, number: u32) -> Target {
     let mut bytes = [0; RARE_BYTES];
-    read(file, &mut bytes, place.rare_at + u64::from(number) * RARE_BYTES as u64);
+    file.read_back(&mut bytes, place.rare_at + u64::from(number) * RARE_BYTES as u64);
     decode(&bytes).expect("what was written is read back")
-}
-
-fn read(file: &SpillFile, out: &mut [u8], at: u64) {
-    let read = file.read(out, at);
-    read.unwrap_or_else(|error| panic!("{}: this disk lost what was written to it", error.chain()));
 }
 
 fn encode(target: &Target) -> [u8; RARE_BYTES] {

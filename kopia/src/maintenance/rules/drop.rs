@@ -61,18 +61,38 @@ pub fn covers(cutoff: Timestamp, legacy: bool, mark: i64) -> bool {
 /// Which rows disappear under the cutoff: marks, and those that `gc` makes where it reaches them; never what `gc`
 /// revives.
 pub fn rows<R: Rows>(table: &R, gc: Option<&GcPlan>, cutoff: Timestamp, legacy: bool) -> DropPlan {
-    let revived = gc.map_or(&[][..], |gc| &gc.undelete);
-    let marked = gc.map_or(&[][..], |gc| &gc.mark);
+    // Both lists are in the order of the rows: each is gone through once, in step.
+    let mut revived = Steps(gc.map_or(&[][..], |gc| &gc.undelete));
+    let mut marked = Steps(gc.map_or(&[][..], |gc| &gc.mark));
     let dropped = |row: &u32| {
         let row = *row;
+        let (is_revived, is_marked) = (revived.reaches(row), marked.reaches(row));
         if table.is_deleted(row) {
-            covers(cutoff, legacy, table.timestamp(row)) && revived.binary_search(&row).is_err()
+            covers(cutoff, legacy, table.timestamp(row)) && !is_revived
         } else {
-            marked.binary_search(&row).is_ok()
-                && gc.is_some_and(|gc| covers(cutoff, legacy, gc::stamp(gc.stamp, table.timestamp(row))))
+            is_marked && gc.is_some_and(|gc| covers(cutoff, legacy, gc::stamp(gc.stamp, table.timestamp(row))))
         }
     };
     DropPlan { cutoff, rows: (0..table.len()).filter(dropped).collect() }
+}
+
+/// Rows in ascending order, gone through beside the table.
+struct Steps<'a>(&'a [u32]);
+
+impl Steps<'_> {
+    /// Whether `row` is one of them. Asked for ascending rows only.
+    fn reaches(&mut self, row: u32) -> bool {
+        while let Some((first, rest)) = self.0.split_first() {
+            if *first > row {
+                return false;
+            }
+            self.0 = rest;
+            if *first == row {
+                return true;
+            }
+        }
+        false
+    }
 }
 
 /// The whole rule. `Err` is the reason why nothing is dropped.
