@@ -250,7 +250,7 @@ fn a_repository_ten_times_larger_than_fits_is_maintained_within_the_limit() {
 
 #[test]
 fn no_room_for_temporary_files_is_exit_23_and_changes_nothing() {
-    let large = Large::make(600_000);
+    let large = Large::make(700_000);
     let before = large.golden.bytes();
     let state = large.golden.folder.path().join("state");
     // The most that a file of this process may have: writing more is an error, not a signal, as on a full disk.

@@ -69,6 +69,15 @@ impl Error {
         Self(Box::new(Inner { kind, step: step.into(), fix: None, source: None }))
     }
 
+    /// A failure of a local file: no room for it, or no right to it.
+    pub fn of_file(step: impl Into<String>, error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        // A file too large: the limit that somebody set for files of this process.
+        let is_full = matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
+        let kind = if is_full { ErrorKind::DiskFull } else { ErrorKind::Permission };
+        Self::new(kind, step).with_source(error)
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

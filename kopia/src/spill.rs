@@ -189,15 +189,11 @@ impl Read for SpillReader {
 
 fn failed(what: &str, folder: &Path, error: io::Error) -> Error {
     let step = format!("{what} a temporary file in {}", folder.display());
-    // A file too large: the limit that somebody set for files of this process.
-    let kind = match error.kind() {
-        _ if what == "read" => ErrorKind::StoreUnavailable,
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::DiskFull,
-        io::ErrorKind::NotFound => ErrorKind::Permission,
-        _ => ErrorKind::Permission,
-    };
-    let error = Error::new(kind, step).with_source(error);
-    match kind {
+    if what == "read" {
+        return Error::new(ErrorKind::StoreUnavailable, step).with_source(error);
+    }
+    let error = Error::of_file(step, error);
+    match error.kind() {
         ErrorKind::DiskFull => {
             error.with_fix("make room there, or give --memory-limit more, so that less has to be put aside")
         }

@@ -133,10 +133,7 @@ pub(super) fn check_writable(state_dir: &Path) -> Result<()> {
     // Without a name, so that nothing is left of it however this process ends.
     let write = || make_folders(state_dir).and_then(|()| tempfile::tempfile_in(state_dir)).map(drop);
     write().map_err(|e| {
-        let full = e.kind() == std::io::ErrorKind::StorageFull;
-        let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Permission };
-        Error::new(kind, format!("the ledger cannot be kept in {}", state_dir.display()))
-            .with_source(e)
+        Error::of_file(format!("the ledger cannot be kept in {}", state_dir.display()), e)
             .with_fix("Name a folder that can be written with --state-dir")
     })
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
-use verger_kopia::{Error, ErrorKind, Result};
+use verger_kopia::{Error, Result};
 use verger_proto::id::RepositoryId;
 use verger_worker::task::record::{BeforeWrite, ScheduleFile};
 
@@ -49,8 +49,6 @@ impl Written {
     }
 
     fn failed(&self, what: &str, error: std::io::Error) -> Error {
-        let full = error.kind() == IoErrorKind::StorageFull;
-        let kind = if full { ErrorKind::DiskFull } else { ErrorKind::Permission };
-        Error::new(kind, format!("{what} {}", self.0.display())).with_source(error)
+        Error::of_file(format!("{what} {}", self.0.display()), error)
     }
 }

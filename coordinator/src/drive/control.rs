@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use verger_kopia::error::{Error, ErrorKind};
 use verger_proto::control::{Control, ControlError, Directive};
 use verger_proto::{
-    Approval, BatchOutcome, BatchRequest, Command, Event, Evidence, JobId, JobReport, JobSpec, Outcome, OutputRef,
-    Progress, Refusal, Ticket,
+    Approval, BatchOutcome, BatchRequest, Command, Event, Evidence, FailureKind, JobId, JobReport, JobSpec, Outcome,
+    OutputRef, Progress, Refusal, Ticket,
 };
 
 use super::{Drive, refusal};
@@ -43,7 +44,7 @@ impl LocalControl {
     }
 
     fn submit(&self, command: Command) -> Result<Vec<Event>, ControlError> {
-        let events = self.drive.submit(command).map_err(|error| ControlError::Ledger(error.chain()))?;
+        let events = self.drive.submit(command).map_err(|error| unwritten(&error))?;
         refusal(&events).map_or(Ok(events), |reason| Err(ControlError::Refused(reason)))
     }
 
@@ -71,6 +72,12 @@ impl LocalControl {
         }
         self.directive(ticket)
     }
+}
+
+pub(super) fn unwritten(error: &Error) -> ControlError {
+    let is_full = error.kind() == ErrorKind::DiskFull;
+    let kind = if is_full { FailureKind::DiskFull } else { FailureKind::Permission };
+    ControlError::Ledger { kind, text: error.chain() }
 }
 
 impl Control for LocalControl {
@@ -105,7 +112,7 @@ impl Control for LocalControl {
     }
 
     fn keep_evidence(&self, ticket: &Ticket, evidence: Evidence) -> Result<OutputRef, ControlError> {
-        self.drive.keep(ticket.cycle, &evidence).map_err(|error| ControlError::Ledger(error.chain()))
+        self.drive.keep(ticket.cycle, &evidence).map_err(|error| unwritten(&error))
     }
 
     fn add_revivals(&self, ticket: &Ticket, revived: OutputRef, bytes: u64) -> Result<(), ControlError> {

@@ -42,7 +42,7 @@ impl EvidenceFolder {
             file.sync_data()?;
             if is_new { File::open(&self.0)?.sync_all() } else { Ok(()) }
         })();
-        written.map_err(|error: std::io::Error| Error::new(ErrorKind::DiskFull, step()).with_source(error))?;
+        written.map_err(|error| Error::of_file(step(), error))?;
         let count = u64::try_from(evidence.names.len()).unwrap_or(u64::MAX);
         Ok(OutputRef { name: format!("evidence/{cycle}"), digest: Digest::of(&bytes), count, view })
     }

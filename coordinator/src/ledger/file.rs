@@ -37,12 +37,7 @@ pub struct Opened {
 }
 
 fn failed(path: &Path, doing: &str, error: std::io::Error) -> Error {
-    let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::DiskFull,
-        _ => ErrorKind::Permission,
-    };
-    let step = format!("{doing} {}", path.display());
-    Error::new(kind, step).with_fix("choose another place with --state-dir").with_source(error)
+    Error::of_file(format!("{doing} {}", path.display()), error).with_fix("choose another place with --state-dir")
 }
 
 impl FileLedger {

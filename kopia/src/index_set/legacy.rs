@@ -104,21 +104,20 @@ impl LegacyState {
 /// # Errors
 /// Storage errors.
 pub fn load_cleanups(repository: &Repository) -> Result<Vec<(BlobMetadata, Cleanup)>> {
-    let read = read_json(repository, list(repository, names::LEGACY_CLEANUP)?)?.into_iter();
+    let read = read_cleanups(repository, list(repository, names::LEGACY_CLEANUP)?)?.into_iter();
     Ok(read.filter_map(|(blob, cleanup)| Some((blob, cleanup.ok()?))).collect())
 }
 
-/// Which of these `l` blobs cannot be read, and why.
+/// What these `l` blobs say, or why they cannot be read; those that vanished meanwhile are left out.
 ///
 /// # Errors
 /// Storage errors.
-pub fn unreadable_cleanups(repository: &Repository, listed: Vec<BlobMetadata>) -> Result<Vec<(BlobMetadata, Error)>> {
-    let read = read_json::<Cleanup>(repository, listed)?.into_iter();
-    Ok(read.filter_map(|(blob, cleanup)| Some((blob, cleanup.err()?))).collect())
+pub fn read_cleanups(repository: &Repository, listed: Vec<BlobMetadata>) -> Result<Vec<Read<Cleanup>>> {
+    read_json(repository, listed)
 }
 
 /// A blob, and what it says, or why it cannot be read.
-type Read<T> = (BlobMetadata, Result<T>);
+pub type Read<T> = (BlobMetadata, Result<T>);
 
 fn list(repository: &Repository, prefix: &str) -> Result<Vec<BlobMetadata>> {
     let mut listed = list_all(&**repository.storage(), prefix).map_err(|e| e.at("list index blobs"))?;

@@ -5,7 +5,7 @@ pub mod local;
 use crate::batch::{Approval, BatchOutcome, BatchRequest, Evidence};
 use crate::job::{JobSpec, OutputRef, Ticket};
 use crate::refusal::Refusal;
-use crate::report::{JobReport, Progress};
+use crate::report::{FailureKind, JobReport, Progress};
 
 /// Why there is no answer, or which.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -17,8 +17,13 @@ pub enum ControlError {
     #[error("the coordinator does not answer: {0}")]
     Unavailable(String),
     /// The ledger cannot be written, so nothing may happen.
-    #[error("the ledger cannot be written: {0}")]
-    Ledger(String),
+    #[error("the ledger cannot be written: {text}")]
+    Ledger {
+        /// No room, or no right to.
+        kind: FailureKind,
+        /// What, why, and the fix.
+        text: String,
+    },
 }
 
 /// Whether to go on.

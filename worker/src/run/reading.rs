@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use verger_kopia::mutant::{self, Mutant};
 
-use verger_kopia::index_set::legacy::unreadable_cleanups;
+use verger_kopia::index_set::legacy::read_cleanups;
 use verger_kopia::index_set::list_active;
-use verger_kopia::index_set::names::LEGACY_CLEANUP;
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
@@ -22,6 +21,7 @@ use super::{Work, out_of_order};
 use crate::task::deed::store_time;
 use crate::task::plan::{Gathered, Request, lines, lists_bytes, plan};
 use crate::task::solve::{Used, Wrong};
+use crate::task::summary::Summaries;
 use crate::task::survey::{Start, Survey, look_ahead, read_view, survey};
 use crate::task::{check, scan, solve};
 
@@ -70,7 +70,9 @@ impl Work<'_> {
 
     pub(super) fn scan(&mut self) -> Result<JobReport> {
         let survey = self.taken_stock()?;
-        self.summaries = Some(scan::scan(&self.workspace, &survey)?);
+        // On a local disk a round trip costs nothing: the walk reads what is needed, and what is dead is not looked into at all.
+        let walks = self.workspace.is_local();
+        self.summaries = Some(if walks { Summaries::empty() } else { scan::scan(&self.workspace, &survey)? });
         Ok(JobReport::done(Vec::new()))
     }
 
@@ -172,8 +174,6 @@ fn unreadable_notes(survey: &Survey) -> Result<Vec<Damage>> {
     if survey.repository.config().epoch.enabled {
         return Ok(Vec::new());
     }
-    let notes = survey.listing.indexes.iter().filter(|blob| blob.id.as_str().starts_with(LEGACY_CLEANUP));
-    let notes: Vec<BlobMetadata> = notes.cloned().collect();
     let damage = |(note, error): (BlobMetadata, Error)| Damage {
         severity: Severity::Noted,
         subject: note.id.to_string(),
@@ -181,7 +181,8 @@ fn unreadable_notes(survey: &Survey) -> Result<Vec<Damage>> {
         snapshots: Vec::new(),
         paths: Vec::new(),
     };
-    Ok(unreadable_cleanups(&survey.repository, notes)?.into_iter().map(damage).collect())
+    let notes = read_cleanups(&survey.repository, survey.listing.cleanups())?.into_iter();
+    Ok(notes.filter_map(|(note, read)| Some((note, read.err()?))).map(damage).collect())
 }
 
 fn unreadable(what: &str, error: &str) -> Damage {

@@ -9,6 +9,7 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::storage::BlobId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
+use verger_proto::FailureKind;
 use verger_proto::batch::{Batch, BatchOutcome, BatchRequest, BatchResult, DEADLINE_MILLISECONDS_MAX};
 use verger_proto::control::{Control, ControlError, Directive};
 use verger_proto::id::PlanDigest;
@@ -202,7 +203,8 @@ fn refused(error: ControlError, stage: Stage) -> Error {
     let kind = match &error {
         ControlError::Refused(_) => ErrorKind::PlanRefused,
         ControlError::Unavailable(_) => ErrorKind::StoreUnavailable,
-        ControlError::Ledger(_) => ErrorKind::Permission,
+        ControlError::Ledger { kind: FailureKind::DiskFull, .. } => ErrorKind::DiskFull,
+        ControlError::Ledger { .. } => ErrorKind::Permission,
     };
     Error::new(kind, format!("approve a batch of {stage}")).with_source(error)
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use verger_kopia::Repository;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_kopia::index_set::names::LEGACY_CLEANUP;
 use verger_kopia::index_set::{ActiveSet, IndexView, list_active, load_view, load_view_aside};
 use verger_kopia::maintenance::margins::CLOCK_SKEW_MAX;
 use verger_kopia::maintenance::params::{MANIFEST_TYPE, Params};
@@ -89,6 +90,14 @@ pub struct Listing {
     pub format: Vec<BlobMetadata>,
     /// Anything else (`verger.…`, blobs of others), sorted by name.
     pub others: Vec<BlobMetadata>,
+}
+
+impl Listing {
+    /// Clean-up notes of the legacy index (`l…`).
+    #[must_use]
+    pub fn cleanups(&self) -> Vec<BlobMetadata> {
+        self.indexes.iter().filter(|blob| blob.id.as_str().starts_with(LEGACY_CLEANUP)).cloned().collect()
+    }
 }
 
 /// The facts of one moment.

@@ -2,7 +2,7 @@
 
 use verger_kopia::clock::Timestamp;
 use verger_kopia::error::Result;
-use verger_kopia::index_set::legacy::{LegacyState, load_cleanups};
+use verger_kopia::index_set::legacy::{LegacyState, read_cleanups};
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::facts::{CleanupNote, CompactionLog, Facts, Frozen, IndexFacts, SessionFact};
 use verger_kopia::maintenance::rules::plan::Mode;
@@ -154,7 +154,8 @@ fn index(survey: &Survey) -> Result<IndexFacts> {
         inputs: log.inputs().cloned().collect(),
         outputs: log.outputs().cloned().collect(),
     };
-    let notes = load_cleanups(repository)?.into_iter().map(|(blob, note)| CleanupNote {
+    let notes = read_cleanups(repository, survey.listing.cleanups())?.into_iter();
+    let notes = notes.filter_map(|(blob, note)| Some((blob, note.ok()?))).map(|(blob, note)| CleanupNote {
         blob,
         logs: note.logs.unwrap_or_default(),
         scheduled: note.scheduled,
