@@ -6,6 +6,9 @@
 //! ```
 //! The machine is pure: no I/O, no clock, no chance, no `async`. Commands are what raft will replicate.
 
+mod registry;
+mod request;
+
 mod cycle;
 mod stage;
 

@@ -6,6 +6,7 @@ use crate::batch::{BatchOutcome, BatchRequest};
 use crate::id::{CycleId, PlanDigest, RepositoryId, WorkerId};
 use crate::job::{OutputRef, Ticket};
 use crate::mode::CycleOptions;
+use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Failure, JobReport, Progress};
 use crate::term::Term;
 use crate::time::StoreTime;
@@ -143,6 +144,52 @@ pub enum Command {
     },
     /// Time has passed: look for claims and deadlines that ran out.
     Tick,
+    /// Look after a repository from now on.
+    AddRepository {
+        /// Repository, as its store and its format say.
+        repository: RepositoryId,
+        /// How.
+        registration: Box<Registration>,
+    },
+    /// Look after it in another way.
+    ChangeRepository {
+        /// Repository.
+        repository: RepositoryId,
+        /// What changes.
+        change: RegistrationChange,
+    },
+    /// Look after it no more. What was written stays.
+    RemoveRepository {
+        /// Repository.
+        repository: RepositoryId,
+    },
+    /// A cycle is wanted: it is opened as soon as the lease is there and no cycle with other options is open.
+    RequestCycle {
+        /// Repository.
+        repository: RepositoryId,
+        /// Chosen by whoever asks: the same again is the same wish.
+        key: String,
+        /// What for.
+        options: CycleOptions,
+    },
+    /// A wish that cannot be fulfilled is given up.
+    DropRequest {
+        /// Repository.
+        repository: RepositoryId,
+        /// Its key.
+        key: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// The report of a cycle that ended, for people.
+    RecordReport {
+        /// Repository.
+        repository: RepositoryId,
+        /// Cycle.
+        cycle: CycleId,
+        /// JSON, as `verger maintain --json` prints it.
+        report: String,
+    },
 }
 
 impl Command {
@@ -168,6 +215,12 @@ impl Command {
             Command::ResumeCycle { .. } => "resume_cycle",
             Command::AbortCycle { .. } => "abort_cycle",
             Command::Tick => "tick",
+            Command::AddRepository { .. } => "add_repository",
+            Command::ChangeRepository { .. } => "change_repository",
+            Command::RemoveRepository { .. } => "remove_repository",
+            Command::RequestCycle { .. } => "request_cycle",
+            Command::DropRequest { .. } => "drop_request",
+            Command::RecordReport { .. } => "record_report",
         }
     }
 }
