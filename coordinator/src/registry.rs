@@ -31,6 +31,7 @@ pub(crate) fn change(turn: &mut Turn<'_>, repository: RepositoryId, change: Regi
         RegistrationChange::Acting(acting) => known.acting = acting,
         RegistrationChange::Exclusive(exclusive) => known.exclusive = exclusive,
         RegistrationChange::Password(password) => known.password = password,
+        RegistrationChange::Index(index) => known.index = index,
     }
     turn.events.push(Event::RepositoryChanged { repository, change });
     Ok(())

@@ -190,9 +190,29 @@ pub enum Command {
         /// JSON, as `verger maintain --json` prints it.
         report: String,
     },
+    /// What somebody ordered through the interface. The machine does the same whoever says it; the ledger keeps who it was.
+    Ordered(Box<Ordered>),
+}
+
+/// A command and who gave it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ordered {
+    /// Who: the name that goes with the token, never the token.
+    pub actor: String,
+    /// What.
+    pub command: Command,
 }
 
 impl Command {
+    /// Who gave it, if it came through the interface.
+    #[must_use]
+    pub fn actor(&self) -> Option<&str> {
+        match self {
+            Command::Ordered(ordered) => Some(&ordered.actor),
+            _ => None,
+        }
+    }
+
     /// Its name in records and messages.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -221,6 +241,7 @@ impl Command {
             Command::RequestCycle { .. } => "request_cycle",
             Command::DropRequest { .. } => "drop_request",
             Command::RecordReport { .. } => "record_report",
+            Command::Ordered(ordered) => ordered.command.name(),
         }
     }
 }

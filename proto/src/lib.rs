@@ -37,7 +37,7 @@ pub mod control;
 pub mod queue;
 
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
-pub use command::Command;
+pub use command::{Command, Ordered};
 pub use digest::Digest;
 pub use effect::Effect;
 pub use event::Event;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::RepositoryName;
-use crate::mode::CycleOptions;
+use crate::mode::{CycleOptions, IndexKind};
 use crate::time::LogTime;
 
 /// Where a secret is. The secret itself never goes through the machine (S9).
@@ -47,6 +47,8 @@ pub struct Registration {
     pub exclusive: bool,
     /// Nothing runs by itself.
     pub suspended: bool,
+    /// Which index it had when it was last looked at.
+    pub index: IndexKind,
 }
 
 /// A change of a registration.
@@ -61,6 +63,8 @@ pub enum RegistrationChange {
     Exclusive(bool),
     /// Where its password is.
     Password(SecretRef),
+    /// It has another index now.
+    Index(IndexKind),
 }
 
 /// A cycle that somebody wants, remembered by its key until it is opened: the same key again is the same wish.

@@ -162,6 +162,7 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         acting: Acting::ActAs("owner@cellar".to_owned()),
         exclusive: true,
         suspended: false,
+        index: IndexKind::Epochs,
     };
     let added = |registration: Registration| Event::RepositoryAdded {
         repository: self::repository(),
@@ -196,6 +197,7 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ("-acting", changed(RegistrationChange::Acting(Acting::TakeOwnership))),
         ("-exclusive", changed(RegistrationChange::Exclusive(false))),
         ("-password", changed(RegistrationChange::Password(SecretRef::Env("OTHER".to_owned())))),
+        ("-index", changed(RegistrationChange::Index(IndexKind::Legacy))),
         ("", Event::RepositoryRemoved { repository: repository.clone(), name: name.clone() }),
         ("", Event::CycleRequested { repository: repository.clone(), key: key(), options }),
         ("", Event::RequestDropped { repository: repository.clone(), key: key(), failure: failure() }),

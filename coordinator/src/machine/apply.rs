@@ -83,6 +83,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::RequestCycle { repository, key, options } => request::ask(turn, repository, key, options),
         Command::DropRequest { repository, key, failure } => request::give_up(turn, repository, key, failure),
         Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
+        Command::Ordered(ordered) => dispatch(turn, ordered.command),
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::RequestCycle { .. }
         | Command::DropRequest { .. } => (None, None),
         Command::RecordReport { cycle, .. } => (Some(*cycle), None),
+        Command::Ordered(ordered) => return about(&ordered.command),
     };
     (command.name(), cycle, job)
 }
