@@ -32,5 +32,7 @@ pub mod ledger;
 
 pub mod drive;
 
+pub mod api;
+
 #[cfg(test)]
 mod testing;

@@ -71,6 +71,12 @@ impl FileBackend {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As after a write that failed.
+    #[cfg(test)]
+    pub(crate) fn break_ledger(&self) {
+        self.lock().broken = true;
+    }
+
     fn now(&self) -> LogTime {
         LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0))
     }
