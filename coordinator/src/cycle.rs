@@ -8,8 +8,8 @@ use verger_proto::{
     CycleId, CycleOptions, Effect, Event, Failure, LogTime, Refusal, RepositoryId, Safety, Stage, StoreTime, Term,
 };
 
-use crate::machine::{Cycle, JobStatus, Phase, Turn};
-use crate::{lease, offer, seal, stage};
+use crate::machine::{Cycle, JobStatus, Past, Phase, Turn};
+use crate::{lease, offer, request, seal, stage};
 
 /// A view older than this is given up with its cycle's plan (R17).
 const VIEW_MILLISECONDS_MAX: u64 = 24 * 3_600_000;
@@ -21,11 +21,13 @@ pub(crate) fn open(turn: &mut Turn<'_>, repository: RepositoryId, options: Cycle
     if let Some(percent) = options.allow_removing.filter(|percent| *percent > 100) {
         return Err(Refusal::Percentage(percent));
     }
+    request::check_allowed(turn.state.repositories.get(&repository), options)?;
     if let Some(cycle) = turn.state.open_cycle(&repository) {
         let joins = cycle.options == options && !matches!(cycle.phase, Phase::Stopping(_));
         let id = cycle.id;
         return if joins {
             turn.events.push(Event::CycleJoined { cycle: id });
+            request::fulfil(turn, &repository, options, id);
             Ok(())
         } else {
             Err(Refusal::CycleOpen(id))
@@ -42,6 +44,7 @@ pub(crate) fn open(turn: &mut Turn<'_>, repository: RepositoryId, options: Cycle
     entry.open = Some(id);
     entry.due |= !options.dry_run;
     turn.events.push(Event::CycleOpened { cycle: id, repository: repository.clone(), term, options });
+    request::fulfil(turn, &repository, options, id);
     let mut cycle = fresh(id, repository, term, options, turn.at);
     offer::open_stage(turn, &mut cycle, Stage::Survey);
     turn.state.cycles.insert(id, cycle);
@@ -105,6 +108,11 @@ pub(crate) fn close(turn: &mut Turn<'_>, cycle: &mut Cycle, end: CycleEnd) {
     }
     if let Some(entry) = turn.state.repositories.get_mut(&cycle.repository) {
         entry.open = None;
+        if entry.past.len() >= request::PAST_MAX {
+            entry.past.remove(0);
+        }
+        let (id, options, opened, ended) = (cycle.id, cycle.options, cycle.opened, turn.at);
+        entry.past.push(Past { id, options, opened, ended, end: end.clone(), report: None });
         if !cycle.options.dry_run {
             let is_over = matches!(end, CycleEnd::Done | CycleEnd::Degraded) || mutant::on(Mutant::S7FailureIsTheEnd);
             entry.due = !is_over;

@@ -1,44 +1,35 @@
-//! Drives the machine in one process: commands in, into the ledger, effects out.
+//! Drives the machine: commands in, into the ledger, effects out. For one repository; whoever orders the commands is behind it.
 
+mod backend;
 mod control;
+mod effects;
+mod file;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use verger_kopia::clock::Clock;
-use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::queue::{Hint, Queue};
+use verger_kopia::error::Result;
+use verger_proto::queue::Queue;
 use verger_proto::{
-    Command, CycleId, CycleOptions, Effect, Event, Evidence, LogTime, OutputRef, Refusal, RepositoryId, WorkerId,
+    Command, CycleId, CycleOptions, Effect, Event, Evidence, OutputRef, Refusal, RepositoryId, WorkerId,
 };
 
 use crate::ledger::evidence::EvidenceFolder;
-use crate::ledger::file::FileLedger;
-use crate::ledger::{Entry, Ledger};
-use crate::machine::{JobStatus, Phase, State, apply};
+use crate::machine::{JobStatus, Phase, State};
 
+pub use backend::Backend;
 pub use control::LocalControl;
+pub use effects::Effects;
+pub use file::{FileBackend, Observer};
 
-/// Told of every event, after it is durable. Must be quick, and must not submit.
-pub type Observer = Box<dyn Fn(LogTime, &Event) + Send + Sync>;
-
-/// The machine of one process, its ledger, and what runs its effects.
+/// The machine as the workers of one repository see it, and what runs its effects.
 pub struct Drive {
-    inner: Mutex<Inner>,
-    changed: Condvar,
-    queue: Arc<dyn Queue>,
+    backend: Arc<dyn Backend>,
+    effects: Arc<Effects>,
     clock: Arc<dyn Clock>,
     evidence: EvidenceFolder,
-    observer: Option<Observer>,
-}
-
-struct Inner {
-    state: State,
-    ledger: Box<dyn Ledger>,
-    lease_orders: VecDeque<Effect>,
-    broken: bool,
 }
 
 impl std::fmt::Debug for Drive {
@@ -51,25 +42,6 @@ impl std::fmt::Debug for Drive {
 #[must_use]
 pub fn folder(state_dir: &Path, repository: &RepositoryId) -> PathBuf {
     state_dir.join(repository.to_string())
-}
-
-/// Makes the state again from the ledger: every command gives the events that it gave then.
-///
-/// # Errors
-/// As [`FileLedger::open`]; `Damaged` if a command gives other events now.
-fn replay(folder: &Path) -> Result<(FileLedger, State)> {
-    let mut state = State::default();
-    let (ledger, _) = FileLedger::open(folder, |record| {
-        let (events, _) = apply(&mut state, record.entry.command, record.at);
-        if events == record.entry.events {
-            return Ok(());
-        }
-        let step =
-            format!("record {} of the ledger gives other events than it gave when it was written", record.sequence);
-        let fix = "it was written by another version: use that one, or move the folder away and begin a new ledger";
-        Err(Error::damaged(step).with_fix(format!("{fix} ({})", folder.display())))
-    })?;
-    Ok((ledger, state))
 }
 
 impl Drive {
@@ -86,10 +58,23 @@ impl Drive {
         observer: Option<Observer>,
     ) -> Result<Self> {
         let folder = folder(state_dir, repository);
-        let (ledger, state) = replay(&folder)?;
-        let evidence = EvidenceFolder::beside(&folder);
-        let inner = Inner { state, ledger: Box::new(ledger), lease_orders: VecDeque::new(), broken: false };
-        let drive = Self { inner: Mutex::new(inner), changed: Condvar::new(), queue, clock, evidence, observer };
+        let effects = Arc::new(Effects::new(queue));
+        let backend = FileBackend::open(&folder, clock.clone(), effects.clone(), observer)?;
+        Self::behind(Arc::new(backend), effects, &folder, clock)
+    }
+
+    /// Of one repository, whose commands `backend` orders and whose effects come to `effects`. `folder`: where its evidence is. What an
+    /// ended process left running is parked, a dry run is given up.
+    ///
+    /// # Errors
+    /// What [`Backend::submit`] says.
+    pub fn behind(
+        backend: Arc<dyn Backend>,
+        effects: Arc<Effects>,
+        folder: &Path,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let drive = Self { backend, effects, clock, evidence: EvidenceFolder::beside(folder) };
         drive.recover()?;
         Ok(drive)
     }
@@ -109,94 +94,39 @@ impl Drive {
             }
         });
         commands.into_iter().try_for_each(|command| self.submit(command).map(drop))?;
-        self.lock().lease_orders.clear();
+        self.effects.forget();
         Ok(())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> LogTime {
-        LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0))
     }
 
     /// Applies a command. When this returns, command and events are durable and the effects are under way.
     ///
     /// # Errors
-    /// The ledger could not be written: nothing came of the command, and nothing is taken any more.
+    /// What [`Backend::submit`] says.
     pub fn submit(&self, command: Command) -> Result<Vec<Event>> {
-        let at = self.now();
-        let mut inner = self.lock();
-        if inner.broken {
-            let step = "the ledger could not be written before, so nothing may be done any more";
-            return Err(
-                Error::new(ErrorKind::DiskFull, step).with_fix("make room for the state directory, then start again")
-            );
-        }
-        // The machine stamps what it does with the later of this clock and its own.
-        let at = at.max(inner.state.now);
-        let (events, effects) = apply(&mut inner.state, command.clone(), at);
-        if !events.is_empty() {
-            let entry = Entry { command, events };
-            // The state went on and the ledger did not: only a fresh start brings them together.
-            inner.broken = true;
-            inner.ledger.append(at, &entry)?;
-            inner.broken = false;
-            self.run(&mut inner, effects);
-            let events = entry.events;
-            drop(inner);
-            self.tell(at, &events);
-            return Ok(events);
-        }
-        self.run(&mut inner, effects);
-        Ok(events)
-    }
-
-    fn run(&self, inner: &mut Inner, effects: Vec<Effect>) {
-        for effect in effects {
-            match effect {
-                // A queue that is closed has no workers left; the offer is made again after a start.
-                Effect::OfferJob(job) => drop(self.queue.offer(Hint::from(job.as_ref()))),
-                // Workers of this process see the state itself when they say how far they are.
-                Effect::StopJob { .. } => {}
-                order @ (Effect::RenewLease { .. } | Effect::CloseLease { .. }) => {
-                    if !inner.lease_orders.contains(&order) {
-                        inner.lease_orders.push_back(order);
-                    }
-                }
-            }
-        }
-    }
-
-    fn tell(&self, at: LogTime, events: &[Event]) {
-        if let Some(observer) = &self.observer {
-            events.iter().for_each(|event| observer(at, event));
-        }
-        self.changed.notify_all();
+        self.backend.submit(command)
     }
 
     /// Looks at the state.
     pub fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.lock().state)
+        let (mut look, mut found) = (Some(look), None);
+        self.backend.look(&mut |state| found = look.take().map(|look| look(state)));
+        found.expect("a backend looks once, right away")
     }
 
     /// Waits until `look` finds what it looks for, or for `at_most`. Looks again after every command.
     pub fn wait<T>(&self, at_most: Duration, mut look: impl FnMut(&State) -> Option<T>) -> Option<T> {
         let mut found = None;
-        let until = |inner: &mut Inner| {
-            found = look(&inner.state);
-            found.is_none()
-        };
-        let waited = self.changed.wait_timeout_while(self.lock(), at_most, until);
-        drop(waited);
+        self.backend.wait(at_most, &mut |state| {
+            found = look(state);
+            found.is_some()
+        });
         found
     }
 
     /// The next order about the lease (`RenewLease`, `CloseLease`), for whoever writes its object.
     #[must_use]
     pub fn next_lease_order(&self) -> Option<Effect> {
-        self.lock().lease_orders.pop_front()
+        self.effects.next_lease_order()
     }
 
     /// Opens a cycle, or goes on with the parked one that has equal options. The lease must have been taken.

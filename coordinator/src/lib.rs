@@ -6,6 +6,9 @@
 //! ```
 //! The machine is pure: no I/O, no clock, no chance, no `async`. Commands are what raft will replicate.
 
+mod registry;
+mod request;
+
 mod cycle;
 mod stage;
 
@@ -28,6 +31,8 @@ pub mod machine;
 pub mod ledger;
 
 pub mod drive;
+
+pub mod api;
 
 #[cfg(test)]
 mod testing;

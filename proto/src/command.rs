@@ -6,6 +6,7 @@ use crate::batch::{BatchOutcome, BatchRequest};
 use crate::id::{CycleId, PlanDigest, RepositoryId, WorkerId};
 use crate::job::{OutputRef, Ticket};
 use crate::mode::CycleOptions;
+use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Failure, JobReport, Progress};
 use crate::term::Term;
 use crate::time::StoreTime;
@@ -143,9 +144,75 @@ pub enum Command {
     },
     /// Time has passed: look for claims and deadlines that ran out.
     Tick,
+    /// Look after a repository from now on.
+    AddRepository {
+        /// Repository, as its store and its format say.
+        repository: RepositoryId,
+        /// How.
+        registration: Box<Registration>,
+    },
+    /// Look after it in another way.
+    ChangeRepository {
+        /// Repository.
+        repository: RepositoryId,
+        /// What changes.
+        change: RegistrationChange,
+    },
+    /// Look after it no more. What was written stays.
+    RemoveRepository {
+        /// Repository.
+        repository: RepositoryId,
+    },
+    /// A cycle is wanted: it is opened as soon as the lease is there and no cycle with other options is open.
+    RequestCycle {
+        /// Repository.
+        repository: RepositoryId,
+        /// Chosen by whoever asks: the same again is the same wish.
+        key: String,
+        /// What for.
+        options: CycleOptions,
+    },
+    /// A wish that cannot be fulfilled is given up.
+    DropRequest {
+        /// Repository.
+        repository: RepositoryId,
+        /// Its key.
+        key: String,
+        /// Why.
+        failure: Failure,
+    },
+    /// The report of a cycle that ended, for people.
+    RecordReport {
+        /// Repository.
+        repository: RepositoryId,
+        /// Cycle.
+        cycle: CycleId,
+        /// JSON, as `verger maintain --json` prints it.
+        report: String,
+    },
+    /// What somebody ordered through the interface. The machine does the same whoever says it; the ledger keeps who it was.
+    Ordered(Box<Ordered>),
+}
+
+/// A command and who gave it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ordered {
+    /// Who: the name that goes with the token, never the token.
+    pub actor: String,
+    /// What.
+    pub command: Command,
 }
 
 impl Command {
+    /// Who gave it, if it came through the interface.
+    #[must_use]
+    pub fn actor(&self) -> Option<&str> {
+        match self {
+            Command::Ordered(ordered) => Some(&ordered.actor),
+            _ => None,
+        }
+    }
+
     /// Its name in records and messages.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -168,6 +235,13 @@ impl Command {
             Command::ResumeCycle { .. } => "resume_cycle",
             Command::AbortCycle { .. } => "abort_cycle",
             Command::Tick => "tick",
+            Command::AddRepository { .. } => "add_repository",
+            Command::ChangeRepository { .. } => "change_repository",
+            Command::RemoveRepository { .. } => "remove_repository",
+            Command::RequestCycle { .. } => "request_cycle",
+            Command::DropRequest { .. } => "drop_request",
+            Command::RecordReport { .. } => "record_report",
+            Command::Ordered(ordered) => ordered.command.name(),
         }
     }
 }

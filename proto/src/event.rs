@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Approval, BatchOutcome};
 use crate::digest::Digest;
-use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, WorkerId};
+use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, WorkerId};
 use crate::job::{OutputRef, Ticket, ViewRef};
 use crate::mode::CycleOptions;
 use crate::plan::PlanHeader;
 use crate::refusal::Refusal;
+use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Damage, Failure, Progress, Severity, TaskStats};
 use crate::shard::Shard;
 use crate::stage::Stage;
@@ -128,11 +129,23 @@ pub enum Event {
     CycleClosed { cycle: CycleId, end: CycleEnd },
     /// A command was refused and changed nothing.
     CommandRefused { command: String, cycle: Option<CycleId>, job: Option<JobId>, reason: Refusal },
+    /// A repository is looked after.
+    RepositoryAdded { repository: RepositoryId, registration: Box<Registration> },
+    /// It is looked after in another way.
+    RepositoryChanged { repository: RepositoryId, change: RegistrationChange },
+    /// It is not looked after any more.
+    RepositoryRemoved { repository: RepositoryId, name: RepositoryName },
+    /// Somebody wants a cycle.
+    CycleRequested { repository: RepositoryId, key: String, options: CycleOptions },
+    /// A wish was given up.
+    RequestDropped { repository: RepositoryId, key: String, failure: Failure },
+    /// What a cycle did, for people.
+    CycleReported { repository: RepositoryId, cycle: CycleId, report: String },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 32] = [
+    pub const KINDS: [&'static str; 38] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -165,6 +178,12 @@ impl Event {
         "cycle_restarted",
         "cycle_closed",
         "command_refused",
+        "repository_added",
+        "repository_changed",
+        "repository_removed",
+        "cycle_requested",
+        "request_dropped",
+        "cycle_reported",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -203,6 +222,12 @@ impl Event {
             Event::CycleRestarted { .. } => "cycle_restarted",
             Event::CycleClosed { .. } => "cycle_closed",
             Event::CommandRefused { .. } => "command_refused",
+            Event::RepositoryAdded { .. } => "repository_added",
+            Event::RepositoryChanged { .. } => "repository_changed",
+            Event::RepositoryRemoved { .. } => "repository_removed",
+            Event::CycleRequested { .. } => "cycle_requested",
+            Event::RequestDropped { .. } => "request_dropped",
+            Event::CycleReported { .. } => "cycle_reported",
         }
     }
 }

@@ -99,6 +99,15 @@ text_id! {
     StoreId, "a store ID of 32 lower-case hexadecimal digits", |text| text.len() == 32 && is_hex(text, 32)
 }
 text_id! {
+    /// What people call a repository of a fleet: 1 to 63 lower-case letters, digits, `.`, `_` and `-`, the first a letter or a digit.
+    RepositoryName, "a repository's name (1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit)", |text| {
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        text.len() <= 63
+            && text.bytes().next().is_some_and(plain)
+            && text.bytes().all(|b| plain(b) || matches!(b, b'.' | b'_' | b'-'))
+    }
+}
+text_id! {
     /// A worker: printable, without spaces, at most 128 bytes.
     WorkerId, "a worker's name", |text| {
         !text.is_empty() && text.len() <= WORKER_ID_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic())

@@ -19,6 +19,8 @@ pub mod job;
 
 pub mod plan;
 
+pub mod repo;
+
 pub mod batch;
 
 pub mod report;
@@ -35,15 +37,16 @@ pub mod control;
 pub mod queue;
 
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
-pub use command::Command;
+pub use command::{Command, Ordered};
 pub use digest::Digest;
 pub use effect::Effect;
 pub use event::Event;
-pub use id::{CycleId, JobId, PlanDigest, RepositoryId, StoreId, UniqueId, WorkerId};
+pub use id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, StoreId, UniqueId, WorkerId};
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
 pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};
 pub use refusal::Refusal;
+pub use repo::{Acting, CycleRequest, Registration, RegistrationChange, SecretRef};
 pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Severity, Unit};
 pub use shard::Shard;
 pub use stage::Stage;

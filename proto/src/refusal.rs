@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::CycleId;
+use crate::id::{CycleId, RepositoryName};
 use crate::shard::CoverageError;
 use crate::stage::Stage;
 use crate::term::Term;
@@ -176,4 +176,25 @@ pub enum Refusal {
     /// Revivals after the stages that may need them.
     #[error("nothing can be revived in {0}")]
     NoRevival(Stage),
+    /// The name is another repository's.
+    #[error("another repository is called {0}")]
+    NameTaken(RepositoryName),
+    /// The same unique ID and store are looked after under this name.
+    #[error("this repository is looked after already, as {0}")]
+    AlreadyAdded(RepositoryName),
+    /// No such repository is looked after.
+    #[error("this repository is not looked after")]
+    UnknownRepository,
+    /// It is only looked at: nothing may change it.
+    #[error("this repository is only observed (--take-ownership or --act-as USER@HOST)")]
+    OnlyObserved,
+    /// Without margins only where nobody else maintains it, by a person's word.
+    #[error("safety none needs a repository that was added with --exclusive")]
+    NotExclusive,
+    /// No wish with this key.
+    #[error("nobody asked for this")]
+    UnknownRequest,
+    /// Too many wishes wait.
+    #[error("{0} cycles of this repository are asked for already")]
+    TooManyRequests(u32),
 }

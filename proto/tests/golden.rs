@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use verger_proto::envelope::{self, Kind};
 use verger_proto::event::{CycleEnd, PassReason, Stop};
 use verger_proto::{
-    Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure, FailureKind,
-    IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, RepositoryId, Safety, Severity, Shard,
-    Stage, StageWork, StoreTime, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
+    Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure,
+    FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
+    RegistrationChange, RepositoryId, RepositoryName, Safety, SecretRef, Severity, Shard, Stage, StageWork, StoreTime,
+    Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
 };
 
 fn folder() -> PathBuf {
@@ -145,6 +146,64 @@ fn samples() -> Vec<(&'static str, Event)> {
         // The last variant of its enum: a variant put in before it would shift its number.
         ("-last", refused(Refusal::NoRevival(Stage::Close))),
     ]
+    .into_iter()
+    .chain(fleet_samples())
+    .collect()
+}
+
+/// Of repositories that a fleet looks after.
+fn fleet_samples() -> Vec<(&'static str, Event)> {
+    let (repository, name) = (repository(), RepositoryName::new("photos").unwrap());
+    let registration = Registration {
+        name: name.clone(),
+        address: "s3://attic/photos/".to_owned(),
+        tenant: "home".to_owned(),
+        password: SecretRef::Env("PHOTOS_PASSWORD".to_owned()),
+        acting: Acting::ActAs("owner@cellar".to_owned()),
+        exclusive: true,
+        suspended: false,
+        index: IndexKind::Epochs,
+    };
+    let added = |registration: Registration| Event::RepositoryAdded {
+        repository: self::repository(),
+        registration: Box::new(registration),
+    };
+    let changed = |change| Event::RepositoryChanged { repository: self::repository(), change };
+    let observed = Registration {
+        password: SecretRef::Mounted("photos".to_owned()),
+        acting: Acting::Observe,
+        ..registration.clone()
+    };
+    let taken = Registration {
+        password: SecretRef::File("/run/secrets/photos".to_owned()),
+        acting: Acting::TakeOwnership,
+        ..registration.clone()
+    };
+    let options = CycleOptions {
+        mode: Mode::Full,
+        safety: Safety::Full,
+        index: IndexKind::Epochs,
+        dry_run: false,
+        allow_removing: Some(60),
+        exclusive: false,
+        alone: false,
+    };
+    let key = || "nightly-7".to_owned();
+    vec![
+        ("", added(registration)),
+        ("-observed", added(observed)),
+        ("-taken", added(taken)),
+        ("", changed(RegistrationChange::Suspended(true))),
+        ("-acting", changed(RegistrationChange::Acting(Acting::TakeOwnership))),
+        ("-exclusive", changed(RegistrationChange::Exclusive(false))),
+        ("-password", changed(RegistrationChange::Password(SecretRef::Env("OTHER".to_owned())))),
+        ("-index", changed(RegistrationChange::Index(IndexKind::Legacy))),
+        ("", Event::RepositoryRemoved { repository: repository.clone(), name: name.clone() }),
+        ("", Event::CycleRequested { repository: repository.clone(), key: key(), options }),
+        ("", Event::RequestDropped { repository: repository.clone(), key: key(), failure: failure() }),
+        ("", Event::CycleReported { repository, cycle: CycleId(7), report: "{}".to_owned() }),
+        ("-fleet", refused(Refusal::TooManyRequests(16))),
+    ]
 }
 
 fn refused(reason: Refusal) -> Event {
@@ -156,6 +215,8 @@ fn refused(reason: Refusal) -> Event {
 fn every_kind_has_a_sample() {
     let mut kinds: Vec<&str> = samples().iter().map(|(_, event)| event.kind()).collect();
     kinds.dedup();
+    // A refusal again, with what fleets are refused.
+    assert_eq!(kinds.pop(), Some("command_refused"));
     assert_eq!(kinds, Event::KINDS);
 }
 

@@ -12,10 +12,15 @@ use verger_proto::{
 };
 
 use super::*;
+use crate::ledger::file::FileLedger;
+use crate::ledger::{Entry, Ledger};
 use crate::testing::{batch, digest, done, options, output, repository, worker};
+use verger_kopia::error::{Error, ErrorKind};
+use verger_proto::LogTime;
 
 /// One process: a drive, its queue, and one worker's control.
 struct Process {
+    backend: Arc<FileBackend>,
     drive: Arc<Drive>,
     control: LocalControl,
     queue: Arc<LocalQueue>,
@@ -26,8 +31,11 @@ impl Process {
     fn start(state_dir: &Path) -> Result<Self> {
         let clock = Arc::new(SetClock::new(Timestamp::from_second(1_700_000_000).unwrap()));
         let queue = Arc::new(LocalQueue::default());
-        let drive = Arc::new(Drive::open(state_dir, &repository(), clock.clone(), queue.clone(), None)?);
-        Ok(Self { control: LocalControl::new(drive.clone()), drive, queue, clock })
+        let folder = super::folder(state_dir, &repository());
+        let effects = Arc::new(Effects::new(queue.clone()));
+        let backend = Arc::new(FileBackend::open(&folder, clock.clone(), effects.clone(), None)?);
+        let drive = Arc::new(Drive::behind(backend.clone(), effects, &folder, clock.clone())?);
+        Ok(Self { backend, control: LocalControl::new(drive.clone()), drive, queue, clock })
     }
 
     fn store(&self) -> StoreTime {
@@ -257,11 +265,11 @@ fn without_its_ledger_the_machine_does_nothing_more() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(folder.path()).unwrap();
     process.take_lease(1);
-    process.drive.lock().ledger = Box::new(FullDisk(0));
+    process.backend.lock().ledger = Box::new(FullDisk(0));
     let open = Command::OpenCycle { repository: repository(), options: options(Mode::Full) };
     assert_eq!(process.drive.submit(open).unwrap_err().kind(), ErrorKind::DiskFull);
     assert!(process.claim().is_none(), "no effect without a record");
-    process.drive.lock().ledger = Box::new(FullDisk(9));
+    process.backend.lock().ledger = Box::new(FullDisk(9));
     assert!(process.drive.submit(Command::Tick).is_err(), "state and ledger are apart: only a fresh start helps");
 }
 

@@ -60,7 +60,7 @@ impl FileLedger {
             }
             Err(TryLockError::Error(error)) => return Err(failed(&path, "lock the ledger", error)),
         }
-        let scan = scan(&file, &path, &mut visit)?;
+        let scan = scan(&file, &path, Place::default(), &mut |record, _| visit(record))?;
         let ledger = Self { file, path, head: scan.head, length: scan.length, broken: false };
         if scan.cut_bytes > 0 {
             tracing::warn!(path = %ledger.path.display(), bytes = scan.cut_bytes, "cut off a record that was never finished");
@@ -78,14 +78,44 @@ impl FileLedger {
     /// `NotFound`, `Damaged`, or whatever `visit` says.
     pub fn read(folder: &Path, mut visit: impl FnMut(Record) -> Result<()>) -> Result<Opened> {
         let path = folder.join(FILE_NAME);
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => {
-                Error::new(ErrorKind::NotFound, format!("there is no ledger at {}", path.display()))
-            }
-            _ => failed(&path, "open the ledger", error),
-        })?;
-        let scan = scan(&file, &path, &mut visit)?;
+        let file = File::open(&path).map_err(|error| not_opened(&path, error))?;
+        let scan = scan(&file, &path, Place::default(), &mut |record, _| visit(record))?;
         Ok(Opened { records: scan.head.next, cut_bytes: scan.cut_bytes })
+    }
+
+    /// As [`Self::read`], from a place of an earlier reading on; gives each record with the place after it, and returns the last.
+    ///
+    /// # Errors
+    /// `NotFound`, `Damaged`, or whatever `visit` says.
+    pub fn read_on(folder: &Path, from: Place, mut visit: impl FnMut(Record, Place) -> Result<()>) -> Result<Place> {
+        let path = folder.join(FILE_NAME);
+        let file = File::open(&path).map_err(|error| not_opened(&path, error))?;
+        let scan = scan(&file, &path, from, &mut visit)?;
+        Ok(Place { head: scan.head, length: scan.length })
+    }
+}
+
+/// Between two records of a ledger, its chain verified up to here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place {
+    head: ChainHead,
+    length: u64,
+}
+
+impl Place {
+    /// Number of the record after it.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.head.next
+    }
+}
+
+fn not_opened(path: &Path, error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::new(ErrorKind::NotFound, format!("there is no ledger at {}", path.display()))
+        }
+        _ => failed(path, "open the ledger", error),
     }
 }
 
@@ -96,12 +126,16 @@ struct Scan {
 }
 
 /// Follows the chain to its end.
-fn scan(file: &File, path: &Path, visit: &mut impl FnMut(Record) -> Result<()>) -> Result<Scan> {
+fn scan(file: &File, path: &Path, from: Place, visit: &mut impl FnMut(Record, Place) -> Result<()>) -> Result<Scan> {
     let unreadable = |error| failed(path, "read the ledger", error);
     let size = file.metadata().map_err(unreadable)?.len();
     let mut reader = BufReader::with_capacity(1 << 16, file);
-    reader.seek(SeekFrom::Start(0)).map_err(unreadable)?;
-    let (mut head, mut length) = (ChainHead::default(), 0u64);
+    reader.seek(SeekFrom::Start(from.length)).map_err(unreadable)?;
+    let Place { mut head, mut length } = from;
+    if size < length {
+        let step = format!("the ledger {} is shorter than it was", path.display());
+        return Err(Error::damaged(step).with_fix("put the file back from a copy"));
+    }
     while length < size {
         let left = size - length;
         let unfinished = Scan { head, length, cut_bytes: left };
@@ -122,8 +156,8 @@ fn scan(file: &File, path: &Path, visit: &mut impl FnMut(Record) -> Result<()>) 
         (&mut reader).take(body_bytes).read_to_end(&mut bytes).map_err(unreadable)?;
         let link = head.follow(&bytes).and_then(|link| Record::of(&link));
         let record = link.map_err(|error| damaged(path, unfinished.head.next, length, error))?;
-        visit(record)?;
         length = length.saturating_add(record_bytes);
+        visit(record, Place { head, length })?;
     }
     Ok(Scan { head, length, cut_bytes: 0 })
 }

@@ -4,7 +4,7 @@ use verger_proto::{Command, Effect, Event, LogTime, Refusal, Ticket};
 
 use super::refuse;
 use super::state::{Cycle, State};
-use crate::{approve, collect, commit, cycle, lease, offer, seal};
+use crate::{approve, collect, commit, cycle, lease, offer, registry, request, seal};
 
 /// What one command makes: the state that it changes, and what it says.
 pub(crate) struct Turn<'a> {
@@ -77,6 +77,13 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
             offer::tick(turn);
             Ok(())
         }
+        Command::AddRepository { repository, registration } => registry::add(turn, repository, *registration),
+        Command::ChangeRepository { repository, change } => registry::change(turn, repository, change),
+        Command::RemoveRepository { repository } => registry::remove(turn, repository),
+        Command::RequestCycle { repository, key, options } => request::ask(turn, repository, key, options),
+        Command::DropRequest { repository, key, failure } => request::give_up(turn, repository, key, failure),
+        Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
+        Command::Ordered(ordered) => dispatch(turn, ordered.command),
     }
 }
 

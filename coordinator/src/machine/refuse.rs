@@ -25,7 +25,14 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::ReleaseLease { .. }
         | Command::OpenCycle { .. }
         | Command::LoseWorker { .. }
-        | Command::Tick => (None, None),
+        | Command::Tick
+        | Command::AddRepository { .. }
+        | Command::ChangeRepository { .. }
+        | Command::RemoveRepository { .. }
+        | Command::RequestCycle { .. }
+        | Command::DropRequest { .. } => (None, None),
+        Command::RecordReport { cycle, .. } => (Some(*cycle), None),
+        Command::Ordered(ordered) => return about(&ordered.command),
     };
     (command.name(), cycle, job)
 }

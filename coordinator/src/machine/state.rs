@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
-    Approval, Batch, CycleId, CycleOptions, JobId, JobSpec, LogTime, OutputRef, PlanDigest, PlanHeader, Refusal,
-    RepositoryId, Severity, Shard, Stage, StoreTime, Term, Ticket, ViewRef, WorkerId,
+    Approval, Batch, CycleId, CycleOptions, CycleRequest, Failure, JobId, JobSpec, LogTime, OutputRef, PlanDigest,
+    PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime, Term, Ticket,
+    ViewRef, WorkerId,
 };
 
 /// What the machine knows.
@@ -45,6 +46,40 @@ pub struct Repository {
     pub last_end: Option<CycleEnd>,
     /// A cycle that was to change something began and has not come to its end: maintenance is due (S7).
     pub due: bool,
+    /// How it is looked after; `None`: it is not, or by its own process alone.
+    pub registration: Option<Registration>,
+    /// Cycles that somebody wants, the oldest first.
+    pub requests: Vec<CycleRequest>,
+    /// Keys of wishes that were fulfilled or given up, and what became of them; the newest last.
+    pub answered: Vec<(String, Answer)>,
+    /// Cycles that ended, the newest last.
+    pub past: Vec<Past>,
+}
+
+/// What became of a wish.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// This cycle.
+    Cycle(CycleId),
+    /// Nothing.
+    Dropped(Failure),
+}
+
+/// A cycle that ended.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Past {
+    /// Number.
+    pub id: CycleId,
+    /// What it was for.
+    pub options: CycleOptions,
+    /// When it was opened.
+    pub opened: LogTime,
+    /// When it ended.
+    pub ended: LogTime,
+    /// How.
+    pub end: CycleEnd,
+    /// What it did, as JSON, once its worker said so.
+    pub report: Option<String>,
 }
 
 /// The lease on a repository.
@@ -244,6 +279,13 @@ impl State {
         let cycle = self.cycles.get(&ticket.cycle).ok_or(Refusal::UnknownCycle)?;
         super::refuse::fence(cycle, ticket)?;
         Ok(if cycle.phase == Phase::Running { Directive::Continue } else { Directive::Stop })
+    }
+
+    /// The repository that is looked after under a name.
+    #[must_use]
+    pub fn named(&self, name: &RepositoryName) -> Option<(&RepositoryId, &Repository)> {
+        let mut entries = self.repositories.iter();
+        entries.find(|(_, entry)| entry.registration.as_ref().is_some_and(|registration| registration.name == *name))
     }
 
     /// The open cycle of a repository.

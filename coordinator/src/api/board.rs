@@ -1,0 +1,149 @@
+//! What the events say beyond the state: progress, plans, names of repositories that are gone, and figures over all time.
+
+use std::collections::BTreeMap;
+
+use verger_kopia::error::Result;
+use verger_proto::event::CycleEnd;
+use verger_proto::{
+    BatchResult, CycleId, CycleOptions, Event, JobId, LogTime, Mode, PlanDigest, PlanHeader, Progress, RepositoryId,
+    RepositoryName, Stage,
+};
+
+use super::events::Events;
+
+/// Cycles whose figures are kept here.
+const CYCLES_MAX: usize = 10_000;
+
+/// What is known of a repository, or was.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) name: RepositoryName,
+    pub(super) tenant: String,
+}
+
+/// What is known of a cycle beyond the state.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) repository: RepositoryId,
+    pub(super) options: CycleOptions,
+    pub(super) stage: Stage,
+    pub(super) plan: Option<(PlanDigest, PlanHeader)>,
+    pub(super) progress: BTreeMap<JobId, Progress>,
+    /// Bytes of blobs that are gone from the store.
+    pub(super) freed: u64,
+}
+
+/// Follows the events. Everything in it follows from them, so it is the same after a start.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    next: u64,
+    names: BTreeMap<RepositoryId, Known>,
+    cycles: BTreeMap<CycleId, Told>,
+    pub(super) ends: BTreeMap<(&'static str, &'static str), u64>,
+    pub(super) successes: BTreeMap<(RepositoryId, &'static str), LogTime>,
+    pub(super) freed: BTreeMap<RepositoryId, u64>,
+}
+
+pub(super) fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Quick => "quick",
+        Mode::Full => "full",
+    }
+}
+
+pub(super) fn outcome(end: &CycleEnd) -> &'static str {
+    match end {
+        CycleEnd::Done => "done",
+        CycleEnd::Planned => "planned",
+        CycleEnd::Degraded => "degraded",
+        CycleEnd::Aborted(_) => "aborted",
+        CycleEnd::Failed(_) => "failed",
+    }
+}
+
+impl Board {
+    pub(super) fn catch_up(&mut self, events: &dyn Events) -> Result<()> {
+        if events.newest() <= self.next {
+            return Ok(());
+        }
+        events.read(self.next, &mut |record| {
+            for event in &record.entry.events {
+                self.see(record.at, event);
+            }
+            self.next = record.sequence.saturating_add(1);
+            Ok(())
+        })
+    }
+
+    pub(super) fn known(&self, repository: &RepositoryId) -> Option<&Known> {
+        self.names.get(repository)
+    }
+
+    pub(super) fn told(&self, cycle: CycleId) -> Option<&Told> {
+        self.cycles.get(&cycle)
+    }
+
+    fn see(&mut self, at: LogTime, event: &Event) {
+        match event {
+            Event::RepositoryAdded { repository, registration } => {
+                let known = Known { name: registration.name.clone(), tenant: registration.tenant.clone() };
+                self.names.insert(repository.clone(), known);
+            }
+            Event::CycleOpened { cycle, repository, options, .. } => self.open(*cycle, repository, *options),
+            Event::StageOpened { cycle, stage, .. } => self.with(*cycle, |told| {
+                told.stage = *stage;
+                told.progress.clear();
+            }),
+            Event::JobProgressed { ticket, progress: Some(progress) } => self.with(ticket.cycle, |told| {
+                told.progress.insert(ticket.job, *progress);
+            }),
+            Event::PlanSealed { cycle, plan, header, .. } | Event::PlanChecked { cycle, plan, header, .. } => {
+                self.with(*cycle, |told| told.plan = Some((*plan, (**header).clone())));
+            }
+            Event::CycleRestarted { cycle, .. } => self.with(*cycle, |told| told.plan = None),
+            Event::BatchDone { ticket, outcome } if outcome.result == BatchResult::Done => {
+                self.count_freed(ticket.cycle, outcome.batch.stage, outcome.bytes);
+            }
+            Event::CycleClosed { cycle, end } => self.close(at, *cycle, end),
+            _ => {}
+        }
+    }
+
+    fn with(&mut self, cycle: CycleId, change: impl FnOnce(&mut Told)) {
+        if let Some(told) = self.cycles.get_mut(&cycle) {
+            change(told);
+        }
+    }
+
+    fn open(&mut self, cycle: CycleId, repository: &RepositoryId, options: CycleOptions) {
+        if self.cycles.len() >= CYCLES_MAX {
+            self.cycles.pop_first();
+        }
+        let (repository, progress) = (repository.clone(), BTreeMap::new());
+        let told = Told { repository, options, stage: Stage::Survey, plan: None, progress, freed: 0 };
+        self.cycles.insert(cycle, told);
+    }
+
+    /// Only what is gone from the store: marks in an index free nothing yet.
+    fn count_freed(&mut self, cycle: CycleId, stage: Stage, bytes: u64) {
+        if !matches!(stage, Stage::Delete | Stage::DeleteRewritten | Stage::Logs) {
+            return;
+        }
+        if let Some(told) = self.cycles.get_mut(&cycle) {
+            told.freed = told.freed.saturating_add(bytes);
+            let all = self.freed.entry(told.repository.clone()).or_default();
+            *all = all.saturating_add(bytes);
+        }
+    }
+
+    fn close(&mut self, at: LogTime, cycle: CycleId, end: &CycleEnd) {
+        let Some(told) = self.cycles.get_mut(&cycle) else { return };
+        told.progress.clear();
+        let mode = mode_name(told.options.mode);
+        let count = self.ends.entry((outcome(end), mode)).or_default();
+        *count = count.saturating_add(1);
+        if *end == CycleEnd::Done {
+            self.successes.insert((told.repository.clone(), mode), at);
+        }
+    }
+}

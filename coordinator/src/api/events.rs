@@ -1,0 +1,98 @@
+//! Reads what happened, record by record.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use verger_kopia::error::{Error, ErrorKind, Result};
+
+use crate::ledger::Record;
+use crate::ledger::file::{FileLedger, Place};
+
+/// Places are remembered every so many records, so that a reading begins near where it wants to.
+const EVERY: u64 = 512;
+
+/// What happened, in order. Calls may block.
+pub trait Events: Send + Sync {
+    /// Gives the records from number `from` on to `visit`, in order, until there is none or `visit` fails.
+    ///
+    /// # Errors
+    /// What cannot be read, or whatever `visit` says.
+    fn read(&self, from: u64, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()>;
+
+    /// One more than the number of the newest record; 0 if there is none.
+    fn newest(&self) -> u64;
+}
+
+/// Reads the ledger in a folder, which this or another process writes.
+#[derive(Debug)]
+pub struct LedgerEvents {
+    folder: PathBuf,
+    places: Mutex<Vec<Place>>,
+}
+
+impl LedgerEvents {
+    /// Of the ledger in `folder`.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), places: Mutex::new(vec![Place::default()]) }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last known place that is not after `record`. The last in the list is the farthest that anybody came, the others are
+    /// every [`EVERY`] records.
+    fn before(&self, record: u64) -> Place {
+        let places = self.places();
+        let after = places.partition_point(|place| place.next() <= record);
+        after.checked_sub(1).and_then(|index| places.get(index)).copied().unwrap_or_default()
+    }
+
+    fn remember(&self, place: Place) {
+        let mut places = self.places();
+        let last = places.last().copied().unwrap_or_default();
+        if place.next() <= last.next() {
+            return;
+        }
+        // The farthest place alone moves on; those at the marks stay.
+        if !last.next().is_multiple_of(EVERY) {
+            places.pop();
+        }
+        places.push(place);
+    }
+}
+
+impl Events for LedgerEvents {
+    fn read(&self, from: u64, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+        FileLedger::read_on(&self.folder, self.before(from), |record, place| {
+            let wanted = record.sequence >= from;
+            self.remember(place);
+            if wanted { visit(record) } else { Ok(()) }
+        })
+        .map(drop)
+    }
+
+    fn newest(&self) -> u64 {
+        // What cannot be read is told by `read`, which can say why.
+        let _ = self.read(u64::MAX, &mut |_| Ok(()));
+        self.places().last().map_or(0, Place::next)
+    }
+}
+
+/// Reads records from `from` on until `take` has enough (`false`), and says where to go on.
+pub(super) fn read_until(events: &dyn Events, from: u64, take: &mut dyn FnMut(Record) -> bool) -> Result<u64> {
+    let (mut next, mut enough) = (from, false);
+    let read = events.read(from, &mut |record| {
+        next = record.sequence.saturating_add(1);
+        if take(record) {
+            return Ok(());
+        }
+        enough = true;
+        Err(Error::new(ErrorKind::Interrupted, "enough was read"))
+    });
+    match read {
+        Err(_) if enough => Ok(next),
+        other => other.map(|()| next),
+    }
+}

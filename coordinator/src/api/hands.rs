@@ -1,0 +1,51 @@
+//! What the interface needs of whoever can reach stores: it opens none itself.
+
+use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::{Acting, IndexKind, RepositoryId, RepositoryName, SecretRef, Term};
+
+/// A repository that somebody wants to have looked after, or looked at again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// Name.
+    pub name: RepositoryName,
+    /// Address, without secrets.
+    pub address: String,
+    /// Where its password is.
+    pub password: SecretRef,
+    /// In whose name it is to be maintained.
+    pub acting: Acting,
+    /// A person's word that nobody else maintains it.
+    pub exclusive: bool,
+}
+
+/// What was found at an address.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Probed {
+    /// Which repository it is.
+    pub repository: RepositoryId,
+    /// Which index it has.
+    pub index: IndexKind,
+    /// Kopia's maintenance owner (`user@host`); empty if nobody is.
+    pub owner: String,
+    /// What its store can do, for people: a JSON object.
+    pub capabilities: serde_json::Value,
+}
+
+/// Reaches stores. Calls block; the interface makes them on threads of their own.
+pub trait Hands: Send + Sync {
+    /// Opens the repository and looks at it, and changes nothing but the probe objects that it removes again.
+    ///
+    /// # Errors
+    /// Whatever opening says; never with a secret in its text (S9).
+    fn probe(&self, wanted: &Wanted) -> Result<Probed>;
+
+    /// Writes "free" into the lease object that this term wrote. Nothing acts under it any more when this is called.
+    ///
+    /// # Errors
+    /// The object may still name this term: then it is free when its time is over.
+    fn free_lease(&self, repository: &RepositoryId, term: Term) -> Result<()> {
+        let step = format!("write the lease object of {repository} (term {term})");
+        Err(Error::new(ErrorKind::Unsupported, step)
+            .with_fix("it is free by itself two minutes after its last renewal"))
+    }
+}

@@ -1,0 +1,105 @@
+//! The HTTP interface: JSON over one table of routes.
+//!
+//! ```text
+//! connection -> route -> gate -> body and query -> handler (on a thread that may block) -> backend / hands / events
+//! ```
+//! The table in `route` makes both the router and the OpenAPI document. State is asked of the backend, what happened of the events;
+//! nothing is kept here but figures that follow from them.
+
+mod board;
+mod call;
+mod cycles;
+mod event_json;
+mod events;
+mod feed;
+mod gate;
+mod hands;
+mod health;
+mod leases;
+mod metrics;
+mod openapi;
+mod problem;
+mod repositories;
+mod requests;
+mod route;
+mod server;
+mod show;
+mod standing;
+mod watch;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use verger_kopia::clock::Clock;
+
+use crate::drive::Backend;
+
+pub use events::{Events, LedgerEvents};
+pub use gate::{Actor, Denied, Gate, OwnerGate};
+pub use hands::{Hands, Probed, Wanted};
+pub use standing::{Alone, Stand, Standing};
+
+/// What the interface stands on.
+pub struct Api {
+    /// Orders commands, shows the state.
+    pub backend: Arc<dyn Backend>,
+    /// Reaches stores.
+    pub hands: Arc<dyn Hands>,
+    /// Reads what happened.
+    pub events: Arc<dyn Events>,
+    /// Decides who may do what.
+    pub gate: Arc<dyn Gate>,
+    /// Says whether commands can be taken here.
+    pub stand: Arc<dyn Stand>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// This program's version.
+    pub version: String,
+    /// How much is borne.
+    pub limits: Limits,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("version", &self.version).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// How much the interface bears.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// How long a call may take; those that follow something have no end.
+    pub call: Duration,
+    /// Calls that follow something, at a time.
+    pub followers: usize,
+    /// Repositories that are looked at on somebody's word, at a time.
+    pub probes: usize,
+    /// After a shutdown was asked for, calls under way have this long.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let (call, grace) = (Duration::from_secs(30), Duration::from_secs(10));
+        Self { body_bytes: 1 << 20, call, followers: 256, probes: 16, grace }
+    }
+}
+
+/// Answers calls on `listener` until `shutdown` is over; then those that follow something end, and the others have
+/// [`Limits::grace`].
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    api: Arc<Api>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    server::serve(listener, api, shutdown).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+//! The OpenAPI document, made from the table of routes.
+
+use serde_json::{Map, Value, json};
+
+use super::route::{ROUTES, Route, Shape};
+
+/// A field: name (with `?` at its end if it may be absent) and type: a type of JSON, `time`, `a|b` for one of these words, `[T]`,
+/// or the name of a schema.
+type Field = (&'static str, &'static str);
+
+/// All schemas. What is not listed does not appear.
+#[rustfmt::skip]
+pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
+    ("Error", &[("error", "string"), ("message", "string"), ("fix?", "string"), ("leaderAddress?", "string")]),
+    ("Health", &[("status", "alive|ready")]),
+    ("Status", &[
+        ("version", "string"), ("fleet", "string"), ("leader", "boolean"), ("leaderAddress?", "string"),
+        ("repositories", "integer"), ("openCycles", "integer"),
+    ]),
+    ("Secret", &[("env?", "string"), ("file?", "string"), ("mounted?", "string")]),
+    ("ActAs", &[("actAs", "string")]),
+    ("NewRepository", &[
+        ("name", "string"), ("address", "string"), ("password", "Secret"), ("acting", "Acting"),
+        ("exclusive?", "boolean"), ("tenant?", "string"),
+    ]),
+    ("RepositoryChange", &[
+        ("suspended?", "boolean"), ("acting?", "Acting"), ("exclusive?", "boolean"), ("password?", "Secret"),
+    ]),
+    ("Repository", &[
+        ("name", "string"), ("id", "string"), ("address", "string"), ("tenant", "string"), ("password", "Secret"),
+        ("acting", "Acting"), ("exclusive", "boolean"), ("suspended", "boolean"), ("index", "epochs|legacy"),
+        ("due", "boolean"), ("leaseHeld", "boolean"), ("term", "integer"), ("openCycle?", "integer"),
+        ("queued", "integer"), ("lastCycle?", "integer"), ("lastEnd?", "End"), ("probe?", "Found"),
+    ]),
+    ("Found", &[("owner", "string"), ("capabilities", "object")]),
+    ("Probe", &[
+        ("name", "string"), ("id", "string"), ("index", "epochs|legacy"), ("owner", "string"),
+        ("capabilities", "object"),
+    ]),
+    ("NewCycle", &[
+        ("mode", "quick|full"), ("safety?", "full|none"), ("iAmAlone?", "boolean"), ("dryRun?", "boolean"),
+        ("allowRemoving?", "integer"),
+    ]),
+    ("Request", &[
+        ("key", "string"), ("state", "queued|open|cycle|dropped"), ("cycle?", "integer"), ("behind?", "integer"),
+        ("failure?", "Failure"),
+    ]),
+    ("Failure", &[("error", "string"), ("message", "string"), ("retryable", "boolean")]),
+    ("Cycle", &[
+        ("id", "integer"), ("repository?", "string"), ("repositoryId", "string"), ("mode", "quick|full"),
+        ("safety", "full|none"), ("index", "epochs|legacy"), ("dryRun", "boolean"), ("iAmAlone", "boolean"),
+        ("exclusive", "boolean"), ("allowRemoving?", "integer"), ("openedAt", "time"), ("endedAt?", "time"),
+        ("phase", "running|waiting-for-word|stopping|parked|ended"), ("stop?", "pause|abort|fail"),
+        ("stage?", "string"), ("term?", "integer"), ("jobs?", "JobCounts"), ("progress?", "Progress"),
+        ("jobList?", "[Job]"), ("plan?", "Plan"), ("damage?", "string"), ("end?", "End"), ("report?", "object"),
+        ("freedBytes", "integer"),
+    ]),
+    ("JobCounts", &[
+        ("total", "integer"), ("open", "integer"), ("claimed", "integer"), ("done", "integer"),
+        ("quarantined", "integer"),
+    ]),
+    ("Progress", &[("done", "integer"), ("total", "integer"), ("unit", "bytes|blobs|contents|snapshots|steps")]),
+    ("Job", &[
+        ("id", "integer"), ("attempt", "integer"), ("failures", "integer"),
+        ("state", "open|claimed|done|quarantined"), ("worker?", "string"), ("itemsDone", "integer"),
+        ("progress?", "Progress"),
+    ]),
+    ("Plan", &[
+        ("digest", "string"), ("sealed", "boolean"), ("removedBytes", "integer"), ("totalPackedBytes", "integer"),
+        ("contents", "integer"), ("liveContents", "integer"), ("stages", "[StageWork]"),
+    ]),
+    ("StageWork", &[("stage", "string"), ("items", "integer"), ("bytes", "integer")]),
+    ("End", &[("outcome", "done|planned|degraded|aborted|failed"), ("message?", "string"), ("failure?", "Failure")]),
+    ("Abort", &[("reason?", "string")]),
+    ("Approval", &[("plan", "string"), ("allowRemoving", "integer")]),
+    ("Event", &[
+        ("sequence", "integer"), ("part", "integer"), ("at", "time"), ("kind", "string"), ("repository?", "string"),
+        ("repositoryId?", "string"), ("cycle?", "integer"), ("actor?", "string"), ("error?", "string"),
+        ("message?", "string"),
+    ]),
+    ("Lease", &[
+        ("repository", "string"), ("name", "string"), ("term", "integer"), ("actsUntil", "time"),
+        ("confirmed", "time"), ("holder", "string"), ("actingAs", "string"),
+    ]),
+    ("Released", &[
+        ("repository", "string"), ("name", "string"), ("term", "integer"), ("free", "boolean"),
+        ("message?", "string"),
+    ]),
+];
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn kind(text: &str) -> Value {
+    match text {
+        "string" | "boolean" | "object" => json!({ "type": text }),
+        "integer" => json!({ "type": "integer", "format": "int64", "minimum": 0 }),
+        "time" => json!({ "type": "string", "format": "date-time" }),
+        words if words.contains('|') => json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() }),
+        list if list.starts_with('[') => json!({ "type": "array", "items": kind(list.trim_matches(['[', ']'])) }),
+        name => reference(name),
+    }
+}
+
+fn schemas() -> Value {
+    let mut all = Map::new();
+    for (name, fields) in SCHEMAS {
+        let required = fields.iter().filter(|(field, _)| !field.ends_with('?')).map(|(field, _)| *field);
+        let required: Vec<&str> = required.collect();
+        let properties = fields.iter().map(|(field, text)| (field.trim_end_matches('?').to_owned(), kind(text)));
+        let properties: Map<String, Value> = properties.collect();
+        // An event has the fields of its kind besides these.
+        let others = *name == "Event";
+        let mut schema = json!({ "type": "object", "properties": properties, "additionalProperties": others });
+        if !required.is_empty() {
+            schema["required"] = json!(required);
+        }
+        all.insert((*name).to_owned(), schema);
+    }
+    let words = json!({ "type": "string", "enum": ["observe", "take-ownership"] });
+    all.insert("Acting".to_owned(), json!({ "oneOf": [words, reference("ActAs")] }));
+    all.into()
+}
+
+fn content(shape: Shape) -> Value {
+    match shape {
+        Shape::One(name) => json!({ "application/json": { "schema": reference(name) } }),
+        Shape::Many(name) => {
+            json!({ "application/json": { "schema": { "type": "array", "items": reference(name) } } })
+        }
+        Shape::Lines(name) => json!({
+            "application/x-ndjson": { "schema": reference(name) },
+            "text/event-stream": { "schema": { "type": "string" } },
+        }),
+        Shape::Stream(_) => json!({ "text/event-stream": { "schema": { "type": "string" } } }),
+        Shape::Text => json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }),
+        Shape::Any => json!({ "application/json": { "schema": { "type": "object" } } }),
+    }
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let parts = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let path = parts.map(|name| {
+        let schema = kind(if name == "id" { "integer" } else { "string" });
+        json!({ "name": name, "in": "path", "required": true, "schema": schema })
+    });
+    let query = route
+        .query
+        .iter()
+        .map(|(name, text, what)| json!({ "name": name, "in": "query", "description": what, "schema": kind(text) }));
+    let key = json!({ "name": "Idempotency-Key", "in": "header", "schema": kind("string") });
+    let header = (route.body == Some("NewCycle")).then_some(key);
+    path.chain(query).chain(header).collect()
+}
+
+fn operation(route: &Route) -> Value {
+    let failed = json!({ "description": "Why not", "content": content(Shape::One("Error")) });
+    let done = json!({ "description": route.summary, "content": content(route.answer) });
+    let mut value = json!({
+        "summary": route.summary,
+        "parameters": parameters(route),
+        "responses": { route.status.to_string(): done, "default": failed },
+    });
+    if let Some(body) = route.body {
+        let required = body != "Abort";
+        value["requestBody"] = json!({ "required": required, "content": content(Shape::One(body)) });
+    }
+    if let Some(action) = route.action {
+        value["operationId"] = json!(format!("{}:{action}", route.path.trim_start_matches('/')));
+        value["security"] = json!([{ "token": [] }]);
+        value["x-action"] = json!(action);
+    }
+    value
+}
+
+/// The document.
+pub(super) fn document() -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        path[route.method.name().to_ascii_lowercase()] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Verger", "version": "v1", "license": { "name": "Apache-2.0" } },
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}

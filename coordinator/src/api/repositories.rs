@@ -1,0 +1,262 @@
+//! Repositories: added after a look at them, changed, forgotten.
+
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use verger_kopia::error::ErrorKind;
+use verger_kopia::storage::address::Address;
+use verger_proto::{Acting, Command, Registration, RegistrationChange, RepositoryId, RepositoryName, SecretRef};
+
+use super::call::Call;
+use super::hands::{Probed, Wanted};
+use super::health::{json_answer, ok};
+use super::problem::Problem;
+use super::server::{Answer, Server};
+use super::show;
+
+/// Longest address, owner, or place of a secret, in bytes.
+const TEXT_BYTES_MAX: usize = 4_096;
+/// Whose a repository is if nobody says.
+const TENANT: &str = "default";
+
+#[derive(Deserialize)]
+enum ActingBody {
+    #[serde(rename = "observe")]
+    Observe,
+    #[serde(rename = "take-ownership")]
+    TakeOwnership,
+    #[serde(rename = "actAs")]
+    ActAs(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AddBody {
+    name: String,
+    address: String,
+    password: SecretRef,
+    acting: ActingBody,
+    #[serde(default)]
+    exclusive: bool,
+    tenant: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeBody {
+    suspended: Option<bool>,
+    acting: Option<ActingBody>,
+    exclusive: Option<bool>,
+    password: Option<SecretRef>,
+}
+
+impl ActingBody {
+    fn checked(self) -> Result<Acting, Problem> {
+        match self {
+            Self::Observe => Ok(Acting::Observe),
+            Self::TakeOwnership => Ok(Acting::TakeOwnership),
+            Self::ActAs(owner) => {
+                let parts = owner.split_once('@').filter(|(user, host)| !user.is_empty() && !host.is_empty());
+                let fits = owner.len() <= TEXT_BYTES_MAX && !owner.chars().any(|c| c.is_control() || c.is_whitespace());
+                match parts {
+                    Some(_) if fits => Ok(Acting::ActAs(owner)),
+                    _ => Err(Problem::bad_request("acting.actAs: must be an owner, user@host")),
+                }
+            }
+        }
+    }
+}
+
+fn checked_secret(secret: SecretRef) -> Result<SecretRef, Problem> {
+    let (SecretRef::Env(place) | SecretRef::File(place) | SecretRef::Mounted(place)) = &secret;
+    let plain = !place.is_empty() && place.len() <= TEXT_BYTES_MAX && !place.chars().any(char::is_control);
+    let fits = match &secret {
+        SecretRef::Env(name) => !name.contains('='),
+        SecretRef::File(path) => path.starts_with('/'),
+        // The name of a file in the folder, never a way out of it.
+        SecretRef::Mounted(name) => !name.contains('/') && !name.starts_with('.'),
+    };
+    if plain && fits {
+        return Ok(secret);
+    }
+    let shapes = "env: a variable's name, file: a whole path, mounted: the name of a file";
+    Err(Problem::bad_request(format!("password: this cannot be where it is ({shapes})")))
+}
+
+/// Addresses are kept and shown, so none with a secret gets in. What is refused is not repeated: it may hold one.
+fn checked_address(text: &str) -> Result<String, Problem> {
+    let rest = text.split_once("://").map(|(scheme, rest)| (scheme, rest.split('/').next().unwrap_or_default()));
+    let has_secret =
+        rest.is_some_and(|(scheme, host)| scheme != "filesystem" && (host.contains('@') || text.contains('?')));
+    if has_secret || text.len() > TEXT_BYTES_MAX {
+        return Err(Problem::bad_request("address: must be a place alone, without user, password or parameters"));
+    }
+    let address: Address = text.parse().map_err(|error: verger_kopia::error::Error| {
+        Problem::bad_request(format!("address: {}", error.chain())).fixed_as(&error)
+    })?;
+    match address {
+        Address::Filesystem(path) if !path.is_absolute() => {
+            Err(Problem::bad_request("address: must be a whole path; the server is somewhere else than you"))
+        }
+        address => Ok(address.to_string()),
+    }
+}
+
+fn checked_name(field: &str, text: &str) -> Result<RepositoryName, Problem> {
+    RepositoryName::new(text).map_err(|_| {
+        let shape = "1 to 63 of a-z, 0-9, '.', '_', '-', beginning with a letter or digit";
+        Problem::bad_request(format!("{field}: must be {shape}"))
+    })
+}
+
+/// The repository under this name, if the caller may see it.
+pub(super) fn find(server: &Server, call: &Call) -> Result<(RepositoryId, Registration), Problem> {
+    find_named(server, call, &call.name()?)
+}
+
+pub(super) fn find_named(
+    server: &Server,
+    call: &Call,
+    name: &RepositoryName,
+) -> Result<(RepositoryId, Registration), Problem> {
+    let found = server.state(|state| {
+        let (id, entry) = state.named(name)?;
+        Some((id.clone(), entry.registration.clone()?))
+    });
+    let seen = found.filter(|(_, registration)| call.sees(server.api.gate.as_ref(), Some(&registration.tenant)));
+    seen.ok_or_else(|| Problem::not_found(format!("no repository is called {:?}", name.as_str())))
+}
+
+fn probe(server: &Server, wanted: &Wanted) -> Result<Probed, Problem> {
+    let Ok(_permit) = server.probes.try_acquire() else {
+        return Err(Problem::later("busy", "as many repositories as may be are being looked at now"));
+    };
+    server.api.hands.probe(wanted).map_err(|error| {
+        let message = match error.kind() {
+            ErrorKind::WrongPassword => {
+                let place = match &wanted.password {
+                    SecretRef::Env(name) => format!("the environment variable {name}"),
+                    SecretRef::File(path) => format!("the file {path}"),
+                    SecretRef::Mounted(name) => format!("the mounted secret {name}"),
+                };
+                format!("the password in {place} does not open the repository")
+            }
+            _ => error.chain(),
+        };
+        Problem::not_probed(&error, message)
+    })
+}
+
+fn wanted(known: &Registration) -> Wanted {
+    Wanted {
+        name: known.name.clone(),
+        address: known.address.clone(),
+        password: known.password.clone(),
+        acting: known.acting.clone(),
+        exclusive: known.exclusive,
+    }
+}
+
+fn shown(server: &Server, id: &RepositoryId) -> Result<Value, Problem> {
+    let found = server.state(|state| state.repositories.get(id).and_then(|entry| show::repository(id, entry)));
+    found.ok_or_else(|| Problem::not_found("this repository is not looked after any more"))
+}
+
+pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
+    let body: AddBody = call.json()?;
+    let name = checked_name("name", &body.name)?;
+    let own = call.actor.tenant.clone().unwrap_or_else(|| TENANT.to_owned());
+    let tenant = checked_name("tenant", &body.tenant.unwrap_or(own))?.as_str().to_owned();
+    if !call.sees(server.api.gate.as_ref(), Some(&tenant)) {
+        return Err(Problem::denied(super::Denied::Forbidden));
+    }
+    let (password, acting) = (checked_secret(body.password)?, body.acting.checked()?);
+    let wanted = Wanted { name, address: checked_address(&body.address)?, password, acting, exclusive: body.exclusive };
+    server.check_leads()?;
+    let probed = probe(server, &wanted)?;
+    let registration = Registration {
+        name: wanted.name,
+        address: wanted.address,
+        tenant,
+        password: wanted.password,
+        acting: wanted.acting,
+        exclusive: wanted.exclusive,
+        suspended: false,
+        index: probed.index,
+    };
+    let (repository, registration) = (probed.repository.clone(), Box::new(registration));
+    server.order(&call.actor, Command::AddRepository { repository, registration })?;
+    let mut value = shown(server, &probed.repository)?;
+    value["probe"] = found(&probed);
+    Ok(json_answer(StatusCode::CREATED, &value))
+}
+
+fn found(probed: &Probed) -> Value {
+    json!({ "owner": probed.owner, "capabilities": probed.capabilities })
+}
+
+pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
+    let all: Vec<(String, String, Value)> = server.state(|state| {
+        let shown = |(id, entry)| {
+            let value = show::repository(id, entry)?;
+            let known = entry.registration.as_ref()?;
+            Some((known.name.to_string(), known.tenant.clone(), value))
+        };
+        state.repositories.iter().filter_map(shown).collect()
+    });
+    let gate = server.api.gate.as_ref();
+    let mut seen: Vec<_> = all.into_iter().filter(|(_, tenant, _)| call.sees(gate, Some(tenant))).collect();
+    seen.sort_by(|a, b| a.0.cmp(&b.0));
+    ok(&Value::Array(seen.into_iter().map(|(_, _, value)| value).collect()))
+}
+
+pub(super) fn get(server: &Arc<Server>, call: Call) -> Answer {
+    let (id, _) = find(server, &call)?;
+    ok(&shown(server, &id)?)
+}
+
+pub(super) fn change(server: &Arc<Server>, call: Call) -> Answer {
+    let (repository, _) = find(server, &call)?;
+    let body: ChangeBody = call.json()?;
+    let changes = [
+        body.suspended.map(RegistrationChange::Suspended),
+        body.exclusive.map(RegistrationChange::Exclusive),
+        body.acting.map(ActingBody::checked).transpose()?.map(RegistrationChange::Acting),
+        body.password.map(checked_secret).transpose()?.map(RegistrationChange::Password),
+    ];
+    for change in changes.into_iter().flatten() {
+        server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
+    }
+    ok(&shown(server, &repository)?)
+}
+
+pub(super) fn remove(server: &Arc<Server>, call: Call) -> Answer {
+    let (repository, _) = find(server, &call)?;
+    let value = shown(server, &repository)?;
+    server.order(&call.actor, Command::RemoveRepository { repository })?;
+    ok(&value)
+}
+
+/// Looks again. What has another identity than it had is another repository, whatever its address says (R6).
+pub(super) fn probe_again(server: &Arc<Server>, call: Call) -> Answer {
+    let (repository, known) = find(server, &call)?;
+    let probed = probe(server, &wanted(&known))?;
+    if probed.repository != repository {
+        let message = format!("another repository lies at {} now: {}", known.address, probed.repository);
+        let fix = "remove it here and add it again, if that is meant";
+        return Err(Problem::new(StatusCode::CONFLICT, "other-repository", message).with_fix(fix));
+    }
+    if probed.index != known.index {
+        let change = RegistrationChange::Index(probed.index);
+        server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
+    }
+    ok(&json!({
+        "name": known.name.as_str(),
+        "id": repository.to_string(),
+        "index": show::index_name(probed.index),
+        "owner": probed.owner,
+        "capabilities": probed.capabilities,
+    }))
+}

@@ -1,0 +1,152 @@
+//! The table of routes. The router and the document are made from it.
+
+use std::sync::Arc;
+
+use axum::routing::MethodFilter;
+
+use super::call::Call;
+use super::server::{Answer, Server};
+use super::{cycles, feed, health, leases, repositories, requests, watch};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Method {
+    Get,
+    Post,
+    Patch,
+    Delete,
+}
+
+impl Method {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+
+    pub(super) fn filter(self) -> MethodFilter {
+        match self {
+            Self::Get => MethodFilter::GET,
+            Self::Post => MethodFilter::POST,
+            Self::Patch => MethodFilter::PATCH,
+            Self::Delete => MethodFilter::DELETE,
+        }
+    }
+}
+
+/// What an answer holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shape {
+    /// One of these.
+    One(&'static str),
+    /// An array of these.
+    Many(&'static str),
+    /// One of these a line, or a stream of them.
+    Lines(&'static str),
+    /// A stream of these.
+    Stream(&'static str),
+    /// Text for Prometheus.
+    Text,
+    /// Any JSON object.
+    Any,
+}
+
+/// One route.
+pub(super) struct Route {
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    /// What the gate is asked for; `None`: open to all.
+    pub(super) action: Option<&'static str>,
+    pub(super) summary: &'static str,
+    /// Query parameters: name, type, what it is.
+    pub(super) query: &'static [(&'static str, &'static str, &'static str)],
+    pub(super) body: Option<&'static str>,
+    pub(super) status: u16,
+    pub(super) answer: Shape,
+    pub(super) handler: fn(&Arc<Server>, Call) -> Answer,
+}
+
+const NO_QUERY: &[(&str, &str, &str)] = &[];
+const CYCLES_QUERY: &[(&str, &str, &str)] = &[
+    ("repository", "string", "Only of this repository"),
+    ("limit", "integer", "At most so many, 1 to 500 (50)"),
+    ("before", "integer", "Only those with a smaller number"),
+];
+const EVENTS_QUERY: &[(&str, &str, &str)] = &[
+    ("repository", "string", "Only of this repository"),
+    ("cycle", "integer", "Only of this cycle"),
+    ("since", "string", "Only after the record of this number, or not before this time (RFC 3339)"),
+    ("kind", "string", "Only of this kind"),
+    ("limit", "integer", "Ends with the record that holds the event of this number"),
+];
+
+macro_rules! route {
+    ($method:ident $path:literal, $action:expr, $summary:literal, $query:expr, $body:expr, $status:literal $shape:expr, $handler:path) => {
+        Route {
+            method: Method::$method,
+            path: $path,
+            action: $action,
+            summary: $summary,
+            query: $query,
+            body: $body,
+            status: $status,
+            answer: $shape,
+            handler: $handler,
+        }
+    };
+}
+
+use Shape::{Any, Lines, Many, One, Stream, Text};
+
+/// All routes; those of one path follow each other.
+#[rustfmt::skip]
+pub(super) static ROUTES: &[Route] = &[
+    route!(Get "/healthz", None, "Whether the process lives",
+        NO_QUERY, None, 200 One("Health"), health::healthz),
+    route!(Get "/readyz", None, "Whether commands can be taken here",
+        NO_QUERY, None, 200 One("Health"), health::readyz),
+    route!(Get "/metrics", Some("metrics.read"), "Figures for Prometheus",
+        NO_QUERY, None, 200 Text, health::metrics),
+    route!(Get "/v1/openapi.json", None, "This document",
+        NO_QUERY, None, 200 Any, health::document),
+    route!(Get "/v1/status", Some("status.read"), "Version, leader, how much there is",
+        NO_QUERY, None, 200 One("Status"), health::status),
+    route!(Get "/v1/repositories", Some("repositories.read"), "All repositories, by name",
+        NO_QUERY, None, 200 Many("Repository"), repositories::list),
+    route!(Post "/v1/repositories", Some("repositories.add"), "Look at a repository and look after it from now on",
+        NO_QUERY, Some("NewRepository"), 201 One("Repository"), repositories::add),
+    route!(Get "/v1/repositories/{name}", Some("repositories.read"), "One repository",
+        NO_QUERY, None, 200 One("Repository"), repositories::get),
+    route!(Patch "/v1/repositories/{name}", Some("repositories.change"), "Look after it in another way",
+        NO_QUERY, Some("RepositoryChange"), 200 One("Repository"), repositories::change),
+    route!(Delete "/v1/repositories/{name}", Some("repositories.remove"), "Look after it no more; nothing in it changes",
+        NO_QUERY, None, 200 One("Repository"), repositories::remove),
+    route!(Post "/v1/repositories/{name}/probe", Some("repositories.probe"), "Look at it again",
+        NO_QUERY, None, 200 One("Probe"), repositories::probe_again),
+    route!(Post "/v1/repositories/{name}/cycles", Some("cycles.request"), "Ask for a cycle; Idempotency-Key makes the same wish the same",
+        NO_QUERY, Some("NewCycle"), 202 One("Request"), requests::ask),
+    route!(Get "/v1/repositories/{name}/requests/{key}", Some("cycles.read"), "What became of a wish",
+        NO_QUERY, None, 200 One("Request"), requests::get),
+    route!(Get "/v1/cycles", Some("cycles.read"), "Cycles, the newest first; Link leads to the next page",
+        CYCLES_QUERY, None, 200 Many("Cycle"), cycles::list),
+    route!(Get "/v1/cycles/{id}", Some("cycles.read"), "One cycle, with jobs and report",
+        NO_QUERY, None, 200 One("Cycle"), cycles::get),
+    route!(Post "/v1/cycles/{id}/pause", Some("cycles.pause"), "Stop at the next batch and keep what was done",
+        NO_QUERY, None, 200 One("Cycle"), cycles::pause),
+    route!(Post "/v1/cycles/{id}/resume", Some("cycles.resume"), "Go on with a paused cycle",
+        NO_QUERY, None, 200 One("Cycle"), cycles::resume),
+    route!(Post "/v1/cycles/{id}/abort", Some("cycles.abort"), "End it without finishing it",
+        NO_QUERY, Some("Abort"), 200 One("Cycle"), cycles::abort),
+    route!(Post "/v1/cycles/{id}/approve", Some("cycles.approve"), "A person's word for a plan that removes much",
+        NO_QUERY, Some("Approval"), 200 One("Cycle"), cycles::approve),
+    route!(Get "/v1/cycles/{id}/watch", Some("cycles.read"), "The cycle at every change, until it ends",
+        NO_QUERY, None, 200 Stream("Cycle"), watch::watch),
+    route!(Get "/v1/events", Some("events.read"), "What happened; with Accept: text/event-stream, what happens",
+        EVENTS_QUERY, None, 200 Lines("Event"), feed::events),
+    route!(Get "/v1/leases", Some("leases.read"), "Leases that this fleet holds",
+        NO_QUERY, None, 200 Many("Lease"), leases::list),
+    route!(Post "/v1/leases/{name}/release", Some("leases.release"), "Let go of the lease on a repository",
+        NO_QUERY, None, 200 One("Released"), leases::release),
+];

@@ -1,0 +1,9 @@
+mod client;
+mod cycles;
+mod document;
+mod errors;
+mod feed;
+mod gates;
+mod health;
+mod repositories;
+mod rig;

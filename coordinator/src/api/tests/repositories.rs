@@ -1,0 +1,136 @@
+use serde_json::{Value, json};
+use verger_kopia::error::{Error, ErrorKind};
+use verger_proto::{Command, Event, IndexKind, Term};
+
+use super::super::{Events, LedgerEvents, Probed};
+use super::rig::{FLEET, Rig, found};
+
+#[test]
+fn a_repository_is_looked_at_added_changed_and_forgotten() {
+    let rig = Rig::new();
+    rig.look(|wanted| {
+        assert_eq!((wanted.name.as_str(), wanted.address.as_str()), ("photos", "s3://attic/photos/"));
+        Ok(found(wanted))
+    });
+    let added = rig.post("/v1/repositories", Rig::new_repository("photos"));
+    let id = added["id"].clone();
+    let mut expected = json!({
+        "name": "photos", "id": id, "address": "s3://attic/photos/", "tenant": "default",
+        "password": { "env": "PHOTOS_PASSWORD" }, "acting": "take-ownership", "exclusive": false, "suspended": false,
+        "index": "epochs", "due": false, "leaseHeld": false, "term": 0, "queued": 0,
+        "probe": { "owner": "kopia@cellar", "capabilities": { "conditionalWrites": true } },
+    });
+    assert_eq!(added, expected);
+    assert_eq!(rig.post("/v1/repositories", Rig::new_repository("photos")), expected, "the answer was lost: again");
+    expected.as_object_mut().unwrap().remove("probe");
+    assert_eq!(rig.get("/v1/repositories"), json!([expected]));
+    let change = json!({
+        "suspended": true, "exclusive": true, "acting": { "actAs": "owner@cellar" }, "password": { "file": "/run/secrets/p" },
+    });
+    let changed = rig.call("PATCH", "/v1/repositories/photos", Some(change.clone())).json();
+    for (field, value) in change.as_object().unwrap() {
+        assert_eq!(changed[field], *value);
+    }
+    assert_eq!(rig.get("/v1/repositories/photos"), changed);
+    assert_eq!(rig.call("PATCH", "/v1/repositories/photos", Some(json!({}))).json(), changed);
+    assert_eq!(rig.call("DELETE", "/v1/repositories/photos", None).json(), changed);
+    assert_eq!(rig.get("/v1/repositories"), json!([]));
+    assert_eq!(rig.call("DELETE", "/v1/repositories/photos", None).status, 404);
+}
+
+#[test]
+fn everything_that_is_ordered_has_a_name_in_the_ledger() {
+    let rig = Rig::new();
+    rig.add("photos");
+    rig.call("PATCH", "/v1/repositories/photos", Some(json!({ "suspended": true })));
+    rig.post("/v1/repositories/photos/cycles", json!({ "mode": "quick" }));
+    rig.call("DELETE", "/v1/repositories/photos", None);
+    let mut names = Vec::new();
+    let ledger = LedgerEvents::new(rig.folder.path());
+    ledger
+        .read(0, &mut |record| {
+            assert_eq!(record.entry.command.actor(), Some("owner"));
+            names.push(record.entry.command.name());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(names, ["add_repository", "change_repository", "request_cycle", "remove_repository"]);
+}
+
+#[test]
+fn a_second_look_notices_another_index_and_another_repository() {
+    let rig = Rig::new();
+    rig.add("photos");
+    rig.look(|wanted| Ok(Probed { index: IndexKind::Legacy, ..found(wanted) }));
+    let looked = rig.call("POST", "/v1/repositories/photos/probe", None).json();
+    assert_eq!((&looked["index"], &looked["owner"]), (&json!("legacy"), &json!("kopia@cellar")));
+    assert_eq!(rig.get("/v1/repositories/photos")["index"], "legacy");
+    rig.post("/v1/repositories/photos/cycles", json!({ "mode": "full" }));
+    let asked = rig.state(|state| state.repositories.values().next().unwrap().requests[0].options.index);
+    assert_eq!(asked, IndexKind::Legacy, "cycles are for the index that is there now");
+    rig.look(|wanted| Ok(Probed { repository: crate::testing::repository(), ..found(wanted) }));
+    let reply = rig.call("POST", "/v1/repositories/photos/probe", None);
+    assert_eq!(reply.error(), (409, "other-repository".to_owned()));
+}
+
+#[test]
+fn what_cannot_be_opened_is_not_added_and_the_password_is_named_by_its_place() {
+    let rig = Rig::new();
+    let kinds = [
+        (ErrorKind::WrongPassword, "wrong-password"),
+        (ErrorKind::NotARepository, "not-a-repository"),
+        (ErrorKind::StoreUnavailable, "store-unavailable"),
+        (ErrorKind::Permission, "permission"),
+        (ErrorKind::Unsupported, "unsupported"),
+    ];
+    for (kind, name) in kinds {
+        rig.look(move |_| Err(Error::new(kind, "open it").with_fix("the fix")));
+        let reply = rig.call("POST", "/v1/repositories", Some(Rig::new_repository("photos")));
+        assert_eq!(reply.error(), (422, name.to_owned()));
+        assert_eq!(reply.json()["fix"], "the fix");
+        let says_where = reply.text.contains("the environment variable PHOTOS_PASSWORD");
+        assert_eq!(says_where, kind == ErrorKind::WrongPassword, "{}", reply.text);
+    }
+    assert_eq!(rig.get("/v1/repositories"), json!([]));
+}
+
+#[test]
+fn two_names_for_one_repository_and_one_name_for_two_are_refused() {
+    let rig = Rig::new();
+    rig.add("photos");
+    let mut other = Rig::new_repository("photos");
+    other["address"] = json!("s3://attic/music/");
+    assert_eq!(rig.call("POST", "/v1/repositories", Some(other)).error(), (409, "name-taken".to_owned()));
+    let mut again = Rig::new_repository("music");
+    again["address"] = json!("s3://attic/photos/");
+    let reply = rig.call("POST", "/v1/repositories", Some(again));
+    assert_eq!(reply.error(), (409, "already-added".to_owned()));
+    assert_eq!(reply.json()["message"], "this repository is looked after already, as photos");
+}
+
+#[test]
+fn a_lease_is_shown_and_let_go_of_only_when_nothing_is_done_under_it() {
+    let rig = Rig::new();
+    let (repository, cycle) = rig.with_cycle("photos");
+    let expected = json!([{
+        "repository": repository.to_string(), "name": "photos", "term": 1, "actsUntil": "2023-11-14T22:15:20Z",
+        "confirmed": "2023-11-14T22:13:20Z", "holder": FLEET, "actingAs": FLEET,
+    }]);
+    assert_eq!(rig.get("/v1/leases"), expected);
+    let release = || rig.call("POST", "/v1/leases/photos/release", None);
+    assert_eq!(release().error(), (409, "lease-in-use".to_owned()));
+    assert!(rig.hands.freed.lock().unwrap().is_empty());
+    rig.post(&format!("/v1/cycles/{cycle}/pause"), Value::Null);
+    let released = json!({ "repository": repository.to_string(), "name": "photos", "term": 1, "free": true });
+    assert_eq!(release().json(), released);
+    assert_eq!(*rig.hands.freed.lock().unwrap(), [Term(1)]);
+    assert_eq!(rig.get("/v1/leases"), json!([]));
+    assert_eq!(release().error(), (409, "no-lease".to_owned()));
+    let renewed = Command::ReleaseLease { repository, term: Term(1) };
+    let events = submit_unchecked(&rig, renewed);
+    assert!(matches!(events[..], [Event::CommandRefused { .. }]), "the machine let go before the object was written");
+}
+
+fn submit_unchecked(rig: &Rig, command: Command) -> Vec<Event> {
+    crate::drive::Backend::submit(&*rig.backend, command).unwrap()
+}

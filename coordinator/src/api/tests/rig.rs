@@ -1,0 +1,294 @@
+//! A server on a loopback socket, with a ledger in a folder, and somebody who does the work of workers.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+use verger_kopia::clock::{SetClock, Timestamp};
+use verger_kopia::error::Result;
+use verger_proto::queue::local::LocalQueue;
+use verger_proto::{
+    Command, CycleId, Digest, Event, IndexKind, JobReport, JobSpec, PlanHeader, Progress, RepositoryId, Stage,
+    StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
+};
+
+use super::super::*;
+use super::client::{Messages, Reply, call, send, text};
+use super::document::check;
+use crate::drive::{Backend, Effects, FileBackend};
+use crate::machine::State;
+use crate::testing::{batch, digest, done, output, worker};
+
+pub(super) const TOKEN: &str = "a token that only tests know";
+pub(super) const FLEET: &str = "verger@fleet-0a1b2c3d";
+
+type Look = Box<dyn Fn(&Wanted) -> Result<Probed> + Send + Sync>;
+
+pub(super) struct FakeHands {
+    pub(super) look: Mutex<Look>,
+    pub(super) freed: Mutex<Vec<Term>>,
+}
+
+impl Hands for FakeHands {
+    fn probe(&self, wanted: &Wanted) -> Result<Probed> {
+        (self.look.lock().unwrap())(wanted)
+    }
+
+    fn free_lease(&self, _: &RepositoryId, term: Term) -> Result<()> {
+        self.freed.lock().unwrap().push(term);
+        Ok(())
+    }
+}
+
+/// One repository an address.
+pub(super) fn found(wanted: &Wanted) -> Probed {
+    let unique = Digest::of(wanted.address.as_bytes()).to_string();
+    Probed {
+        repository: format!("{unique}-{}", &unique[..32]).parse().unwrap(),
+        index: IndexKind::Epochs,
+        owner: "kopia@cellar".to_owned(),
+        capabilities: json!({ "conditionalWrites": true }),
+    }
+}
+
+pub(super) struct FakeStand(pub(super) Mutex<Standing>);
+
+impl Stand for FakeStand {
+    fn standing(&self) -> Standing {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn fleet(&self) -> String {
+        FLEET.to_owned()
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) address: SocketAddr,
+    pub(super) backend: Arc<FileBackend>,
+    pub(super) hands: Arc<FakeHands>,
+    pub(super) stand: Arc<FakeStand>,
+    pub(super) clock: Arc<SetClock>,
+    pub(super) folder: tempfile::TempDir,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    served: Option<tokio::task::JoinHandle<std::io::Result<()>>>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self::with(Arc::new(OwnerGate::new(Digest::of(TOKEN.as_bytes()))), Limits::default())
+    }
+
+    pub(super) fn with(gate: Arc<dyn Gate>, limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(SetClock::new(Timestamp::from_second(1_700_000_000).unwrap()));
+        let effects = Arc::new(Effects::new(Arc::new(LocalQueue::default())));
+        let backend = Arc::new(FileBackend::open(folder.path(), clock.clone(), effects, None).unwrap());
+        let look: Look = Box::new(|wanted| Ok(found(wanted)));
+        let hands = Arc::new(FakeHands { look: Mutex::new(look), freed: Mutex::default() });
+        let stand = Arc::new(FakeStand(Mutex::new(Standing::Leads)));
+        let api = Api {
+            backend: backend.clone(),
+            hands: hands.clone(),
+            events: Arc::new(LedgerEvents::new(folder.path())),
+            gate,
+            stand: stand.clone(),
+            clock: clock.clone(),
+            version: "0.0.0-test".to_owned(),
+            limits,
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let served = runtime.spawn(serve(listener, Arc::new(api), async {
+            let _ = stopped.await;
+        }));
+        Self { address, backend, hands, stand, clock, folder, stop: Some(stop), served: Some(served), runtime }
+    }
+
+    pub(super) fn look(&self, look: impl Fn(&Wanted) -> Result<Probed> + Send + Sync + 'static) {
+        *self.hands.look.lock().unwrap() = Box::new(look);
+    }
+
+    /// Asks for a shutdown and waits until it is over.
+    pub(super) fn shut_down(&mut self) {
+        drop(self.stop.take());
+        let served = self.served.take().unwrap();
+        self.runtime
+            .block_on(async { tokio::time::timeout(std::time::Duration::from_secs(5), served).await })
+            .unwrap()
+            .unwrap()
+            .unwrap();
+    }
+
+    pub(super) fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> Reply {
+        let body = body.map(Value::to_string);
+        let reply = call(self.address, text(method, path, token, headers, body.as_deref()).as_bytes());
+        check(method, path, &reply);
+        reply
+    }
+
+    pub(super) fn call(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
+        self.call_with(method, path, Some(TOKEN), &[], body.as_ref())
+    }
+
+    pub(super) fn get(&self, path: &str) -> Value {
+        let reply = self.call("GET", path, None);
+        assert_eq!(reply.status, 200, "{path}: {}", reply.text);
+        reply.json()
+    }
+
+    pub(super) fn post(&self, path: &str, body: Value) -> Value {
+        let reply = self.call("POST", path, Some(body));
+        assert!(reply.status < 300, "{path}: {} {}", reply.status, reply.text);
+        reply.json()
+    }
+
+    pub(super) fn follow(&self, path: &str, headers: &[(&str, &str)]) -> Messages {
+        let (status, found, body) = send(self.address, text("GET", path, Some(TOKEN), headers, None).as_bytes());
+        assert_eq!(status, 200, "{path}");
+        assert!(found.iter().any(|(name, value)| name == "content-type" && value == "text/event-stream"), "{found:?}");
+        Messages::new(body)
+    }
+
+    pub(super) fn new_repository(name: &str) -> Value {
+        json!({
+            "name": name,
+            "address": format!("s3://attic/{name}/"),
+            "password": { "env": "PHOTOS_PASSWORD" },
+            "acting": "take-ownership",
+        })
+    }
+
+    pub(super) fn add(&self, name: &str) -> RepositoryId {
+        self.post("/v1/repositories", Self::new_repository(name))["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(super) fn submit(&self, command: Command) -> Vec<Event> {
+        let events = self.backend.submit(command).unwrap();
+        assert!(!events.iter().any(|event| matches!(event, Event::CommandRefused { .. })), "{events:?}");
+        events
+    }
+
+    pub(super) fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        let (mut look, mut found) = (Some(look), None);
+        self.backend.look(&mut |state| found = look.take().map(|look| look(state)));
+        found.unwrap()
+    }
+
+    fn store(&self) -> StoreTime {
+        StoreTime(u64::try_from(verger_kopia::clock::Clock::now(&*self.clock).as_millisecond()).unwrap())
+    }
+
+    pub(super) fn take_lease(&self, repository: &RepositoryId, term: u64) {
+        let (store_now, acts_until) = (self.store(), self.store().plus(120_000));
+        let (repository, term) = (repository.clone(), Term(term));
+        self.submit(Command::TakeLease { repository, term, kept: false, store_now, acts_until });
+    }
+
+    /// Opens the cycle that was asked for first.
+    pub(super) fn open_asked(&self, repository: &RepositoryId) -> CycleId {
+        let options = self.state(|state| state.repositories[repository].requests[0].options);
+        self.submit(Command::OpenCycle { repository: repository.clone(), options });
+        self.state(|state| state.repositories[repository].open.unwrap())
+    }
+
+    /// A repository, its lease, and an open full cycle.
+    pub(super) fn with_cycle(&self, name: &str) -> (RepositoryId, CycleId) {
+        let repository = self.add(name);
+        self.take_lease(&repository, 1);
+        self.post(&format!("/v1/repositories/{name}/cycles"), json!({ "mode": "full" }));
+        let cycle = self.open_asked(&repository);
+        (repository, cycle)
+    }
+
+    pub(super) fn claim(&self, cycle: CycleId) -> (Ticket, JobSpec) {
+        let spec = self.state(|state| {
+            let cycle = &state.cycles[&cycle];
+            cycle.spec(cycle.jobs.values().find(|job| !job.is_over()).unwrap())
+        });
+        let ticket = spec.ticket(&worker("w1"));
+        self.submit(Command::ClaimJob { ticket: ticket.clone() });
+        (ticket, spec)
+    }
+
+    pub(super) fn progress(&self, ticket: &Ticket, done: u64) {
+        let progress = Some(Progress { done, total: 10, unit: Unit::Blobs });
+        self.submit(Command::ReportProgress { ticket: ticket.clone(), progress });
+    }
+
+    fn view(&self) -> ViewRef {
+        ViewRef { digest: digest("view"), taken: self.store() }
+    }
+
+    fn header(&self, spec: &JobSpec, removed_bytes: u64) -> PlanHeader {
+        let work = |(stage, items)| StageWork { stage, items, bytes: 10 * items };
+        PlanHeader {
+            repository: spec.repository.clone(),
+            store: "s3://attic/photos/".to_owned(),
+            view: self.state(|state| state.cycles[&spec.cycle].view.unwrap().0),
+            term: spec.term,
+            mode: spec.options.mode,
+            stages: [(Stage::Delete, 2), (Stage::Index, 1)].into_iter().map(work).collect(),
+            removed_bytes,
+            total_packed_bytes: 100,
+            contents: 10,
+            live_contents: 4,
+            body: output("plan"),
+        }
+    }
+
+    /// Does the claimed job as a good worker does; a plan removes this much of 100.
+    pub(super) fn finish(&self, (ticket, spec): (Ticket, JobSpec), removed: u64) {
+        let items = self.state(|state| state.cycles[&spec.cycle].items());
+        for (number, first) in (0..).zip(spec.done..items) {
+            let batch = batch(spec.stage, number, first, 1);
+            let (view, store_now) = (self.view(), self.store());
+            let request = verger_proto::BatchRequest { batch, plan: spec.plan, view, store_now, wanted: 60_000 };
+            self.submit(Command::ApproveBatch { ticket: ticket.clone(), request });
+            self.submit(Command::BatchDone { ticket: ticket.clone(), outcome: done(batch) });
+        }
+        let mut report = JobReport::done(vec![output(&format!("{}-{}", spec.stage, spec.id))]);
+        match spec.stage {
+            Stage::Survey => report.view = Some(self.view()),
+            Stage::Plan => report.plan = Some(self.header(&spec, removed)),
+            Stage::Check => report.checked = spec.plan,
+            _ => {}
+        }
+        self.submit(Command::CompleteJob { ticket, report: Box::new(report) });
+    }
+
+    pub(super) fn is_open(&self, cycle: CycleId) -> bool {
+        self.state(|state| state.cycles.contains_key(&cycle))
+    }
+
+    pub(super) fn until(&self, cycle: CycleId, stage: Stage, removed: u64) {
+        while self.state(|state| state.cycles[&cycle].stage) < stage {
+            self.finish(self.claim(cycle), removed);
+        }
+    }
+
+    /// Does all that is left, and says what was done.
+    pub(super) fn run(&self, repository: &RepositoryId, cycle: CycleId) {
+        while self.is_open(cycle) {
+            self.finish(self.claim(cycle), 0);
+        }
+        let report = "{\"outcome\":\"done\",\"tasks\":{}}".to_owned();
+        self.submit(Command::RecordReport { repository: repository.clone(), cycle, report });
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+    }
+}

@@ -1,0 +1,23 @@
+//! Who orders commands and keeps what came of them.
+
+use std::time::Duration;
+
+use verger_kopia::error::Result;
+use verger_proto::{Command, Event};
+
+use crate::machine::State;
+
+/// Orders commands, applies them, and keeps what came of them: one process with a file, or a raft group.
+pub trait Backend: Send + Sync {
+    /// Applies a command. When this returns, command and events are durable, and the effects are under way.
+    ///
+    /// # Errors
+    /// It may not have been kept: nothing may be done that rests on it.
+    fn submit(&self, command: Command) -> Result<Vec<Event>>;
+
+    /// Shows the state, once, before it returns.
+    fn look(&self, look: &mut dyn FnMut(&State));
+
+    /// Shows the state now and after every command, until `look` has seen enough, or for `at_most`.
+    fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool);
+}
