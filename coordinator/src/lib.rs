@@ -29,5 +29,7 @@ pub mod ledger;
 
 pub mod drive;
 
+pub mod raft;
+
 #[cfg(test)]
 mod testing;

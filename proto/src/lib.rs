@@ -26,6 +26,7 @@ pub mod report;
 pub mod command;
 pub mod effect;
 pub mod event;
+pub mod proposal;
 pub mod refusal;
 
 pub mod chain;
@@ -43,6 +44,7 @@ pub use id::{CycleId, JobId, PlanDigest, RepositoryId, StoreId, UniqueId, Worker
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
 pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};
+pub use proposal::{CommandId, Proposal};
 pub use refusal::Refusal;
 pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Severity, Unit};
 pub use shard::Shard;

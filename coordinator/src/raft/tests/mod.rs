@@ -1,0 +1,3 @@
+//! Clusters over a network in memory, on real folders.
+
+mod cluster;
