@@ -70,3 +70,34 @@ impl MarkFile {
         self.file.sync_data().map_err(|error| failed(&self.path, "sync", error))
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Forgets the newest of the two records.
+    pub(in crate::raft::durable) fn set_back(path: &Path) {
+        let mut bytes = std::fs::read(path).unwrap();
+        let newest = (0..2).max_by_key(|n| read_slot(&bytes[n * SLOT_BYTES..(n + 1) * SLOT_BYTES])).unwrap();
+        bytes[newest * SLOT_BYTES..(newest + 1) * SLOT_BYTES].fill(0);
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_torn_record_leaves_the_one_before_and_two_are_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.mark");
+        MarkFile::create(&path).unwrap();
+        let (mark, _) = MarkFile::open(&path).unwrap();
+        for writes in 1..=7 {
+            mark.set(writes).unwrap();
+            assert_eq!(MarkFile::open(&path).unwrap().1, writes);
+        }
+        set_back(&path);
+        assert_eq!(MarkFile::open(&path).unwrap().1, 6);
+        std::fs::write(&path, [0xA5; 2 * SLOT_BYTES]).unwrap();
+        assert!(MarkFile::open(&path).unwrap_err().chain().contains("log.mark"));
+        std::fs::write(&path, []).unwrap();
+        assert!(MarkFile::open(&path).is_err());
+    }
+}

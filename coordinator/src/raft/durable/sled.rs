@@ -47,8 +47,8 @@ struct Head {
     tail: Digest,
 }
 
-/// Told of the folder after every sync: tests keep what is on the disk then.
-pub(crate) type OnSync = Box<dyn Fn(&Path) + Send + Sync>;
+/// Told of the folder before (false) and after (true) every sync: tests keep what is on the disk then.
+pub(crate) type OnSync = Box<dyn Fn(&Path, bool) + Send + Sync>;
 
 /// A log in sled.
 pub struct SledLog {
@@ -143,14 +143,19 @@ impl SledLog {
 
     fn sync(&self, open: &Open) -> Result<()> {
         open.db.flush().map_err(|error| broken(&self.folder, "flush", error))?;
+        self.tell(false);
         if self.syncs {
             open.file.sync_data().map_err(|error| failed(&self.folder, "sync the raft log in", error))?;
             sync_blobs(&self.folder)?;
-            if let Some(tell) = &self.on_sync {
-                tell(&self.folder);
-            }
+            self.tell(true);
         }
         Ok(())
+    }
+
+    fn tell(&self, synced: bool) {
+        if let Some(tell) = &self.on_sync {
+            tell(&self.folder, synced);
+        }
     }
 
     /// Removes the entry at `from` and all after it.
@@ -182,12 +187,13 @@ fn closed(folder: &Path) -> Error {
 }
 
 fn broken(folder: &Path, doing: &str, error: sled::Error) -> Error {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     match error {
-        sled::Error::Io(error) => failed(folder, &format!("{doing} the raft log in"), error),
-        sled::Error::Corruption { .. } => damaged(&folder.join("db"), "the raft log is damaged"),
-        other => {
-            Error::new(ErrorKind::Internal, format!("{doing} the raft log in {}", folder.display())).with_source(other)
+        sled::Error::Io(error) if !matches!(error.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
+            failed(folder, &format!("{doing} the raft log in"), error)
         }
+        // sled's settings never change: what it does not support was written by damage.
+        error => damaged(folder, format!("the raft log is damaged: {error}")),
     }
 }
 
