@@ -1,3 +1,7 @@
 //! Clusters over a network in memory, on real folders.
 
 mod cluster;
+mod damage;
+mod effects;
+mod members;
+mod network;
