@@ -9,20 +9,31 @@ use super::types::StorageError;
 
 /// The first failure of a node's storage.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Failures(Arc<Mutex<Option<(ErrorKind, String, Option<String>)>>>);
+pub(crate) struct Failures(Arc<Mutex<Option<First>>>);
+
+#[derive(Debug)]
+struct First {
+    kind: ErrorKind,
+    text: String,
+    fix: Option<String>,
+}
 
 impl Failures {
     /// Keeps `error` if it is the first, and makes of it what openraft stops for.
     pub(crate) fn stop(&self, subject: ErrorSubject<u64>, verb: ErrorVerb, error: &Error) -> StorageError {
         let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        first.get_or_insert_with(|| (error.kind(), error.chain(), error.fix().map(str::to_owned)));
+        first.get_or_insert_with(|| First {
+            kind: error.kind(),
+            text: error.chain(),
+            fix: error.fix().map(str::to_owned),
+        });
         StorageError::IO { source: StorageIOError::new(subject, verb, AnyError::error(error.chain())) }
     }
 
     /// Why the node stopped; `otherwise` if its storage has nothing to do with it.
     pub(crate) fn first(&self, otherwise: &str) -> Error {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some((kind, text, fix)) => {
+            Some(First { kind, text, fix }) => {
                 let error = Error::new(*kind, text.clone());
                 fix.iter().fold(error, |error, fix| error.with_fix(fix.clone()))
             }

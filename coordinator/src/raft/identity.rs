@@ -23,6 +23,8 @@ pub struct Identity {
     pub node: u64,
     /// How often the folder was opened.
     pub boots: u64,
+    /// There is a log in it: were it gone, so were votes that others count on.
+    pub has_log: bool,
 }
 
 /// A data folder that is this process's as long as this lives.
@@ -30,7 +32,27 @@ pub struct Identity {
 pub struct OwnFolder {
     /// Whose it is.
     pub identity: Identity,
+    path: PathBuf,
     _lock: File,
+}
+
+impl OwnFolder {
+    /// Notes that there is a log from now on.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Permission` if it cannot be written.
+    pub fn set_has_log(&mut self) -> Result<()> {
+        if !self.identity.has_log {
+            self.identity.has_log = true;
+            write(&self.path, &self.identity)?;
+        }
+        Ok(())
+    }
+}
+
+fn write(path: &Path, identity: &Identity) -> Result<()> {
+    let too_long = |error| Error::new(ErrorKind::Usage, "the cluster's name is too long").with_source(error);
+    files::replace(path, &envelope::encode(Kind::Identity, identity).map_err(too_long)?)
 }
 
 /// Makes the folder if it is not there, locks it, checks whose it is, and counts the boot.
@@ -46,7 +68,7 @@ pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
         Some(bytes) => envelope::decode(Kind::Identity, &bytes).map_err(|error| files::damaged(&path, error))?,
         None => {
             refuse_foreign_files(folder, &path)?;
-            Identity { cluster: cluster.to_owned(), node, boots: 0 }
+            Identity { cluster: cluster.to_owned(), node, boots: 0, has_log: false }
         }
     };
     if known.cluster != cluster || known.node != node {
@@ -59,9 +81,8 @@ pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
         return Err(Error::new(ErrorKind::Usage, step).with_fix(fix));
     }
     let identity = Identity { boots: known.boots.saturating_add(1), ..known };
-    let too_long = |error| Error::new(ErrorKind::Usage, "the cluster's name is too long").with_source(error);
-    files::replace(&path, &envelope::encode(Kind::Identity, &identity).map_err(too_long)?)?;
-    Ok(OwnFolder { identity, _lock: lock })
+    write(&path, &identity)?;
+    Ok(OwnFolder { identity, path, _lock: lock })
 }
 
 fn lock(path: &Path) -> Result<File> {

@@ -167,8 +167,8 @@ impl Link {
         answer.map_err(|error| RPCError::Unreachable(Unreachable::new(&error)))
     }
 
-    fn of<T, E: std::error::Error>(&self, answer: Result<T, RaftError<u64, E>>) -> Result<T, Failed<E>> {
-        answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.to, error)))
+    fn remote<E: std::error::Error>(&self, error: RaftError<u64, E>) -> Failed<E> {
+        RPCError::RemoteError(RemoteError::new(self.to, error))
     }
 }
 
@@ -183,7 +183,7 @@ impl RaftNetwork<TypeConfig> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed> {
         match self.ask(Request::Append(rpc), &option).await? {
-            Answer::Append(answer) => self.of(answer),
+            Answer::Append(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatched()),
         }
     }
@@ -194,14 +194,14 @@ impl RaftNetwork<TypeConfig> for Link {
         option: RPCOption,
     ) -> Result<InstallSnapshotResponse<u64>, Failed<InstallSnapshotError>> {
         match self.ask(Request::Snapshot(rpc), &option).await? {
-            Answer::Snapshot(answer) => self.of(answer),
+            Answer::Snapshot(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatched()),
         }
     }
 
     async fn vote(&mut self, rpc: VoteRequest<u64>, option: RPCOption) -> Result<VoteResponse<u64>, Failed> {
         match self.ask(Request::Vote(rpc), &option).await? {
-            Answer::Vote(answer) => self.of(answer),
+            Answer::Vote(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatched()),
         }
     }

@@ -10,12 +10,13 @@ use openraft::{ChangeMembers, Config, Raft, SnapshotPolicy};
 use tokio::sync::watch;
 use verger_kopia::clock::Clock;
 use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::envelope::{self, Kind};
 use verger_proto::{Command, CommandId, Event, LogTime, Proposal};
 
 use super::durable::DurableLog;
 use super::durable::sled::SledLog;
 use super::failure::Failures;
-use super::identity::{self, OwnFolder};
+use super::identity::{self, Identity, OwnFolder};
 use super::log_store::LogStore;
 use super::network::{Answer, Call, Links, Request, Transport};
 use super::state_machine::{EffectSink, StateMachine};
@@ -24,6 +25,8 @@ use super::{files, snapshot};
 use crate::machine::State;
 
 const SNAPSHOT_PIECE_BYTES: u64 = 1 << 20;
+/// A command must fit a record of the log, that record a message, and it and its events one of the ledger.
+const COMMAND_BYTES_MAX: usize = 4 << 20;
 
 /// How often and how long, in a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +92,14 @@ pub enum SubmitError {
     /// It may or may not have been taken: ask the same again, with the same number.
     #[error("no answer in time: the command may have been taken")]
     Unknown,
+    /// It is longer than an entry of the log may be. Nothing came of it.
+    #[error("a command of {bytes} bytes is longer than {most}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// What an entry may have.
+        most: usize,
+    },
     /// This node has stopped, and takes nothing until it is started again.
     #[error("this coordinator has stopped")]
     Stopped(#[source] Error),
@@ -119,7 +130,11 @@ impl Node {
     /// what helps.
     pub async fn open(options: NodeOptions) -> Result<Self> {
         let data = options.data_dir.clone();
-        Self::open_with(options, move || Ok(Arc::new(SledLog::open(&data)?))).await
+        Self::open_with(options, move |identity| {
+            let log = if identity.has_log { SledLog::open_known(&data)? } else { SledLog::open(&data)? };
+            Ok(Arc::new(log))
+        })
+        .await
     }
 
     /// As [`Self::open`], with a log of the caller's.
@@ -128,15 +143,16 @@ impl Node {
     /// As [`Self::open`], and those of `log`.
     pub async fn open_with(
         options: NodeOptions,
-        log: impl FnOnce() -> Result<Arc<dyn DurableLog>> + Send + 'static,
+        log: impl FnOnce(&Identity) -> Result<Arc<dyn DurableLog>> + Send + 'static,
     ) -> Result<Self> {
         let config = config(&options)?;
         let failures = Failures::default();
         let links = Links { transport: options.transport.clone(), cluster: options.cluster.clone(), id: options.id };
         let (opening, seen) = (options.clone(), failures.clone());
         let opened = tokio::task::spawn_blocking(move || {
-            let folder = identity::open(&opening.data_dir, &opening.cluster, opening.id)?;
-            let log = log()?;
+            let mut folder = identity::open(&opening.data_dir, &opening.cluster, opening.id)?;
+            let log = log(&folder.identity)?;
+            folder.set_has_log()?;
             let machine = StateMachine::open_with(&opening.data_dir, Some(links.clone()), opening.effects, seen)?;
             check_together(&opening.data_dir, &*log, &machine)?;
             Ok((folder, log, machine, links))
@@ -175,6 +191,10 @@ impl Node {
     /// # Errors
     /// [`SubmitError`].
     pub async fn submit(&self, proposal: Proposal) -> Result<Vec<Event>, SubmitError> {
+        let bytes = envelope::encode(Kind::Command, &proposal.command).map_or(usize::MAX, |record| record.len());
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(SubmitError::TooLong { bytes, most: COMMAND_BYTES_MAX });
+        }
         let written = tokio::time::timeout(self.options.pace.answer, self.raft.client_write(proposal)).await;
         match written.map_err(|_| SubmitError::Unknown)? {
             Ok(response) => Ok(response.data.events),
@@ -274,6 +294,15 @@ impl Node {
     pub async fn change_members(&self, voters: BTreeSet<u64>) -> Result<(), SubmitError> {
         let change = ChangeMembers::ReplaceAllVoters(voters);
         self.raft.change_membership(change, false).await.map(drop).map_err(|error| self.refused(error))
+    }
+
+    /// Notes where a node is reached from now on.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn set_address(&self, id: u64, peer: Peer) -> Result<(), SubmitError> {
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, peer)]));
+        self.raft.change_membership(change, true).await.map(drop).map_err(|error| self.refused(error))
     }
 
     /// Makes a snapshot now, and purges the log up to it.

@@ -187,7 +187,11 @@ impl Shared {
     /// Writes the file, unless it is of a later entry already. The ledger is on the disk before what speaks of it.
     fn write(&self, applied: Option<LogId>, bytes: &[u8], ledger: &LedgerReader) -> Result<()> {
         let mut file = self.file();
-        if file.1 || file.0 > applied {
+        if file.1 {
+            // Were this a success, the log would be purged up to a snapshot that is not there.
+            return Err(Error::new(ErrorKind::Interrupted, "write a snapshot: shut down"));
+        }
+        if file.0 > applied {
             return Ok(());
         }
         ledger.sync()?;

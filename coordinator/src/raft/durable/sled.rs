@@ -47,15 +47,14 @@ struct Head {
     tail: Digest,
 }
 
-/// Told of the folder before (false) and after (true) every sync: tests keep what is on the disk then.
-pub(crate) type OnSync = Box<dyn Fn(&Path, bool) + Send + Sync>;
+/// Puts sled's file onto the disk; gets the folder, too. Tests note what is on the disk then.
+pub(crate) type SyncFile = Box<dyn Fn(&File, &Path) -> std::io::Result<()> + Send + Sync>;
 
 /// A log in sled.
 pub struct SledLog {
     inner: Mutex<Inner>,
     folder: PathBuf,
-    on_sync: Option<OnSync>,
-    syncs: bool,
+    sync_file: SyncFile,
 }
 
 struct Inner {
@@ -98,23 +97,32 @@ impl SledLog {
     /// # Errors
     /// `Damaged` if anything that was acknowledged cannot be read, `DiskFull` or `Permission` if it cannot be opened.
     pub fn open(data: &Path) -> Result<Self> {
-        Self::open_with(data, true, None)
+        Self::open_with(data, Box::new(|file, _| file.sync_data()))
+    }
+
+    /// Opens the log of a data folder that surely had one.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; `Damaged` if there is none.
+    pub fn open_known(data: &Path) -> Result<Self> {
+        let mark = data.join(MARK);
+        if mark.exists() { Self::open(data) } else { Err(damaged(&mark, "is missing")) }
     }
 
     /// As [`Self::open`], with sled's own idea of a flush: a power loss takes what was acknowledged.
     #[cfg(test)]
-    pub(crate) fn without_sync(data: &Path, on_sync: OnSync) -> Result<Self> {
-        Self::open_with(data, false, Some(on_sync))
+    pub(crate) fn without_sync(data: &Path) -> Result<Self> {
+        Self::open_with(data, Box::new(|_, _| Ok(())))
     }
 
-    pub(crate) fn open_with(data: &Path, syncs: bool, on_sync: Option<OnSync>) -> Result<Self> {
+    pub(crate) fn open_with(data: &Path, sync_file: SyncFile) -> Result<Self> {
         let folder = data.join(FOLDER);
         // sled answers some damage with a panic.
         let opened = catch_unwind(AssertUnwindSafe(|| open(data, &folder)));
         let (open, head) =
             opened.unwrap_or_else(|_| Err(damaged(&folder.join("db"), "the raft log cannot be read")))?;
         let inner = Mutex::new(Inner { open: Some(open), head });
-        Ok(Self { inner, folder, on_sync, syncs })
+        Ok(Self { inner, folder, sync_file })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -143,19 +151,9 @@ impl SledLog {
 
     fn sync(&self, open: &Open) -> Result<()> {
         open.db.flush().map_err(|error| broken(&self.folder, "flush", error))?;
-        self.tell(false);
-        if self.syncs {
-            open.file.sync_data().map_err(|error| failed(&self.folder, "sync the raft log in", error))?;
-            sync_blobs(&self.folder)?;
-            self.tell(true);
-        }
-        Ok(())
-    }
-
-    fn tell(&self, synced: bool) {
-        if let Some(tell) = &self.on_sync {
-            tell(&self.folder, synced);
-        }
+        (self.sync_file)(&open.file, &self.folder)
+            .map_err(|error| failed(&self.folder, "sync the raft log in", error))?;
+        sync_blobs(&self.folder)
     }
 
     /// Removes the entry at `from` and all after it.

@@ -52,15 +52,16 @@ fn openrafts_suite_holds_in_memory() {
 /// The same calls to both, and the same answers; on disk also after it was opened again.
 #[test]
 fn disk_and_memory_give_the_same() {
+    type Call<'a> = &'a dyn Fn(&dyn DurableLog);
     let folder = tempfile::tempdir().unwrap();
     let memory = MemoryLog::default();
     let mut disk = SledLog::open(folder.path()).unwrap();
-    let both = |disk: &SledLog, call: &dyn Fn(&dyn DurableLog)| {
+    let both = |disk: &SledLog, call: Call<'_>| {
         call(disk);
         call(&memory);
     };
     let vote = Vote::new_committed(3, 2);
-    let calls: [&dyn Fn(&dyn DurableLog); 7] = [
+    let calls: [Call<'_>; 7] = [
         &|log| log.append(&(1..=20).map(|index| entry(1, index, 30_000)).collect::<Vec<_>>()).unwrap(),
         &|log| log.truncate(15).unwrap(),
         &|log| log.append(&[entry(2, 15, 0), entry(2, 16, 2 << 20)]).unwrap(),

@@ -88,5 +88,8 @@ async fn a_ledger_whose_chain_breaks_is_refused_and_its_end_is_made_again() {
 async fn a_folder_without_its_log_is_refused() {
     let cluster = stopped().await;
     std::fs::remove_dir_all(cluster.data(1).join("log")).unwrap();
-    check(&Node::open(cluster.options(1)).await.unwrap_err(), "log", "gone");
+    check(&Node::open(cluster.options(1)).await.unwrap_err(), "log/db", "gone");
+    std::fs::remove_file(cluster.data(1).join("log.mark")).unwrap();
+    // An empty log would have forgotten for whom this node voted.
+    check(&Node::open(cluster.options(1)).await.unwrap_err(), "log.mark", "gone with its mark");
 }

@@ -58,6 +58,12 @@ async fn a_follower_names_the_leader_and_a_stopped_node_its_end() {
         other => panic!("{other:?}"),
     }
     let node = cluster.nodes[&leader].clone();
+    assert!(matches!(node.submit(proposal(3, 5 << 20)).await, Err(SubmitError::TooLong { .. })));
+    assert_eq!(node.submit(proposal(4, 4_000_000)).await.unwrap().len(), 1);
+    node.set_address(follower, Peer::at("elsewhere")).await.unwrap();
+    cluster.settle().await;
+    let known = node.metrics().borrow().membership_config.nodes().find(|(id, _)| **id == follower).unwrap().1.clone();
+    assert_eq!(known, Peer::at("elsewhere"));
     cluster.stop_all().await;
     assert!(matches!(node.submit(proposal(2, 1)).await, Err(SubmitError::Stopped(_))));
     node.stopped().await;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use super::super::memory::MemoryLog;
-use super::super::sled::{OnSync, SledLog};
+use super::super::sled::SledLog;
 use super::super::{DurableLog, Extent};
 use crate::raft::testing::{entry, log_id};
 use crate::raft::types::{LogEntry, Vote};
@@ -29,16 +29,9 @@ fn content(log: &dyn DurableLog) -> Content {
     (log.extent().unwrap(), log.vote().unwrap(), log.read(0..u64::MAX, usize::MAX).unwrap())
 }
 
-/// What is surely on the disk, and what was there right before the last sync, each written with the calls so far.
-#[derive(Default)]
-struct Disk {
-    synced: Vec<u8>,
-    before: Vec<u8>,
-}
-
 struct Run {
     folder: tempfile::TempDir,
-    disk: Arc<Mutex<Disk>>,
+    synced: Arc<Mutex<Vec<u8>>>,
     log: SledLog,
     model: MemoryLog,
     term: u64,
@@ -53,23 +46,24 @@ impl Run {
         let folder = tempfile::tempdir().unwrap();
         drop(SledLog::open(folder.path()).unwrap());
         let made = std::fs::read(db(folder.path())).unwrap();
-        let disk = Arc::new(Mutex::new(Disk { synced: made.clone(), before: made }));
-        let kept = disk.clone();
-        let on_sync: OnSync = Box::new(move |folder, is_synced| {
-            let now = std::fs::read(folder.join("db")).unwrap();
-            let mut disk = kept.lock().unwrap();
-            if is_synced {
-                disk.synced = now;
-            } else {
-                // `synced` is of the sync before this one, until this one is done.
-                disk.before = now;
-            }
-        });
+        let synced = Arc::new(Mutex::new(made));
+        let kept = synced.clone();
         let log = match with_sync {
-            true => SledLog::open_with(folder.path(), true, Some(on_sync)),
-            false => SledLog::without_sync(folder.path(), on_sync),
+            true => SledLog::open_with(
+                folder.path(),
+                Box::new(move |file, folder| {
+                    file.sync_data()?;
+                    *kept.lock().unwrap() = std::fs::read(folder.join("db"))?;
+                    Ok(())
+                }),
+            ),
+            false => SledLog::without_sync(folder.path()),
         };
-        Self { folder, disk, log: log.unwrap(), model: MemoryLog::default(), term: 1 }
+        Self { folder, synced, log: log.unwrap(), model: MemoryLog::default(), term: 1 }
+    }
+
+    fn synced(&self) -> Vec<u8> {
+        self.synced.lock().unwrap().clone()
     }
 
     /// One call, to both.
@@ -133,16 +127,17 @@ fn lost_of(images: u64, with_sync: bool) -> u64 {
     let (mut lost, mut taken) = (0, 0);
     while taken < images {
         let mut run = Run::new(with_sync);
-        for _ in 0..100 {
-            let (acknowledged, synced) = (content(&run.model), run.disk.lock().unwrap().synced.clone());
+        for _ in 0..60 {
+            // The last call is under way when the power fails: what was synced before it, and any of what it wrote.
+            let (acknowledged, synced) = (content(&run.model), run.synced());
             run.act(&mut chance);
             if chance.below(4) > 0 {
                 continue;
             }
-            let before = run.disk.lock().unwrap().before.clone();
+            let written = std::fs::read(db(run.folder.path())).unwrap();
             taken += 1;
             // While the call was under way, its mark was not written: the one of the call before is what counts.
-            let image = run.image(&synced, &before, &mut chance);
+            let image = run.image(&synced, &written, &mut chance);
             super::super::mark::tests::set_back(&image.path().join("log.mark"));
             let after = content(&run.model);
             let found = SledLog::open(image.path()).map(|log| content(&log));
@@ -172,7 +167,7 @@ fn a_vote_that_was_kept_is_there_after_a_power_loss() {
     let vote = Vote::new(7, 3);
     run.log.save_vote(&vote).unwrap();
     run.log.append(&[entry(7, 1, 10)]).unwrap();
-    let synced = run.disk.lock().unwrap().synced.clone();
+    let synced = run.synced();
     let image = run.image(&synced, &synced, &mut Chance(1));
     let log = SledLog::open(image.path()).unwrap();
     assert_eq!((log.vote().unwrap(), log.extent().unwrap().last), (Some(vote), Some(log_id(7, 1))));
