@@ -1,6 +1,6 @@
 //! Three nodes: what was answered stays, whoever leads; replicas are equal.
 
-use std::time::Duration;
+use verger_proto::{LogTime, Proposal};
 
 use crate::raft::testing::{Cluster, proposal};
 
@@ -14,7 +14,8 @@ async fn a_stopped_leader_is_replaced_and_comes_back_equal() {
     cluster.stop(old).await;
     // More than a snapshot and what is kept after it, so that the log alone does not bring the old leader back.
     for number in 21..=150 {
-        cluster.submit(proposal(number, 10)).await;
+        let behind = number % 7 * 300;
+        cluster.submit(Proposal { at: LogTime(2_000 + number - behind.min(number)), ..proposal(number, 10) }).await;
     }
     // Asked again: the answer of the first time, and no second record.
     let again = cluster.submit(proposal(1, 10)).await;
@@ -29,10 +30,12 @@ async fn a_stopped_leader_is_replaced_and_comes_back_equal() {
     assert_eq!((&cluster.ledger(2), &cluster.ledger(3)), (&ledger, &ledger));
     let states: Vec<_> = cluster.nodes.values().map(|node| node.state(Clone::clone)).collect();
     assert!(states.iter().all(|state| *state == states[0]));
-    let mut records = 0;
+    let (mut records, mut now) = (0, LogTime(0));
     let folder = cluster.data(1).join("ledger");
-    crate::ledger::file::FileLedger::read(&folder, |_| {
+    crate::ledger::file::FileLedger::read(&folder, |record| {
         records += 1;
+        assert!(record.at >= now, "time never runs backwards");
+        now = record.at;
         Ok(())
     })
     .unwrap();
@@ -46,6 +49,5 @@ async fn a_stopped_leader_is_replaced_and_comes_back_equal() {
     let longer = cluster.ledger(1);
     assert!(longer.starts_with(&ledger) && longer.len() > ledger.len());
     assert_eq!((&cluster.ledger(2), &cluster.ledger(3)), (&longer, &longer));
-    tokio::time::sleep(Duration::from_millis(1)).await;
     cluster.stop_all().await;
 }

@@ -1,10 +1,16 @@
 //! Damage of a data folder's snapshot and ledger: an error that names the file and what helps, or made again from the log.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use verger_kopia::error::{Error, ErrorKind};
+use verger_proto::{Command, LogTime};
 
-use crate::raft::node::Node;
+use crate::ledger::Entry;
+use crate::raft::durable::sled::SledLog;
+use crate::raft::ledger::{LedgerHead, ReplicaLedger};
+use crate::raft::node::{Node, SubmitError};
 use crate::raft::state_machine::StateMachine;
 use crate::raft::testing::{Cluster, proposal};
 
@@ -80,8 +86,55 @@ async fn a_ledger_whose_chain_breaks_is_refused_and_its_end_is_made_again() {
         assert!(cluster.ledger(1) == good, "made again from the log");
         cluster.stop(1).await;
     }
+    std::fs::write(&path, foreign(known)).unwrap();
+    refused(&data, "ledger", "another one of the same length");
     std::fs::remove_file(&path).unwrap();
     refused(&data, "ledger", "gone");
+}
+
+/// A ledger that holds, but is another.
+fn foreign(bytes: usize) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut ledger = ReplicaLedger::open(folder.path(), LedgerHead::default()).unwrap();
+    while ledger.head().bytes < bytes as u64 {
+        let entry = Entry { command: Command::Tick, events: Vec::new() };
+        ledger.append(LogTime(1), &entry).unwrap();
+    }
+    std::fs::read(folder.path().join("ledger")).unwrap()
+}
+
+/// After a failed sync nobody knows what is on the disk: the node stops, says why, and takes nothing more.
+#[tokio::test]
+async fn a_disk_that_fails_stops_the_node() {
+    let mut cluster = Cluster::new(1).await;
+    cluster.submit(proposal(1, 10)).await;
+    cluster.stop(1).await;
+    let (is_bad, data) = (Arc::new(AtomicBool::new(false)), cluster.data(1));
+    let watched = is_bad.clone();
+    let sync = move |file: &std::fs::File, _: &Path| match watched.load(Ordering::SeqCst) {
+        true => Err(std::io::Error::from(std::io::ErrorKind::StorageFull)),
+        false => file.sync_data(),
+    };
+    let node = Node::open_with(cluster.options(1), move |_| Ok(Arc::new(SledLog::open_with(&data, Box::new(sync))?)));
+    let node = node.await.unwrap();
+    while node.submit(proposal(2, 10)).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    is_bad.store(true, Ordering::SeqCst);
+    let _ = node.submit(proposal(3, 10)).await;
+    let error = node.stopped().await;
+    assert_eq!(error.kind(), ErrorKind::DiskFull);
+    assert!(error.fix().is_some_and(|fix| fix.contains("make room")));
+    is_bad.store(false, Ordering::SeqCst);
+    match node.submit(proposal(4, 10)).await {
+        Err(SubmitError::Stopped(error)) => assert_eq!(error.kind(), ErrorKind::DiskFull),
+        other => panic!("{other:?}"),
+    }
+    node.shutdown().await;
+    drop(node);
+    cluster.start(1).await;
+    cluster.submit(proposal(4, 10)).await;
+    cluster.stop_all().await;
 }
 
 #[tokio::test]
