@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{ErrorSubject, ErrorVerb, LogState, OptionalSend, RaftLogReader};
-use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_kopia::error::Result;
 
 use super::durable::DurableLog;
 use super::failure::Failures;
+use super::runtime;
 use super::types::{LogEntry, LogId, StorageError, TypeConfig, Vote};
 
 /// Stored bytes that one message to another node carries at most, beyond its first entry.
@@ -39,8 +40,7 @@ impl LogStore {
     ) -> Result<T, StorageError> {
         let result = if self.log.blocks() {
             let log = self.log.clone();
-            let done = tokio::task::spawn_blocking(move || call(&*log)).await;
-            done.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "use the raft log").with_source(error)))
+            runtime::blocking("use the raft log", move || call(&*log)).await
         } else {
             call(&*self.log)
         };

@@ -6,6 +6,7 @@
 //!                                                snapshot (a file), after which the log is purged
 //! ```
 
+pub mod runtime;
 pub mod types;
 
 pub mod identity;

@@ -21,7 +21,7 @@ use super::log_store::LogStore;
 use super::network::{Answer, Call, Links, Request, Transport};
 use super::state_machine::{EffectSink, StateMachine};
 use super::types::{Peer, TypeConfig};
-use super::{files, snapshot};
+use super::{files, runtime, snapshot};
 use crate::machine::State;
 
 const SNAPSHOT_PIECE_BYTES: u64 = 1 << 20;
@@ -149,7 +149,7 @@ impl Node {
         let failures = Failures::default();
         let links = Links { transport: options.transport.clone(), cluster: options.cluster.clone(), id: options.id };
         let (opening, seen) = (options.clone(), failures.clone());
-        let opened = tokio::task::spawn_blocking(move || {
+        let opened = runtime::blocking("open a data folder", move || {
             let mut folder = identity::open(&opening.data_dir, &opening.cluster, opening.id)?;
             let log = log(&folder.identity)?;
             folder.set_has_log()?;
@@ -157,10 +157,7 @@ impl Node {
             check_together(&opening.data_dir, &*log, &machine)?;
             Ok((folder, log, machine, links))
         });
-        let opened = opened.await.unwrap_or_else(|error| {
-            Err(Error::new(ErrorKind::Internal, format!("open {}", options.data_dir.display())).with_source(error))
-        });
-        let (folder, log, machine, links) = opened?;
+        let (folder, log, machine, links) = opened.await?;
         let store = LogStore::with_failures(log.clone(), failures.clone());
         let raft = Raft::new(options.id, config, links, store, machine.clone()).await;
         let raft = raft.map_err(|error| failures.first(&format!("start raft: {error}")))?;
@@ -326,10 +323,9 @@ impl Node {
             Request::Ledger { from, bytes_max } => {
                 let ledger = self.machine.ledger();
                 let most = usize::try_from(bytes_max.min(1 << 20)).unwrap_or(1 << 20);
-                match tokio::task::spawn_blocking(move || ledger.read(from, most)).await {
-                    Ok(Ok(bytes)) => Answer::Ledger(bytes),
-                    Ok(Err(error)) => Answer::Refused(error.chain()),
-                    Err(error) => Answer::Refused(error.to_string()),
+                match runtime::blocking("read the ledger", move || ledger.read(from, most)).await {
+                    Ok(bytes) => Answer::Ledger(bytes),
+                    Err(error) => Answer::Refused(error.chain()),
                 }
             }
         }
@@ -356,7 +352,13 @@ impl Node {
             tracing::warn!(%error, "raft did not stop in order");
         }
         let log = self.log.clone();
-        let _ = tokio::task::spawn_blocking(move || log.close()).await;
+        let closed = runtime::blocking("close the raft log", move || {
+            log.close();
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(error = %error.chain(), "the raft log was not closed in order");
+        }
         drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

@@ -16,6 +16,7 @@ use super::failure::Failures;
 use super::files;
 use super::ledger::{LedgerReader, ReplicaLedger};
 use super::network::{Answer, Links, Request};
+use super::runtime;
 use super::snapshot::{self, LedgerHead, Meta, Replicated};
 use super::types::{Applied, LogEntry, LogId, Membership, Peer, StorageError, TypeConfig};
 use crate::ledger::Entry;
@@ -289,7 +290,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         self.complete_ledger(head, &replicated.membership).await.map_err(|error| failed(&error))?;
         let (shared, applied, ledger) = (self.0.clone(), replicated.applied, self.ledger());
-        off_thread(move || shared.write(applied, &bytes, &ledger)).await.map_err(|error| failed(&error))?;
+        runtime::blocking("work on a snapshot", move || shared.write(applied, &bytes, &ledger))
+            .await
+            .map_err(|error| failed(&error))?;
         self.0.lock().replicated = replicated;
         self.0.applied.send_replace(applied.map_or(0, |id| id.index));
         Ok(())
@@ -297,7 +300,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
         let shared = self.0.clone();
-        let read = off_thread(move || {
+        let read = runtime::blocking("work on a snapshot", move || {
             let _whole = shared.file();
             let path = snapshot::path(&shared.data);
             let Some(bytes) = files::read(&path)? else { return Ok(None) };
@@ -306,11 +309,6 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         });
         read.await.map_err(|error| self.snapshot_failed(ErrorVerb::Read, &error))
     }
-}
-
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Error::new(ErrorKind::Internal, "work on a snapshot").with_source(error)))
 }
 
 /// Makes a snapshot of the moment at which it was made itself.
@@ -324,7 +322,7 @@ pub struct Builder {
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<TypeConfig>, StorageError> {
         let (shared, replicated, ledger) = (self.machine.0.clone(), self.replicated.clone(), self.ledger.clone());
-        let built = off_thread(move || {
+        let built = runtime::blocking("work on a snapshot", move || {
             let bytes = snapshot::encode(&replicated, ledger.head)?;
             shared.write(replicated.applied, &bytes, &ledger)?;
             Ok(bytes)

@@ -46,14 +46,22 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn new(size: u64) -> Self {
-        let (folder, network) = (tempfile::tempdir().unwrap(), MemoryNetwork::new(7));
-        let mut cluster = Self { folder, network, nodes: BTreeMap::new() };
+        let mut cluster = Self::empty(7);
         for id in 1..=size {
             cluster.start(id).await;
         }
-        let members = (1..=size).map(|id| (id, Peer::at(format!("memory:{id}")))).collect();
-        cluster.nodes[&1].initialize(members).await.unwrap();
+        cluster.initialize().await;
         cluster
+    }
+
+    pub(crate) fn empty(seed: u64) -> Self {
+        let (folder, network) = (tempfile::tempdir().unwrap(), MemoryNetwork::new(seed));
+        Self { folder, network, nodes: BTreeMap::new() }
+    }
+
+    pub(crate) async fn initialize(&self) {
+        let members = self.nodes.keys().map(|id| (*id, Peer::at(format!("memory:{id}")))).collect();
+        self.nodes[&1].initialize(members).await.unwrap();
     }
 
     pub(crate) fn data(&self, id: u64) -> PathBuf {
@@ -79,7 +87,11 @@ impl Cluster {
 
     pub(crate) async fn start_with(&mut self, options: NodeOptions) {
         let id = options.id;
-        let node = Arc::new(Node::open(options).await.unwrap());
+        self.join(id, Node::open(options).await.unwrap());
+    }
+
+    pub(crate) fn join(&mut self, id: u64, node: Node) {
+        let node = Arc::new(node);
         self.network.join(id, &node);
         self.nodes.insert(id, node);
     }

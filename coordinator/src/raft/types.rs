@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 
+use super::runtime::Runtime;
 use serde::{Deserialize, Serialize};
 use verger_proto::{Event, Proposal};
 
@@ -36,6 +37,7 @@ openraft::declare_raft_types!(
         NodeId = u64,
         Node = Peer,
         SnapshotData = Cursor<Vec<u8>>,
+        AsyncRuntime = Runtime,
 );
 
 /// An entry of the log.

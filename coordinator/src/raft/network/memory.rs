@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Answer, Answering, Call, Transport, Unreached};
 use crate::raft::node::Node;
+use crate::raft::runtime::split_mix;
 use crate::raft::types::Peer;
 
 /// A network in memory. Clones are the same one.
@@ -22,13 +23,10 @@ struct Wires {
 }
 
 impl Wires {
-    /// The next number of a fixed sequence (splitmix64).
     fn next(&mut self) -> u64 {
-        self.chance = self.chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.chance;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        let (state, number) = split_mix(self.chance);
+        self.chance = state;
+        number
     }
 }
 

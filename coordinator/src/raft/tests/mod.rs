@@ -5,3 +5,4 @@ mod damage;
 mod effects;
 mod members;
 mod network;
+mod seeded;
