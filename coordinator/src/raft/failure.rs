@@ -21,13 +21,18 @@ struct First {
 impl Failures {
     /// Keeps `error` if it is the first, and makes of it what openraft stops for.
     pub(crate) fn stop(&self, subject: ErrorSubject<u64>, verb: ErrorVerb, error: &Error) -> StorageError {
+        self.note(error);
+        StorageError::IO { source: StorageIOError::new(subject, verb, AnyError::error(error.chain())) }
+    }
+
+    /// Keeps `error` if it is the first.
+    pub(crate) fn note(&self, error: &Error) {
         let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert_with(|| First {
             kind: error.kind(),
             text: error.chain(),
             fix: error.fix().map(str::to_owned),
         });
-        StorageError::IO { source: StorageIOError::new(subject, verb, AnyError::error(error.chain())) }
     }
 
     /// Why the node stopped; `otherwise` if its storage has nothing to do with it.

@@ -25,6 +25,8 @@ pub struct Identity {
     pub boots: u64,
     /// There is a log in it: were it gone, so were votes that others count on.
     pub has_log: bool,
+    /// Others have seen more of this node than there is here: it is an old copy, and never opened again.
+    pub is_old: bool,
 }
 
 /// A data folder that is this process's as long as this lives.
@@ -48,6 +50,21 @@ impl OwnFolder {
         }
         Ok(())
     }
+
+    /// Notes that the folder is an old copy.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Permission` if it cannot be written.
+    pub fn set_old(&mut self) -> Result<()> {
+        self.identity.is_old = true;
+        write(&self.path, &self.identity)
+    }
+}
+
+/// What is said of an old copy.
+pub(crate) fn is_old(folder: &Path) -> Error {
+    let what = "others have seen more of this node than there is: an old copy of its disk was put back";
+    files::damaged(folder, what)
 }
 
 fn write(path: &Path, identity: &Identity) -> Result<()> {
@@ -68,7 +85,7 @@ pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
         Some(bytes) => envelope::decode(Kind::Identity, &bytes).map_err(|error| files::damaged(&path, error))?,
         None => {
             refuse_foreign_files(folder, &path)?;
-            Identity { cluster: cluster.to_owned(), node, boots: 0, has_log: false }
+            Identity { cluster: cluster.to_owned(), node, boots: 0, has_log: false, is_old: false }
         }
     };
     if known.cluster != cluster || known.node != node {
@@ -79,6 +96,9 @@ pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
         );
         let fix = "give each node a data folder of its own; a node whose folder is lost joins again under a new ID";
         return Err(Error::new(ErrorKind::Usage, step).with_fix(fix));
+    }
+    if known.is_old {
+        return Err(is_old(folder));
     }
     let identity = Identity { boots: known.boots.saturating_add(1), ..known };
     write(&path, &identity)?;

@@ -21,6 +21,7 @@ pub mod state_machine;
 
 pub mod network;
 pub mod node;
+pub mod standing;
 
 mod failure;
 mod files;

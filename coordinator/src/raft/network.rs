@@ -2,6 +2,7 @@
 
 pub mod memory;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use openraft::{RaftNetwork, RaftNetworkFactory};
 use serde::{Deserialize, Serialize};
 use verger_proto::envelope::{self, EnvelopeError, Kind};
 
+use super::standing::{Standing, Standings};
 use super::types::{Peer, TypeConfig};
 
 /// Milliseconds until a node that could not be reached is tried again.
@@ -31,6 +33,10 @@ pub struct Call {
     pub from: u64,
     /// Who is asked.
     pub to: u64,
+    /// How far the asking node is.
+    pub standing: Standing,
+    /// How far it has seen others.
+    pub known: BTreeMap<u64, Standing>,
     /// What.
     pub request: Request,
 }
@@ -51,6 +57,17 @@ pub enum Request {
         /// About so many bytes.
         bytes_max: u32,
     },
+}
+
+/// An answer, with how far the answering node is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// How far it is.
+    pub standing: Standing,
+    /// How far it has seen others.
+    pub known: BTreeMap<u64, Standing>,
+    /// What it answers.
+    pub answer: Answer,
 }
 
 /// What the other answers.
@@ -86,7 +103,7 @@ impl Call {
     }
 }
 
-impl Answer {
+impl Reply {
     /// As it crosses the wire.
     ///
     /// # Errors
@@ -110,7 +127,7 @@ impl Answer {
 pub struct Unreached(pub String);
 
 /// An answer under way.
-pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Answer, Unreached>> + Send + 'a>>;
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Reply, Unreached>> + Send + 'a>>;
 
 /// Carries calls to other coordinators.
 pub trait Transport: Send + Sync + std::fmt::Debug + 'static {
@@ -124,6 +141,7 @@ pub(crate) struct Links {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) cluster: String,
     pub(crate) id: u64,
+    pub(crate) standings: Standings,
 }
 
 impl Links {
@@ -134,9 +152,14 @@ impl Links {
         request: Request,
         at_most: Duration,
     ) -> Result<Answer, Unreached> {
-        let call = Call { cluster: self.cluster.clone(), from: self.id, to, request };
-        let answer = tokio::time::timeout(at_most, self.transport.call(peer, call, at_most)).await;
-        match answer.unwrap_or_else(|_| Err(Unreached(format!("no answer within {} ms", at_most.as_millis()))))? {
+        let (cluster, from) = (self.cluster.clone(), self.id);
+        let (standing, known) = (self.standings.own(), self.standings.known());
+        let call = Call { cluster, from, to, standing, known, request };
+        let reply = tokio::time::timeout(at_most, self.transport.call(peer, call, at_most)).await;
+        let late = |_| Err(Unreached(format!("no answer within {} ms", at_most.as_millis())));
+        let Reply { standing, known, answer } = reply.unwrap_or_else(late)?;
+        self.standings.hear(to, standing, &known).map_err(Unreached)?;
+        match answer {
             Answer::Refused(why) => Err(Unreached(format!("node {to} at {} refuses: {why}", peer.address))),
             answer => Ok(answer),
         }

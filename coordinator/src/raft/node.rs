@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, SnapshotPolicy};
+use rand_core::RngCore;
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use verger_kopia::clock::Clock;
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::envelope::{self, Kind};
@@ -18,7 +20,9 @@ use super::durable::sled::SledLog;
 use super::failure::Failures;
 use super::identity::{self, Identity, OwnFolder};
 use super::log_store::LogStore;
-use super::network::{Answer, Call, Links, Request, Transport};
+use super::network::{Answer, Call, Links, Reply, Request, Transport};
+use super::runtime::Chance;
+use super::standing::Standings;
 use super::state_machine::{EffectSink, StateMachine};
 use super::types::{Peer, TypeConfig};
 use super::{files, runtime, snapshot};
@@ -110,10 +114,12 @@ pub struct Node {
     raft: Raft<TypeConfig>,
     machine: StateMachine,
     log: Arc<dyn DurableLog>,
-    folder: Mutex<Option<OwnFolder>>,
+    folder: Arc<Mutex<Option<OwnFolder>>>,
     failures: Failures,
     options: NodeOptions,
     boots: u64,
+    standings: Standings,
+    guard: AbortHandle,
 }
 
 impl std::fmt::Debug for Node {
@@ -147,23 +153,28 @@ impl Node {
     ) -> Result<Self> {
         let config = config(&options)?;
         let failures = Failures::default();
-        let links = Links { transport: options.transport.clone(), cluster: options.cluster.clone(), id: options.id };
         let (opening, seen) = (options.clone(), failures.clone());
+        let nonce = Chance.next_u64();
         let opened = runtime::blocking("open a data folder", move || {
             let mut folder = identity::open(&opening.data_dir, &opening.cluster, opening.id)?;
             let log = log(&folder.identity)?;
             folder.set_has_log()?;
+            let standings = Standings::new(opening.id, folder.identity.boots, nonce, log.clone());
+            let (transport, cluster) = (opening.transport.clone(), opening.cluster.clone());
+            let links = Links { transport, cluster, id: opening.id, standings };
             let machine = StateMachine::open_with(&opening.data_dir, Some(links.clone()), opening.effects, seen)?;
             check_together(&opening.data_dir, &*log, &machine)?;
             Ok((folder, log, machine, links))
         });
         let (folder, log, machine, links) = opened.await?;
         let store = LogStore::with_failures(log.clone(), failures.clone());
+        let (boots, standings) = (folder.identity.boots, links.standings.clone());
         let raft = Raft::new(options.id, config, links, store, machine.clone()).await;
         let raft = raft.map_err(|error| failures.first(&format!("start raft: {error}")))?;
         machine.follow(raft.server_metrics());
-        let boots = folder.identity.boots;
-        Ok(Self { raft, machine, log, folder: Mutex::new(Some(folder)), failures, options, boots })
+        let folder = Arc::new(Mutex::new(Some(folder)));
+        let guard = stop_if_old(&options.data_dir, &standings, &raft, folder.clone(), failures.clone());
+        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, guard })
     }
 
     /// How often this folder was opened.
@@ -311,12 +322,24 @@ impl Node {
     }
 
     /// Answers another node, or whoever says to be one: the transport has checked that.
-    pub async fn serve(&self, call: Call) -> Answer {
-        if call.cluster != self.options.cluster || call.to != self.options.id {
-            let Call { cluster, to, .. } = call;
-            return Answer::Refused(format!("this is not node {to} of cluster {cluster}"));
+    pub async fn serve(&self, call: Call) -> Reply {
+        let answer = match self.may_serve(&call) {
+            Ok(()) => self.answer(call.request).await,
+            Err(why) => Answer::Refused(why),
+        };
+        Reply { standing: self.standings.own(), known: self.standings.known(), answer }
+    }
+
+    fn may_serve(&self, call: &Call) -> Result<(), String> {
+        let Call { cluster, from, to, standing, known, .. } = call;
+        if *cluster != self.options.cluster || *to != self.options.id {
+            return Err(format!("this is not node {to} of cluster {cluster}"));
         }
-        match call.request {
+        self.standings.hear(*from, *standing, known)
+    }
+
+    async fn answer(&self, request: Request) -> Answer {
+        match request {
             Request::Append(request) => Answer::Append(self.raft.append_entries(request).await),
             Request::Vote(request) => Answer::Vote(self.raft.vote(request).await),
             Request::Snapshot(request) => Answer::Snapshot(self.raft.install_snapshot(request).await),
@@ -347,6 +370,7 @@ impl Node {
 
     /// Stops, and lets go of the data folder. The node takes nothing more.
     pub async fn shutdown(&self) {
+        self.guard.abort();
         self.machine.close();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop in order");
@@ -361,6 +385,37 @@ impl Node {
         }
         drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.guard.abort();
+    }
+}
+
+/// A node on an old copy of its disk has forgotten votes: it stops, and its folder is not opened again.
+fn stop_if_old(
+    data: &Path,
+    standings: &Standings,
+    raft: &Raft<TypeConfig>,
+    folder: Arc<Mutex<Option<OwnFolder>>>,
+    failures: Failures,
+) -> AbortHandle {
+    let (mut old, raft, data) = (standings.is_old(), raft.clone(), data.to_owned());
+    let watch = async move {
+        if old.wait_for(|is_old| *is_old).await.is_err() {
+            return;
+        }
+        failures.note(&identity::is_old(&data));
+        let noted = runtime::blocking("note that a data folder is old", move || {
+            folder.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map_or(Ok(()), OwnFolder::set_old)
+        });
+        if let Err(error) = noted.await {
+            tracing::error!(error = %error.chain(), "this node's data folder is an old copy, and that could not be noted");
+        }
+        let _ = raft.shutdown().await;
+    };
+    tokio::spawn(watch).abort_handle()
 }
 
 fn not_leader(forward: ForwardToLeader<u64, Peer>) -> SubmitError {

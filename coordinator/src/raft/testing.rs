@@ -1,16 +1,19 @@
 //! Entries, proposals and clusters for tests.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{CommittedLeaderId, EntryPayload};
+use tokio::runtime::{Builder, RngSeed};
 use verger_kopia::clock::SystemClock;
 use verger_proto::{Command, CommandId, CycleId, Event, LogTime, Proposal};
 
 use super::network::memory::MemoryNetwork;
 use super::node::{Node, NodeOptions, Pace, SubmitError};
+use super::runtime;
 use super::types::{LogEntry, LogId, Peer};
 
 pub(crate) fn log_id(term: u64, index: u64) -> LogId {
@@ -35,6 +38,16 @@ pub(crate) fn pace() -> Pace {
         snapshot_entries: 40,
         kept_entries: 10,
     }
+}
+
+/// Runs on this thread, in virtual time: nothing depends on how busy the machine is, and the same seed gives the same again.
+pub(crate) fn in_virtual_time<T>(seed: u64, work: impl Future<Output = T>) -> T {
+    runtime::set_seed(Some(seed));
+    let mut machine = Builder::new_current_thread();
+    let machine = machine.enable_time().start_paused(true).rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()));
+    let done = machine.build().unwrap().block_on(work);
+    runtime::set_seed(None);
+    done
 }
 
 /// Nodes 1 to n on a network in memory, each on a folder of its own.

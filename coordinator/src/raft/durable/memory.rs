@@ -16,6 +16,7 @@ struct Kept {
     vote: Option<Vote>,
     committed: Option<LogId>,
     opened: u64,
+    changes: u64,
 }
 
 impl Kept {
@@ -45,6 +46,13 @@ impl MemoryLog {
         Self { kept: self.kept.clone(), opened }
     }
 
+    /// For a change.
+    fn change(&self) -> Result<MutexGuard<'_, Kept>> {
+        let mut kept = self.kept()?;
+        kept.changes = kept.changes.saturating_add(1);
+        Ok(kept)
+    }
+
     fn kept(&self) -> Result<MutexGuard<'_, Kept>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.opened == self.opened {
@@ -57,7 +65,7 @@ impl MemoryLog {
 
 impl DurableLog for MemoryLog {
     fn append(&self, entries: &[LogEntry]) -> Result<()> {
-        let mut kept = self.kept()?;
+        let mut kept = self.change()?;
         let entries = super::chain::unpurged(entries, kept.extent.purged);
         if let Some(first) = entries.first() {
             kept.cut(first.log_id.index);
@@ -71,12 +79,12 @@ impl DurableLog for MemoryLog {
     }
 
     fn truncate(&self, from: u64) -> Result<()> {
-        self.kept()?.cut(from);
+        self.change()?.cut(from);
         Ok(())
     }
 
     fn purge(&self, up_to: LogId) -> Result<()> {
-        let mut kept = self.kept()?;
+        let mut kept = self.change()?;
         kept.entries = kept.entries.split_off(&up_to.index.saturating_add(1));
         kept.extent.purged = kept.extent.purged.max(Some(up_to));
         kept.extent.last = kept.extent.last.max(Some(up_to));
@@ -102,7 +110,7 @@ impl DurableLog for MemoryLog {
     }
 
     fn save_vote(&self, vote: &Vote) -> Result<()> {
-        self.kept()?.vote = Some(*vote);
+        self.change()?.vote = Some(*vote);
         Ok(())
     }
 
@@ -117,6 +125,10 @@ impl DurableLog for MemoryLog {
 
     fn committed(&self) -> Result<Option<LogId>> {
         Ok(self.kept()?.committed)
+    }
+
+    fn changes(&self) -> u64 {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).changes
     }
 
     fn blocks(&self) -> bool {

@@ -79,6 +79,9 @@ pub trait DurableLog: Send + Sync + std::fmt::Debug + 'static {
     /// `Damaged` if the note is there and cannot be read.
     fn committed(&self) -> Result<Option<LogId>>;
 
+    /// Changes that are on the disk, all of its life: it never goes back, unless an old copy of the disk comes in its place.
+    fn changes(&self) -> u64;
+
     /// Whether calls may block on a disk, so that they belong on a thread of their own.
     fn blocks(&self) -> bool;
 

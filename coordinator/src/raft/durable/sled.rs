@@ -8,6 +8,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub(crate) type SyncFile = Box<dyn Fn(&File, &Path) -> std::io::Result<()> + Sen
 /// A log in sled.
 pub struct SledLog {
     inner: Mutex<Inner>,
+    /// As in the head, for who must not wait for the disk.
+    changes: AtomicU64,
     folder: PathBuf,
     sync_file: SyncFile,
 }
@@ -121,8 +124,9 @@ impl SledLog {
         let opened = catch_unwind(AssertUnwindSafe(|| open(data, &folder)));
         let (open, head) =
             opened.unwrap_or_else(|_| Err(damaged(&folder.join("db"), "the raft log cannot be read")))?;
+        let changes = AtomicU64::new(head.writes);
         let inner = Mutex::new(Inner { open: Some(open), head });
-        Ok(Self { inner, folder, sync_file })
+        Ok(Self { inner, changes, folder, sync_file })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -144,6 +148,7 @@ impl SledLog {
         open.db.apply_batch(batch).map_err(|error| broken(&self.folder, "write", error))?;
         self.sync(&open)?;
         open.mark.set(head.writes)?;
+        self.changes.store(head.writes, Ordering::SeqCst);
         inner.head = head;
         inner.open = Some(open);
         Ok(())
@@ -431,6 +436,10 @@ impl DurableLog for SledLog {
                 .map_err(|error| damaged(&self.folder.join("db"), format!("how far the log is committed: {error}"))),
             None => Ok(None),
         }
+    }
+
+    fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
     }
 
     fn blocks(&self) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use super::{Answer, Answering, Call, Transport, Unreached};
+use super::{Answering, Call, Reply, Transport, Unreached};
 use crate::raft::node::Node;
 use crate::raft::runtime::split_mix;
 use crate::raft::types::Peer;
@@ -104,7 +104,7 @@ impl Transport for MemoryNetwork {
             let node = node.ok_or_else(|| Unreached(format!("node {to} is not there")))?;
             let answer = node.serve(Call::decode(&sent).map_err(garbled)?).await.encode().map_err(garbled)?;
             self.hop(to, from).await?;
-            Answer::decode(&answer).map_err(garbled)
+            Reply::decode(&answer).map_err(garbled)
         })
     }
 }

@@ -2,20 +2,13 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::{Builder, RngSeed};
-
 use crate::raft::durable::memory::MemoryLog;
 use crate::raft::node::Node;
-use crate::raft::runtime;
-use crate::raft::testing::{Cluster, proposal};
+use crate::raft::testing::{Cluster, in_virtual_time, proposal};
 
 /// What happened: who led, when, and what the ledger is.
 fn run(seed: u64) -> (Vec<(u64, u128, u64)>, Vec<u8>) {
-    runtime::set_seed(Some(seed));
-    let mut machine = Builder::new_current_thread();
-    let machine =
-        machine.enable_time().start_paused(true).rng_seed(RngSeed::from_bytes(&seed.to_le_bytes())).build().unwrap();
-    let seen = machine.block_on(async {
+    in_virtual_time(seed, async {
         let start = tokio::time::Instant::now();
         let mut cluster = Cluster::empty(seed);
         let logs: Vec<MemoryLog> = (1..=3).map(|_| MemoryLog::default()).collect();
@@ -42,9 +35,7 @@ fn run(seed: u64) -> (Vec<(u64, u128, u64)>, Vec<u8>) {
         assert_eq!((&cluster.ledger(2), &cluster.ledger(3)), (&ledger, &ledger));
         cluster.stop_all().await;
         (seen, ledger)
-    });
-    runtime::set_seed(None);
-    seen
+    })
 }
 
 async fn open(cluster: &mut Cluster, id: u64, log: &MemoryLog) {
