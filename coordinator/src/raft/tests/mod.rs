@@ -1,6 +1,7 @@
 //! Clusters over a network in memory, on real folders.
 
 mod cluster;
+mod crash;
 mod damage;
 mod effects;
 mod members;
