@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{ErrorSubject, ErrorVerb, LogState, OptionalSend, RaftLogReader};
-use verger_kopia::error::Result;
+use tokio::sync::watch;
+use verger_kopia::error::{Error, ErrorKind, Result};
 
 use super::durable::DurableLog;
 use super::failure::Failures;
 use super::runtime;
+use super::state_machine::Kept;
 use super::types::{LogEntry, LogId, StorageError, TypeConfig, Vote};
 
 /// Stored bytes that one message to another node carries at most, beyond its first entry.
@@ -21,16 +23,32 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 pub struct LogStore {
     log: Arc<dyn DurableLog>,
     failures: Failures,
+    kept: Option<watch::Receiver<Kept>>,
 }
 
 impl LogStore {
     /// Over this log.
     pub fn new(log: Arc<dyn DurableLog>) -> Self {
-        Self::with_failures(log, Failures::default())
+        Self { log, failures: Failures::default(), kept: None }
     }
 
-    pub(crate) fn with_failures(log: Arc<dyn DurableLog>, failures: Failures) -> Self {
-        Self { log, failures }
+    /// As [`Self::new`]; entries stay until a snapshot of them is kept.
+    pub(crate) fn behind(log: Arc<dyn DurableLog>, failures: Failures, kept: watch::Receiver<Kept>) -> Self {
+        Self { log, failures, kept: Some(kept) }
+    }
+
+    /// openraft purges the log while a snapshot from another node is still being installed. Without both, entries would be missing
+    /// after a crash.
+    async fn wait_for_snapshot(&mut self, log_id: LogId) -> Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        let enough = |kept: &Kept| kept.applied >= Some(log_id);
+        match kept.wait_for(|kept| kept.is_over || enough(kept)).await {
+            Ok(kept) if enough(&kept) => Ok(()),
+            _ => Err(Error::new(
+                ErrorKind::Interrupted,
+                format!("purge the raft log up to {log_id}: no snapshot was kept"),
+            )),
+        }
     }
 
     async fn run<T: Send + 'static>(
@@ -123,6 +141,34 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        let covered = self.wait_for_snapshot(log_id).await;
+        covered.map_err(|error| self.failures.stop(ErrorSubject::Log(log_id), ErrorVerb::Delete, &error))?;
         self.run((ErrorSubject::Log(log_id), ErrorVerb::Delete), move |log| log.purge(log_id)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::durable::memory::MemoryLog;
+    use crate::raft::testing::{entry, log_id};
+
+    #[tokio::test(start_paused = true)]
+    async fn entries_stay_until_a_snapshot_of_them_is_kept() {
+        let log = Arc::new(MemoryLog::default());
+        log.append(&[entry(1, 1, 0), entry(1, 2, 0)]).unwrap();
+        let (sender, kept) = watch::channel(Kept { applied: Some(log_id(1, 1)), is_over: false });
+        let mut store = LogStore::behind(log.clone(), Failures::default(), kept);
+        store.purge(log_id(1, 1)).await.unwrap();
+        let late = std::time::Duration::from_secs(3600);
+        assert!(tokio::time::timeout(late, store.purge(log_id(1, 2))).await.is_err());
+        assert_eq!(log.extent().unwrap().purged, Some(log_id(1, 1)));
+        let mut waiting = store.clone();
+        let waiting = tokio::spawn(async move { waiting.purge(log_id(1, 2)).await });
+        sender.send_modify(|kept| kept.applied = Some(log_id(1, 2)));
+        waiting.await.unwrap().unwrap();
+        assert_eq!(log.extent().unwrap().purged, Some(log_id(1, 2)));
+        sender.send_modify(|kept| kept.is_over = true);
+        assert!(store.purge(log_id(1, 3)).await.is_err(), "a node that keeps no snapshot any more purges nothing");
     }
 }

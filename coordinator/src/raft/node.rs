@@ -167,7 +167,7 @@ impl Node {
             Ok((folder, log, machine, links))
         });
         let (folder, log, machine, links) = opened.await?;
-        let store = LogStore::with_failures(log.clone(), failures.clone());
+        let store = LogStore::behind(log.clone(), failures.clone(), machine.kept());
         let (boots, standings) = (folder.identity.boots, links.standings.clone());
         let raft = Raft::new(options.id, config, links, store, machine.clone()).await;
         let raft = raft.map_err(|error| failures.first(&format!("start raft: {error}")))?;

@@ -39,13 +39,23 @@ pub struct StateMachine(Arc<Shared>);
 struct Shared {
     data: PathBuf,
     inner: Mutex<Inner>,
-    /// Held while the snapshot file is replaced: what the file is of, and whether the node was shut down.
-    file: Mutex<(Option<LogId>, bool)>,
+    /// Held while the snapshot file is replaced or read.
+    file: Mutex<()>,
+    kept: watch::Sender<Kept>,
     applied: watch::Sender<u64>,
     effects: Option<EffectSink>,
     leads: OnceLock<ServerMetrics>,
     links: Option<Links>,
     failures: Failures,
+}
+
+/// What of the state is on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Kept {
+    /// The last entry that the snapshot file follows from.
+    pub(crate) applied: Option<LogId>,
+    /// No later one is written: the node was shut down, or could not write it.
+    pub(crate) is_over: bool,
 }
 
 struct Inner {
@@ -77,9 +87,11 @@ impl StateMachine {
         let (replicated, head) = snapshot::load(data)?.unwrap_or_default();
         let ledger = ReplicaLedger::open(&data.join(LEDGER_FOLDER), head)?;
         let (applied, _) = watch::channel(replicated.applied.map_or(0, |id| id.index));
+        let (kept, _) = watch::channel(Kept { applied: replicated.applied, is_over: false });
         Ok(Self(Arc::new(Shared {
             data: data.to_owned(),
-            file: Mutex::new((replicated.applied, false)),
+            file: Mutex::default(),
+            kept,
             inner: Mutex::new(Inner { replicated, ledger }),
             applied,
             effects,
@@ -116,11 +128,31 @@ impl StateMachine {
 
     /// No snapshot is written any more.
     pub(crate) fn close(&self) {
-        self.0.file().1 = true;
+        self.0.kept.send_modify(|kept| kept.is_over = true);
+    }
+
+    /// What of the state is on the disk.
+    pub(crate) fn kept(&self) -> watch::Receiver<Kept> {
+        self.0.kept.subscribe()
     }
 
     fn snapshot_failed(&self, verb: ErrorVerb, error: &Error) -> StorageError {
         self.0.failures.stop(ErrorSubject::Snapshot(None), verb, error)
+    }
+
+    async fn install(&self, meta: &Meta, bytes: Vec<u8>) -> Result<()> {
+        let foreign = |what| Error::damaged(format!("the snapshot that another node sent does not hold: {what}"));
+        let (replicated, head) = snapshot::decode(&bytes).map_err(foreign)?;
+        if snapshot::meta(&replicated) != *meta {
+            let (found, wanted) = (replicated.applied, meta.last_log_id);
+            return Err(foreign(format!("it is of {found:?} instead of {wanted:?}")));
+        }
+        self.complete_ledger(head, &replicated.membership).await?;
+        let (shared, applied, ledger) = (self.0.clone(), replicated.applied, self.ledger());
+        runtime::blocking("write a snapshot", move || shared.write(applied, &bytes, &ledger)).await?;
+        self.0.lock().replicated = replicated;
+        self.0.applied.send_replace(applied.map_or(0, |id| id.index));
+        Ok(())
     }
 
     /// Gets what the ledger lacks up to `until` from the other nodes, however long it takes.
@@ -146,7 +178,7 @@ impl StateMachine {
                     Err(error) => tracing::debug!(node = id, %error, "no ledger from there"),
                 }
             }
-            if self.0.file().1 {
+            if self.0.kept.borrow().is_over {
                 return Err(Error::new(ErrorKind::Interrupted, "get the ledger from the other nodes: shut down"));
             }
             if !got {
@@ -174,7 +206,7 @@ impl Shared {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn file(&self) -> MutexGuard<'_, (Option<LogId>, bool)> {
+    fn file(&self) -> MutexGuard<'_, ()> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -187,17 +219,18 @@ impl Shared {
 
     /// Writes the file, unless it is of a later entry already. The ledger is on the disk before what speaks of it.
     fn write(&self, applied: Option<LogId>, bytes: &[u8], ledger: &LedgerReader) -> Result<()> {
-        let mut file = self.file();
-        if file.1 {
+        let _whole = self.file();
+        let kept = *self.kept.borrow();
+        if kept.is_over {
             // Were this a success, the log would be purged up to a snapshot that is not there.
             return Err(Error::new(ErrorKind::Interrupted, "write a snapshot: shut down"));
         }
-        if file.0 > applied {
+        if kept.applied > applied {
             return Ok(());
         }
         ledger.sync()?;
         files::replace(&snapshot::path(&self.data), bytes)?;
-        file.0 = applied;
+        self.kept.send_modify(|kept| kept.applied = applied);
         Ok(())
     }
 }
@@ -279,23 +312,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &Meta, snapshot: Box<Cursor<Vec<u8>>>) -> Result<(), StorageError> {
-        let failed = |error: &Error| self.snapshot_failed(ErrorVerb::Write, error);
-        let bytes = snapshot.into_inner();
-        let foreign = |what: String| {
-            failed(&Error::damaged(format!("the snapshot that another node sent does not hold: {what}")))
-        };
-        let (replicated, head) = snapshot::decode(&bytes).map_err(foreign)?;
-        if snapshot::meta(&replicated) != *meta {
-            return Err(foreign(format!("it is of {:?} instead of {:?}", replicated.applied, meta.last_log_id)));
-        }
-        self.complete_ledger(head, &replicated.membership).await.map_err(|error| failed(&error))?;
-        let (shared, applied, ledger) = (self.0.clone(), replicated.applied, self.ledger());
-        runtime::blocking("work on a snapshot", move || shared.write(applied, &bytes, &ledger))
-            .await
-            .map_err(|error| failed(&error))?;
-        self.0.lock().replicated = replicated;
-        self.0.applied.send_replace(applied.map_or(0, |id| id.index));
-        Ok(())
+        let installed = self.install(meta, snapshot.into_inner()).await;
+        installed.map_err(|error| {
+            // The log waits for this snapshot: it must not wait for ever.
+            self.close();
+            self.snapshot_failed(ErrorVerb::Write, &error)
+        })
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<TypeConfig>>, StorageError> {
