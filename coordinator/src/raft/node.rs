@@ -104,6 +104,9 @@ pub enum SubmitError {
         /// What an entry may have.
         most: usize,
     },
+    /// Members that cannot be: unknown, none, or while another change is under way.
+    #[error("these members cannot be: {0}")]
+    Members(String),
     /// This node has stopped, and takes nothing until it is started again.
     #[error("this coordinator has stopped")]
     Stopped(#[source] Error),
@@ -186,10 +189,11 @@ impl Node {
     /// Begins a cluster of these nodes. Called once, on one of them, ever; on a node that has a log already, nothing happens.
     ///
     /// # Errors
-    /// [`SubmitError::Stopped`], also for members that cannot be.
+    /// [`SubmitError::Members`] if this node is not among them, [`SubmitError::Stopped`].
     pub async fn initialize(&self, members: BTreeMap<u64, Peer>) -> Result<(), SubmitError> {
         match self.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(SubmitError::Members(error.to_string())),
             Err(error) => Err(self.stopped_by(&error.to_string())),
         }
     }
@@ -232,6 +236,9 @@ impl Node {
     fn refused(&self, error: RaftError<u64, ClientWriteError<u64, Peer>>) -> SubmitError {
         match error {
             RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => not_leader(forward),
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+                SubmitError::Members(error.to_string())
+            }
             error => self.stopped_by(&error.to_string()),
         }
     }
@@ -298,7 +305,7 @@ impl Node {
     /// Lets these nodes vote, and no others; others leave. All of them were added as learners before.
     ///
     /// # Errors
-    /// [`SubmitError`]; `Stopped` with openraft's word for members that cannot be.
+    /// [`SubmitError`].
     pub async fn change_members(&self, voters: BTreeSet<u64>) -> Result<(), SubmitError> {
         let change = ChangeMembers::ReplaceAllVoters(voters);
         self.raft.change_membership(change, false).await.map(drop).map_err(|error| self.refused(error))

@@ -48,9 +48,8 @@ struct Header {
     applied: Option<LogId>,
     membership: Membership,
     ledger: LedgerHead,
-    next_cycle: u64,
-    next_job: u64,
-    now: LogTime,
+    /// The state, without what has parts of its own.
+    state: State,
     repositories: u64,
     cycles: u64,
     answers: u64,
@@ -61,14 +60,13 @@ struct Header {
 /// # Errors
 /// `Internal` if one repository, cycle or answer is longer than a record may be.
 pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<u8>> {
-    let State { repositories, cycles, next_cycle, next_job, now } = &replicated.state;
+    let mut state = replicated.state.clone();
+    let (repositories, cycles) = (std::mem::take(&mut state.repositories), std::mem::take(&mut state.cycles));
     let header = Header {
         applied: replicated.applied,
         membership: replicated.membership.clone(),
         ledger,
-        next_cycle: *next_cycle,
-        next_job: *next_job,
-        now: *now,
+        state,
         repositories: repositories.len() as u64,
         cycles: cycles.len() as u64,
         answers: replicated.answers.iter().count() as u64,
@@ -83,10 +81,8 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
         Ok::<(), Error>(())
     };
     put(Part::Header(Box::new(header)))?;
-    repositories
-        .iter()
-        .try_for_each(|(id, repository)| put(Part::Repository(id.clone(), Box::new(repository.clone()))))?;
-    cycles.iter().try_for_each(|(id, cycle)| put(Part::Cycle(*id, Box::new(cycle.clone()))))?;
+    repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
+    cycles.into_iter().try_for_each(|(id, cycle)| put(Part::Cycle(id, Box::new(cycle))))?;
     replicated.answers.iter().try_for_each(|(id, events)| put(Part::Answer(id, events.clone())))?;
     Ok(bytes)
 }
@@ -98,9 +94,9 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
 pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     let mut parts = Parts { chain: ChainHead::default(), rest: bytes };
     let Some(Part::Header(header)) = parts.next()? else { return Err("it does not begin with its header".to_owned()) };
-    let mut replicated = Replicated { applied: header.applied, membership: header.membership, ..Replicated::default() };
+    let Header { applied, membership, state, .. } = *header;
+    let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
-    (state.next_cycle, state.next_job, state.now) = (header.next_cycle, header.next_job, header.now);
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),

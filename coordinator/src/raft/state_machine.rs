@@ -28,6 +28,9 @@ const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Gets the effects of each entry that is applied while this node leads, with the entry's index. Must be quick.
+///
+/// A change of leader swallows effects. `Tick` makes `OfferJob` and `RenewLease` again; who has a job that `StopJob` would stop is told
+/// when it next speaks; `CloseLease` is not made again, and the object that it would have freed runs out by itself.
 pub type EffectSink = Arc<dyn Fn(Effect, u64) + Send + Sync>;
 
 pub(crate) type ServerMetrics = watch::Receiver<RaftServerMetrics<u64, Peer>>;

@@ -28,6 +28,8 @@ fn a_node_is_replaced_by_one_with_a_new_number() {
         assert_eq!(cluster.ledger(4), cluster.ledger(leader));
         let members = node.metrics().borrow().membership_config.voter_ids().collect::<BTreeSet<_>>();
         assert_eq!(members, voters);
+        let unknown = node.change_members(BTreeSet::from([leader, 77])).await;
+        assert!(matches!(unknown, Err(SubmitError::Members(_))), "{unknown:?}");
         // Two of the three are enough: the new one counts.
         let other = (1..=3).find(|id| ![leader, lost].contains(id)).unwrap();
         drop(node);

@@ -4,6 +4,7 @@ mod cluster;
 mod crash;
 mod damage;
 mod effects;
+mod golden;
 mod members;
 mod network;
 mod seeded;
