@@ -32,6 +32,8 @@ pub mod ledger;
 
 pub mod drive;
 
+pub mod raft;
+
 pub mod api;
 
 #[cfg(test)]

@@ -41,6 +41,22 @@ pub enum Kind {
     State = 7,
     /// Names of what was done, beside the ledger.
     Evidence = 8,
+    /// Whose data folder this is.
+    Identity = 9,
+    /// Where a raft log begins and ends, and the vote.
+    RaftHead = 10,
+    /// An entry of a raft log.
+    RaftEntry = 11,
+    /// What of a raft log was acknowledged.
+    RaftMark = 12,
+    /// How far a raft log is known to be committed.
+    RaftCommitted = 13,
+    /// A part of a raft snapshot.
+    RaftSnapshot = 14,
+    /// A request between coordinators.
+    RaftRequest = 15,
+    /// An answer between coordinators.
+    RaftAnswer = 16,
 }
 
 /// A record that cannot be read or written.

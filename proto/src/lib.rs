@@ -28,6 +28,7 @@ pub mod report;
 pub mod command;
 pub mod effect;
 pub mod event;
+pub mod proposal;
 pub mod refusal;
 
 pub mod chain;
@@ -45,6 +46,7 @@ pub use id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, StoreId, 
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
 pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};
+pub use proposal::{CommandId, Proposal};
 pub use refusal::Refusal;
 pub use repo::{Acting, CycleRequest, Registration, RegistrationChange, SecretRef};
 pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Severity, Unit};

@@ -1,0 +1,466 @@
+//! A coordinator's node: its data folder, its raft, its machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError};
+use openraft::{ChangeMembers, Config, Raft, SnapshotPolicy};
+use rand_core::RngCore;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use verger_kopia::clock::Clock;
+use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::envelope::{self, Kind};
+use verger_proto::{Command, CommandId, Event, LogTime, Proposal};
+
+use super::durable::DurableLog;
+use super::durable::sled::SledLog;
+use super::failure::Failures;
+use super::identity::{self, Identity, OwnFolder};
+use super::log_store::LogStore;
+use super::network::{Answer, Call, Links, Reply, Request, Transport};
+use super::runtime::Chance;
+use super::standing::Standings;
+use super::state_machine::{EffectSink, StateMachine};
+use super::types::{Peer, TypeConfig};
+use super::{files, runtime, snapshot};
+use crate::machine::State;
+
+const SNAPSHOT_PIECE_BYTES: u64 = 1 << 20;
+/// A command must fit a record of the log, that record a message, and it and its events one of the ledger.
+const COMMAND_BYTES_MAX: usize = 4 << 20;
+
+/// How often and how long, in a cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pace {
+    /// A leader is heard this often.
+    pub heartbeat: Duration,
+    /// Without a leader for a time between these, a node asks for votes.
+    pub election: (Duration, Duration),
+    /// An answer to a command takes at most this.
+    pub answer: Duration,
+    /// A snapshot is made after so many entries.
+    pub snapshot_entries: u64,
+    /// So many entries stay in the log after a snapshot, for nodes that are a little behind.
+    pub kept_entries: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(250),
+            election: (Duration::from_millis(1000), Duration::from_millis(2000)),
+            answer: Duration::from_secs(10),
+            snapshot_entries: 5_000,
+            kept_entries: 1_000,
+        }
+    }
+}
+
+/// What a node needs.
+#[derive(Clone)]
+pub struct NodeOptions {
+    /// Its number: never given to another node of the cluster, nor to this one after it lost its folder.
+    pub id: u64,
+    /// The cluster's name: nodes of others are not answered.
+    pub cluster: String,
+    /// Its own folder.
+    pub data_dir: PathBuf,
+    /// Its way to the others.
+    pub transport: Arc<dyn Transport>,
+    /// Stamps proposals.
+    pub clock: Arc<dyn Clock>,
+    /// Gets the effects of entries that are applied while this node leads.
+    pub effects: Option<EffectSink>,
+    /// How often and how long.
+    pub pace: Pace,
+}
+
+impl std::fmt::Debug for NodeOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeOptions").field("id", &self.id).field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// Why a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// Ask the leader, if it is known.
+    #[error("this coordinator does not lead")]
+    NotLeader {
+        /// Its number and address.
+        leader: Option<(u64, String)>,
+    },
+    /// It may or may not have been taken: ask the same again, with the same number.
+    #[error("no answer in time: the command may have been taken")]
+    Unknown,
+    /// It is longer than an entry of the log may be. Nothing came of it.
+    #[error("a command of {bytes} bytes is longer than {most}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// What an entry may have.
+        most: usize,
+    },
+    /// Members that cannot be: unknown, none, or while another change is under way.
+    #[error("these members cannot be: {0}")]
+    Members(String),
+    /// This node has stopped, and takes nothing until it is started again.
+    #[error("this coordinator has stopped")]
+    Stopped(#[source] Error),
+}
+
+/// A coordinator's node.
+pub struct Node {
+    raft: Raft<TypeConfig>,
+    machine: StateMachine,
+    log: Arc<dyn DurableLog>,
+    folder: Arc<Mutex<Option<OwnFolder>>>,
+    failures: Failures,
+    options: NodeOptions,
+    boots: u64,
+    standings: Standings,
+    guard: AbortHandle,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Node {
+    /// Opens a data folder, and takes part from where it was.
+    ///
+    /// # Errors
+    /// `Locked`, `Usage` (another node's folder, a pace that cannot be), `Damaged`, `DiskFull`, `Permission`: each names the file and
+    /// what helps.
+    pub async fn open(options: NodeOptions) -> Result<Self> {
+        let data = options.data_dir.clone();
+        Self::open_with(options, move |identity| {
+            let log = if identity.has_log { SledLog::open_known(&data)? } else { SledLog::open(&data)? };
+            Ok(Arc::new(log))
+        })
+        .await
+    }
+
+    /// As [`Self::open`], with a log of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and those of `log`.
+    pub async fn open_with(
+        options: NodeOptions,
+        log: impl FnOnce(&Identity) -> Result<Arc<dyn DurableLog>> + Send + 'static,
+    ) -> Result<Self> {
+        let config = config(&options)?;
+        let failures = Failures::default();
+        let (opening, seen) = (options.clone(), failures.clone());
+        let nonce = Chance.next_u64();
+        let opened = runtime::blocking("open a data folder", move || {
+            let mut folder = identity::open(&opening.data_dir, &opening.cluster, opening.id)?;
+            let log = log(&folder.identity)?;
+            folder.set_has_log()?;
+            let standings = Standings::new(opening.id, folder.identity.boots, nonce, log.clone());
+            let (transport, cluster) = (opening.transport.clone(), opening.cluster.clone());
+            let links = Links { transport, cluster, id: opening.id, standings };
+            let machine = StateMachine::open_with(&opening.data_dir, Some(links.clone()), opening.effects, seen)?;
+            check_together(&opening.data_dir, &*log, &machine)?;
+            Ok((folder, log, machine, links))
+        });
+        let (folder, log, machine, links) = opened.await?;
+        let store = LogStore::behind(log.clone(), failures.clone(), machine.kept());
+        let (boots, standings) = (folder.identity.boots, links.standings.clone());
+        let raft = Raft::new(options.id, config, links, store, machine.clone()).await;
+        let raft = raft.map_err(|error| failures.first(&format!("start raft: {error}")))?;
+        machine.follow(raft.server_metrics());
+        let folder = Arc::new(Mutex::new(Some(folder)));
+        let guard = stop_if_old(&options.data_dir, &standings, &raft, folder.clone(), failures.clone());
+        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, guard })
+    }
+
+    /// How often this folder was opened.
+    #[must_use]
+    pub fn boots(&self) -> u64 {
+        self.boots
+    }
+
+    /// Begins a cluster of these nodes. Called once, on one of them, ever; on a node that has a log already, nothing happens.
+    ///
+    /// # Errors
+    /// [`SubmitError::Members`] if this node is not among them, [`SubmitError::Stopped`].
+    pub async fn initialize(&self, members: BTreeMap<u64, Peer>) -> Result<(), SubmitError> {
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(RaftError::APIError(error)) => Err(SubmitError::Members(error.to_string())),
+            Err(error) => Err(self.stopped_by(&error.to_string())),
+        }
+    }
+
+    /// Asks the machine. When this returns, the command is durable on a quorum and applied here.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn submit(&self, proposal: Proposal) -> Result<Vec<Event>, SubmitError> {
+        let bytes = envelope::encode(Kind::Command, &proposal.command).map_or(usize::MAX, |record| record.len());
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(SubmitError::TooLong { bytes, most: COMMAND_BYTES_MAX });
+        }
+        let written = tokio::time::timeout(self.options.pace.answer, self.raft.client_write(proposal)).await;
+        match written.map_err(|_| SubmitError::Unknown)? {
+            Ok(response) => Ok(response.data.events),
+            Err(error) => Err(self.refused(error)),
+        }
+    }
+
+    /// As [`Self::submit`], stamped with this node's clock.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn propose(
+        &self,
+        id: CommandId,
+        actor: Option<String>,
+        command: Command,
+    ) -> Result<Vec<Event>, SubmitError> {
+        self.submit(Proposal { id, at: self.now(), actor, command }).await
+    }
+
+    /// This node's clock.
+    #[must_use]
+    pub fn now(&self) -> LogTime {
+        LogTime(u64::try_from(self.options.clock.now().as_millisecond()).unwrap_or(0))
+    }
+
+    fn refused(&self, error: RaftError<u64, ClientWriteError<u64, Peer>>) -> SubmitError {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => not_leader(forward),
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+                SubmitError::Members(error.to_string())
+            }
+            error => self.stopped_by(&error.to_string()),
+        }
+    }
+
+    fn stopped_by(&self, otherwise: &str) -> SubmitError {
+        SubmitError::Stopped(self.failures.first(otherwise))
+    }
+
+    /// Looks at the state as this node knows it: it may be behind.
+    pub fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        self.machine.state(look)
+    }
+
+    /// Waits until [`Self::state`] shows all that any node was answered before this call. Only the leader can tell.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; `Unknown` also if too few nodes can be reached.
+    pub async fn linearizable(&self) -> Result<(), SubmitError> {
+        let asked = tokio::time::timeout(self.options.pace.answer, self.raft.ensure_linearizable()).await;
+        match asked.map_err(|_| SubmitError::Unknown)? {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => Err(not_leader(forward)),
+            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(SubmitError::Unknown),
+            Err(RaftError::Fatal(error)) => Err(self.stopped_by(&error.to_string())),
+        }
+    }
+
+    /// Index of the last entry that was applied here.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.machine.applied()
+    }
+
+    /// Who leads, as far as this node knows: number and address.
+    #[must_use]
+    pub fn leader(&self) -> Option<(u64, String)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow();
+        let id = metrics.current_leader?;
+        let peer = metrics.membership_config.nodes().find(|(of, _)| **of == id);
+        Some((id, peer.map_or_else(String::new, |(_, peer)| peer.address.clone())))
+    }
+
+    /// Whether this node believes that it leads.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.leader().is_some_and(|(id, _)| id == self.options.id)
+    }
+
+    /// Raft's own figures: term, members, how far each replica is.
+    #[must_use]
+    pub fn metrics(&self) -> watch::Receiver<openraft::RaftMetrics<u64, Peer>> {
+        self.raft.metrics()
+    }
+
+    /// Adds a node that gets everything and does not vote. Returns once it has nearly caught up.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn add_learner(&self, id: u64, peer: Peer) -> Result<(), SubmitError> {
+        self.raft.add_learner(id, peer, true).await.map(drop).map_err(|error| self.refused(error))
+    }
+
+    /// Lets these nodes vote, and no others; others leave. All of them were added as learners before.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn change_members(&self, voters: BTreeSet<u64>) -> Result<(), SubmitError> {
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        self.raft.change_membership(change, false).await.map(drop).map_err(|error| self.refused(error))
+    }
+
+    /// Notes where a node is reached from now on.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn set_address(&self, id: u64, peer: Peer) -> Result<(), SubmitError> {
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, peer)]));
+        self.raft.change_membership(change, true).await.map(drop).map_err(|error| self.refused(error))
+    }
+
+    /// Makes a snapshot now, and purges the log up to it.
+    ///
+    /// # Errors
+    /// [`SubmitError::Stopped`].
+    pub async fn snapshot_now(&self) -> Result<(), SubmitError> {
+        self.raft.trigger().snapshot().await.map_err(|error| self.stopped_by(&error.to_string()))
+    }
+
+    /// Answers another node, or whoever says to be one: the transport has checked that.
+    pub async fn serve(&self, call: Call) -> Reply {
+        let answer = match self.may_serve(&call) {
+            Ok(()) => self.answer(call.request).await,
+            Err(why) => Answer::Refused(why),
+        };
+        Reply { standing: self.standings.own(), known: self.standings.known(), answer }
+    }
+
+    fn may_serve(&self, call: &Call) -> Result<(), String> {
+        let Call { cluster, from, to, standing, known, .. } = call;
+        if *cluster != self.options.cluster || *to != self.options.id {
+            return Err(format!("this is not node {to} of cluster {cluster}"));
+        }
+        self.standings.hear(*from, *standing, known)
+    }
+
+    async fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Append(request) => Answer::Append(self.raft.append_entries(request).await),
+            Request::Vote(request) => Answer::Vote(self.raft.vote(request).await),
+            Request::Snapshot(request) => Answer::Snapshot(self.raft.install_snapshot(request).await),
+            Request::Ledger { from, bytes_max } => {
+                let ledger = self.machine.ledger();
+                let most = usize::try_from(bytes_max.min(1 << 20)).unwrap_or(1 << 20);
+                match runtime::blocking("read the ledger", move || ledger.read(from, most)).await {
+                    Ok(bytes) => Answer::Ledger(bytes),
+                    Err(error) => Answer::Refused(error.chain()),
+                }
+            }
+        }
+    }
+
+    /// Waits until this node has stopped, and says why. Its process should end then.
+    pub async fn stopped(&self) -> Error {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let state = metrics.borrow_and_update().running_state.clone();
+            if let Err(fatal) = state {
+                return self.failures.first(&fatal.to_string());
+            }
+            if metrics.changed().await.is_err() {
+                return self.failures.first("raft stopped");
+            }
+        }
+    }
+
+    /// Stops, and lets go of the data folder. The node takes nothing more.
+    pub async fn shutdown(&self) {
+        self.guard.abort();
+        self.machine.close();
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop in order");
+        }
+        let log = self.log.clone();
+        let closed = runtime::blocking("close the raft log", move || {
+            log.close();
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::warn!(error = %error.chain(), "the raft log was not closed in order");
+        }
+        drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.guard.abort();
+    }
+}
+
+/// A node on an old copy of its disk has forgotten votes: it stops, and its folder is not opened again.
+fn stop_if_old(
+    data: &Path,
+    standings: &Standings,
+    raft: &Raft<TypeConfig>,
+    folder: Arc<Mutex<Option<OwnFolder>>>,
+    failures: Failures,
+) -> AbortHandle {
+    let (mut old, raft, data) = (standings.is_old(), raft.clone(), data.to_owned());
+    let watch = async move {
+        if old.wait_for(|is_old| *is_old).await.is_err() {
+            return;
+        }
+        failures.note(&identity::is_old(&data));
+        let noted = runtime::blocking("note that a data folder is old", move || {
+            folder.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map_or(Ok(()), OwnFolder::set_old)
+        });
+        if let Err(error) = noted.await {
+            tracing::error!(error = %error.chain(), "this node's data folder is an old copy, and that could not be noted");
+        }
+        let _ = raft.shutdown().await;
+    };
+    tokio::spawn(watch).abort_handle()
+}
+
+fn not_leader(forward: ForwardToLeader<u64, Peer>) -> SubmitError {
+    let address = forward.leader_node.map_or_else(String::new, |peer| peer.address);
+    SubmitError::NotLeader { leader: forward.leader_id.map(|id| (id, address)) }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn config(options: &NodeOptions) -> Result<Arc<Config>> {
+    let pace = options.pace;
+    let config = Config {
+        cluster_name: options.cluster.clone(),
+        heartbeat_interval: millis(pace.heartbeat),
+        election_timeout_min: millis(pace.election.0),
+        election_timeout_max: millis(pace.election.1),
+        install_snapshot_timeout: 60_000,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(pace.snapshot_entries),
+        snapshot_max_chunk_size: SNAPSHOT_PIECE_BYTES,
+        max_in_snapshot_log_to_keep: pace.kept_entries,
+        replication_lag_threshold: pace.snapshot_entries.saturating_mul(2).saturating_add(pace.kept_entries),
+        ..Config::default()
+    };
+    let bad = |error| Error::new(ErrorKind::Usage, "the cluster's times do not fit each other").with_source(error);
+    config.validate().map(Arc::new).map_err(bad)
+}
+
+/// A log that begins after the state that is there leaves a gap: the snapshot was lost, or put back from an old copy.
+fn check_together(data: &Path, log: &dyn DurableLog, machine: &StateMachine) -> Result<()> {
+    let (purged, applied) = (log.extent()?.purged, machine.last_applied());
+    if purged <= applied {
+        return Ok(());
+    }
+    let what = match applied {
+        Some(applied) => format!("it ends at entry {applied}, and the log begins only after that"),
+        None => "the snapshot is missing".to_owned(),
+    };
+    Err(files::damaged(&snapshot::path(data), what))
+}

@@ -1,0 +1,155 @@
+//! A snapshot: all that follows from the log up to one entry, as a file of its own.
+//!
+//! A chain of records, each a part: the header with the numbers of the others, then repositories, cycles, and answers to commands.
+//! Records are limited in length, the state is not. The ledger itself is not in it, only how far it goes.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::chain::{ChainHead, ChainRecord};
+use verger_proto::envelope::{self, Kind};
+use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId};
+
+use super::answers::Answers;
+use super::files;
+pub use super::ledger::LedgerHead;
+use super::types::{LogId, Membership, Peer};
+use crate::machine::{Cycle, Repository, State};
+
+const FILE_NAME: &str = "snapshot";
+
+/// openraft's description of a snapshot.
+pub type Meta = openraft::SnapshotMeta<u64, Peer>;
+
+/// All that follows from the log.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Replicated {
+    /// The last entry that it follows from.
+    pub(crate) applied: Option<LogId>,
+    /// Who belongs to the cluster.
+    pub(crate) membership: Membership,
+    /// The machine's state.
+    pub(crate) state: State,
+    /// Answers to the last commands.
+    pub(crate) answers: Answers,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Part {
+    Header(Box<Header>),
+    Repository(RepositoryId, Box<Repository>),
+    Cycle(CycleId, Box<Cycle>),
+    Answer(CommandId, Vec<Event>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    applied: Option<LogId>,
+    membership: Membership,
+    ledger: LedgerHead,
+    /// The state, without what has parts of its own.
+    state: State,
+    repositories: u64,
+    cycles: u64,
+    answers: u64,
+}
+
+/// The bytes of a snapshot.
+///
+/// # Errors
+/// `Internal` if one repository, cycle or answer is longer than a record may be.
+pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<u8>> {
+    let mut state = replicated.state.clone();
+    let (repositories, cycles) = (std::mem::take(&mut state.repositories), std::mem::take(&mut state.cycles));
+    let header = Header {
+        applied: replicated.applied,
+        membership: replicated.membership.clone(),
+        ledger,
+        state,
+        repositories: repositories.len() as u64,
+        cycles: cycles.len() as u64,
+        answers: replicated.answers.iter().count() as u64,
+    };
+    let mut bytes = Vec::new();
+    let mut chain = ChainHead::default();
+    let mut put = |part: Part| {
+        let body = envelope::encode(Kind::RaftSnapshot, &part);
+        let record = body.and_then(|body| chain.append(LogTime(0), body));
+        let too_long = |error| Error::new(ErrorKind::Internal, "write a part of a snapshot").with_source(error);
+        bytes.extend_from_slice(&record.map_err(too_long)?);
+        Ok::<(), Error>(())
+    };
+    put(Part::Header(Box::new(header)))?;
+    repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
+    cycles.into_iter().try_for_each(|(id, cycle)| put(Part::Cycle(id, Box::new(cycle))))?;
+    replicated.answers.iter().try_for_each(|(id, events)| put(Part::Answer(id, events.clone())))?;
+    Ok(bytes)
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// What does not hold, in words.
+pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
+    let mut parts = Parts { chain: ChainHead::default(), rest: bytes };
+    let Some(Part::Header(header)) = parts.next()? else { return Err("it does not begin with its header".to_owned()) };
+    let Header { applied, membership, state, .. } = *header;
+    let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
+    let state = &mut replicated.state;
+    while let Some(part) = parts.next()? {
+        match part {
+            Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
+            Part::Cycle(id, cycle) => drop(state.cycles.insert(id, *cycle)),
+            Part::Answer(id, events) => replicated.answers.keep(id, &events),
+            Part::Header(_) => return Err("it has a second header".to_owned()),
+        }
+    }
+    let found = [replicated.state.repositories.len(), replicated.state.cycles.len(), replicated.answers.iter().count()];
+    if found.map(|count| count as u64) != [header.repositories, header.cycles, header.answers] {
+        return Err("parts of it are missing".to_owned());
+    }
+    Ok((replicated, header.ledger))
+}
+
+struct Parts<'a> {
+    chain: ChainHead,
+    rest: &'a [u8],
+}
+
+impl Parts<'_> {
+    fn next(&mut self) -> Result<Option<Part>, String> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let length = envelope::header(self.rest).map_err(|error| error.to_string())?.record_bytes;
+        let (record, rest) = self.rest.split_at_checked(length).ok_or("it is cut short")?;
+        self.rest = rest;
+        let ChainRecord { body, .. } = self.chain.follow(record).map_err(|error| error.to_string())?;
+        envelope::decode(Kind::RaftSnapshot, &body).map(Some).map_err(|error| error.to_string())
+    }
+}
+
+/// openraft's description of what `replicated` is a snapshot of.
+pub(crate) fn meta(replicated: &Replicated) -> Meta {
+    let snapshot_id =
+        replicated.applied.map_or_else(|| "empty".to_owned(), |id| format!("{}-{}", id.leader_id, id.index));
+    Meta { last_log_id: replicated.applied, last_membership: replicated.membership.clone(), snapshot_id }
+}
+
+/// The file of a data folder's snapshot.
+pub(crate) fn path(data: &Path) -> PathBuf {
+    data.join(FILE_NAME)
+}
+
+/// The last snapshot of a data folder.
+///
+/// # Errors
+/// `Damaged` if it is there and cannot be read.
+pub(crate) fn load(data: &Path) -> Result<Option<(Replicated, LedgerHead)>> {
+    let path = path(data);
+    let Some(bytes) = files::read(&path)? else { return Ok(None) };
+    let snapshot =
+        decode(&bytes).map_err(|what| files::damaged(&path, format!("the snapshot does not hold: {what}")))?;
+    Ok(Some(snapshot))
+}
