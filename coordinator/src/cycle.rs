@@ -59,6 +59,7 @@ fn fresh(id: CycleId, repository: RepositoryId, term: Term, options: CycleOption
         term,
         opened,
         phase: Phase::Running,
+        paused: false,
         stage: Stage::Survey,
         jobs: BTreeMap::new(),
         finished: BTreeMap::new(),
@@ -126,6 +127,28 @@ pub(crate) fn park(turn: &mut Turn<'_>, cycle: &mut Cycle) -> Result<(), Refusal
         Phase::Running | Phase::WaitingForWord => stop(turn, cycle, Stop::Park),
         Phase::Stopping(_) | Phase::Parked => return Err(Refusal::Stopping),
     }
+    Ok(())
+}
+
+/// By a person's word: stops at the next batch boundary, or stays stopped.
+pub(crate) fn pause(turn: &mut Turn<'_>, cycle: &mut Cycle) -> Result<(), Refusal> {
+    if matches!(cycle.phase, Phase::Stopping(Stop::Abort(_) | Stop::Fail(_))) {
+        return Err(Refusal::Stopping);
+    }
+    cycle.paused = true;
+    turn.events.push(Event::CyclePaused { cycle: cycle.id });
+    if matches!(cycle.phase, Phase::Running | Phase::WaitingForWord) {
+        stop(turn, cycle, Stop::Park);
+    }
+    Ok(())
+}
+
+pub(crate) fn unpause(turn: &mut Turn<'_>, cycle: &mut Cycle) -> Result<(), Refusal> {
+    if !cycle.paused {
+        return Err(Refusal::NotParked);
+    }
+    cycle.paused = false;
+    turn.events.push(Event::CycleUnpaused { cycle: cycle.id });
     Ok(())
 }
 

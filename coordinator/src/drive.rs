@@ -4,6 +4,7 @@ mod backend;
 mod control;
 mod effects;
 mod file;
+mod replicated;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,8 +22,9 @@ use crate::machine::{JobStatus, Phase, State};
 
 pub use backend::Backend;
 pub use control::LocalControl;
-pub use effects::Effects;
+pub use effects::{Effects, Router, Run};
 pub use file::{FileBackend, Observer};
+pub use replicated::ReplicatedBackend;
 
 /// The machine as the workers of one repository see it, and what runs its effects.
 pub struct Drive {
@@ -60,7 +62,7 @@ impl Drive {
         let folder = folder(state_dir, repository);
         let effects = Arc::new(Effects::new(queue));
         let backend = FileBackend::open(&folder, clock.clone(), effects.clone(), observer)?;
-        Self::behind(Arc::new(backend), effects, &folder, clock)
+        Self::behind(Arc::new(backend), effects, repository, &folder, clock)
     }
 
     /// Of one repository, whose commands `backend` orders and whose effects come to `effects`. `folder`: where its evidence is. What an
@@ -71,19 +73,20 @@ impl Drive {
     pub fn behind(
         backend: Arc<dyn Backend>,
         effects: Arc<Effects>,
+        repository: &RepositoryId,
         folder: &Path,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
         let drive = Self { backend, effects, clock, evidence: EvidenceFolder::beside(folder) };
-        drive.recover()?;
+        drive.recover(repository)?;
         Ok(drive)
     }
 
     /// Nobody of an ended process is still at work: parks what it left.
-    fn recover(&self) -> Result<()> {
+    fn recover(&self, repository: &RepositoryId) -> Result<()> {
         let mut commands = Vec::new();
         self.state(|state| {
-            for cycle in state.cycles.values() {
+            if let Some(cycle) = state.open_cycle(repository) {
                 if cycle.options.dry_run {
                     let reason = "its process ended".to_owned();
                     commands.push(Command::AbortCycle { cycle: cycle.id, reason });

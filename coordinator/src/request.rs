@@ -102,3 +102,7 @@ fn remember(answered: &mut Vec<(String, Answer)>, key: String, answer: Answer) {
         answered.remove(0);
     }
 }
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

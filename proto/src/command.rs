@@ -190,6 +190,16 @@ pub enum Command {
         /// JSON, as `verger maintain --json` prints it.
         report: String,
     },
+    /// A person wants a cycle to stop at the next batch boundary, and to stay so.
+    PauseCycle {
+        /// Cycle.
+        cycle: CycleId,
+    },
+    /// A person wants a paused cycle to go on: whoever works takes it up as soon as the lease is there.
+    UnpauseCycle {
+        /// Cycle.
+        cycle: CycleId,
+    },
     /// What somebody ordered through the interface. The machine does the same whoever says it; the ledger keeps who it was.
     Ordered(Box<Ordered>),
 }
@@ -241,6 +251,8 @@ impl Command {
             Command::RequestCycle { .. } => "request_cycle",
             Command::DropRequest { .. } => "drop_request",
             Command::RecordReport { .. } => "record_report",
+            Command::PauseCycle { .. } => "pause_cycle",
+            Command::UnpauseCycle { .. } => "unpause_cycle",
             Command::Ordered(ordered) => ordered.command.name(),
         }
     }

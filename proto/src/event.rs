@@ -141,11 +141,15 @@ pub enum Event {
     RequestDropped { repository: RepositoryId, key: String, failure: Failure },
     /// What a cycle did, for people.
     CycleReported { repository: RepositoryId, cycle: CycleId, report: String },
+    /// A person wants it to stay stopped.
+    CyclePaused { cycle: CycleId },
+    /// A person wants it to go on.
+    CycleUnpaused { cycle: CycleId },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 38] = [
+    pub const KINDS: [&'static str; 40] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -184,6 +188,8 @@ impl Event {
         "cycle_requested",
         "request_dropped",
         "cycle_reported",
+        "cycle_paused",
+        "cycle_unpaused",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -228,6 +234,8 @@ impl Event {
             Event::CycleRequested { .. } => "cycle_requested",
             Event::RequestDropped { .. } => "request_dropped",
             Event::CycleReported { .. } => "cycle_reported",
+            Event::CyclePaused { .. } => "cycle_paused",
+            Event::CycleUnpaused { .. } => "cycle_unpaused",
         }
     }
 }

@@ -202,6 +202,8 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ("", Event::CycleRequested { repository: repository.clone(), key: key(), options }),
         ("", Event::RequestDropped { repository: repository.clone(), key: key(), failure: failure() }),
         ("", Event::CycleReported { repository, cycle: CycleId(7), report: "{}".to_owned() }),
+        ("", Event::CyclePaused { cycle: CycleId(7) }),
+        ("", Event::CycleUnpaused { cycle: CycleId(7) }),
         ("-fleet", refused(Refusal::TooManyRequests(16))),
     ]
 }

@@ -109,11 +109,11 @@ fn say(server: &Server, call: &Call, command: impl FnOnce(CycleId) -> Result<Com
 }
 
 pub(super) fn pause(server: &Arc<Server>, call: Call) -> Answer {
-    say(server, &call, |cycle| Ok(Command::ParkCycle { cycle }))
+    say(server, &call, |cycle| Ok(Command::PauseCycle { cycle }))
 }
 
 pub(super) fn resume(server: &Arc<Server>, call: Call) -> Answer {
-    say(server, &call, |cycle| Ok(Command::ResumeCycle { cycle }))
+    say(server, &call, |cycle| Ok(Command::UnpauseCycle { cycle }))
 }
 
 pub(super) fn abort(server: &Arc<Server>, call: Call) -> Answer {

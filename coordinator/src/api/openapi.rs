@@ -50,7 +50,7 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("id", "integer"), ("repository?", "string"), ("repositoryId", "string"), ("mode", "quick|full"),
         ("safety", "full|none"), ("index", "epochs|legacy"), ("dryRun", "boolean"), ("iAmAlone", "boolean"),
         ("exclusive", "boolean"), ("allowRemoving?", "integer"), ("openedAt", "time"), ("endedAt?", "time"),
-        ("phase", "running|waiting-for-word|stopping|parked|ended"), ("stop?", "pause|abort|fail"),
+        ("phase", "running|waiting-for-word|stopping|parked|ended"), ("paused?", "boolean"), ("stop?", "pause|abort|fail"),
         ("stage?", "string"), ("term?", "integer"), ("jobs?", "JobCounts"), ("progress?", "Progress"),
         ("jobList?", "[Job]"), ("plan?", "Plan"), ("damage?", "string"), ("end?", "End"), ("report?", "object"),
         ("freedBytes", "integer"),

@@ -63,7 +63,7 @@ pub(super) fn ask(server: &Arc<Server>, call: Call) -> Answer {
         index: known.index,
         dry_run: body.dry_run,
         allow_removing: allow_removing.transpose()?,
-        exclusive: known.exclusive,
+        exclusive: known.exclusive || body.i_am_alone,
         alone: body.i_am_alone,
     };
     let waiting = server.state(|state| {

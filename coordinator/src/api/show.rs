@@ -177,6 +177,7 @@ fn show_open(value: &mut Value, cycle: &Cycle, told: Option<&Told>, whole: bool)
         Phase::Parked => ("parked", None),
     };
     value["phase"] = json!(phase);
+    value["paused"] = json!(cycle.paused);
     value["stop"] = plain(&stop.map(|stop| match stop {
         Stop::Park => "pause",
         Stop::Abort(_) => "abort",

@@ -1,10 +1,16 @@
 //! Runs the effects that concern one repository's workers.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use verger_proto::Effect;
 use verger_proto::queue::{Hint, Queue};
+use verger_proto::{Effect, RepositoryId};
+
+/// Runs effects; quickly, and without submitting.
+pub trait Run: Send + Sync {
+    /// Runs one.
+    fn run(&self, effect: Effect);
+}
 
 /// Hints for the workers, and orders for whoever writes the lease object.
 pub struct Effects {
@@ -23,8 +29,20 @@ impl Effects {
         self.lease_orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one.
-    pub fn run(&self, effect: Effect) {
+    /// The next order about the lease.
+    #[must_use]
+    pub fn next_lease_order(&self) -> Option<Effect> {
+        self.orders().pop_front()
+    }
+
+    /// Orders of a time before.
+    pub(super) fn forget(&self) {
+        self.orders().clear();
+    }
+}
+
+impl Run for Effects {
+    fn run(&self, effect: Effect) {
         match effect {
             // A queue that is closed has no workers left; the offer is made again after a start.
             Effect::OfferJob(job) => drop(self.queue.offer(Hint::from(job.as_ref()))),
@@ -38,15 +56,39 @@ impl Effects {
             }
         }
     }
+}
 
-    /// The next order about the lease.
-    #[must_use]
-    pub fn next_lease_order(&self) -> Option<Effect> {
-        self.orders().pop_front()
+/// Takes the effects of all repositories to those who run them. One that nobody is there for is lost, which costs time only: whoever
+/// comes is told again (`Tick`).
+#[derive(Default)]
+pub struct Router(Mutex<BTreeMap<RepositoryId, Arc<Effects>>>);
+
+impl Router {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<RepositoryId, Arc<Effects>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Orders of a time before.
-    pub(super) fn forget(&self) {
-        self.orders().clear();
+    /// Effects of this repository go there from now on.
+    pub fn join(&self, repository: RepositoryId, effects: Arc<Effects>) {
+        self.known().insert(repository, effects);
+    }
+
+    /// Nobody is at work on this repository any more.
+    pub fn leave(&self, repository: &RepositoryId) {
+        self.known().remove(repository);
+    }
+}
+
+impl Run for Router {
+    fn run(&self, effect: Effect) {
+        let repository = match &effect {
+            Effect::OfferJob(job) => &job.repository,
+            Effect::RenewLease { repository, .. } | Effect::CloseLease { repository, .. } => repository,
+            Effect::StopJob { .. } => return,
+        };
+        let there = self.known().get(repository).cloned();
+        if let Some(there) = there {
+            there.run(effect);
+        }
     }
 }

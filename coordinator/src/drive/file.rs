@@ -9,7 +9,7 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::{Command, Event, LogTime};
 
 use super::backend::Backend;
-use super::effects::Effects;
+use super::effects::Run;
 use crate::ledger::file::FileLedger;
 use crate::ledger::{Entry, Ledger};
 use crate::machine::{State, apply};
@@ -22,7 +22,7 @@ pub struct FileBackend {
     inner: Mutex<Inner>,
     changed: Condvar,
     clock: Arc<dyn Clock>,
-    effects: Arc<Effects>,
+    effects: Arc<dyn Run>,
     observer: Option<Observer>,
 }
 
@@ -59,7 +59,7 @@ impl FileBackend {
     pub fn open(
         folder: &Path,
         clock: Arc<dyn Clock>,
-        effects: Arc<Effects>,
+        effects: Arc<dyn Run>,
         observer: Option<Observer>,
     ) -> Result<Self> {
         let (ledger, state) = replay(folder)?;

@@ -34,7 +34,7 @@ impl Process {
         let folder = super::folder(state_dir, &repository());
         let effects = Arc::new(Effects::new(queue.clone()));
         let backend = Arc::new(FileBackend::open(&folder, clock.clone(), effects.clone(), None)?);
-        let drive = Arc::new(Drive::behind(backend.clone(), effects, &folder, clock.clone())?);
+        let drive = Arc::new(Drive::behind(backend.clone(), effects, &repository(), &folder, clock.clone())?);
         Ok(Self { backend, control: LocalControl::new(drive.clone()), drive, queue, clock })
     }
 

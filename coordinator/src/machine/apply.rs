@@ -82,6 +82,8 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::RemoveRepository { repository } => registry::remove(turn, repository),
         Command::RequestCycle { repository, key, options } => request::ask(turn, repository, key, options),
         Command::DropRequest { repository, key, failure } => request::give_up(turn, repository, key, failure),
+        Command::PauseCycle { cycle } => turn.with_cycle(cycle, cycle::pause),
+        Command::UnpauseCycle { cycle } => turn.with_cycle(cycle, cycle::unpause),
         Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
     }

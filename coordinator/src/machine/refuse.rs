@@ -18,6 +18,8 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         Command::SealPlan { cycle, .. }
         | Command::ParkCycle { cycle }
         | Command::ResumeCycle { cycle }
+        | Command::PauseCycle { cycle }
+        | Command::UnpauseCycle { cycle }
         | Command::AbortCycle { cycle, .. } => (Some(*cycle), None),
         Command::TakeLease { .. }
         | Command::RenewLease { .. }

@@ -123,6 +123,8 @@ pub struct Cycle {
     pub opened: LogTime,
     /// Whether it goes on.
     pub phase: Phase,
+    /// A person paused it: it is not taken up by itself.
+    pub paused: bool,
     /// Present stage.
     pub stage: Stage,
     /// Jobs of the present stage.

@@ -54,7 +54,7 @@ fn a_cycle_is_shown_from_its_opening_to_its_report() {
     let expected = json!({
         "id": cycle.0, "repository": "photos", "repositoryId": repository.to_string(), "mode": "full", "safety": "full",
         "index": "epochs", "dryRun": false, "iAmAlone": false, "exclusive": false, "openedAt": "2023-11-14T22:13:20Z",
-        "phase": "running", "stage": "survey", "term": 1,
+        "phase": "running", "paused": false, "stage": "survey", "term": 1,
         "jobs": { "total": 1, "open": 0, "claimed": 1, "done": 0, "quarantined": 0 },
         "progress": { "done": 3, "total": 10, "unit": "blobs" },
         "jobList": [{
@@ -88,9 +88,14 @@ fn a_person_pauses_resumes_and_aborts() {
     let (_, cycle) = rig.with_cycle("photos");
     let say = |word: &str| rig.call("POST", &format!("/v1/cycles/{cycle}/{word}"), None);
     assert_eq!(say("resume").error(), (409, "not-parked".to_owned()));
-    assert_eq!(say("pause").json()["phase"], "parked");
-    assert_eq!(say("pause").error(), (409, "stopping".to_owned()));
-    assert_eq!(say("resume").json()["phase"], "running");
+    let how = |word: &str| {
+        let shown = say(word).json();
+        (shown["phase"].clone(), shown["paused"].clone())
+    };
+    assert_eq!(how("pause"), (json!("parked"), json!(true)));
+    assert_eq!(how("pause"), (json!("parked"), json!(true)), "it is what was asked for");
+    assert_eq!(how("resume"), (json!("parked"), json!(false)), "it waits for a worker and the lease");
+    assert_eq!(say("resume").error(), (409, "not-parked".to_owned()));
     let held = rig.call("DELETE", "/v1/repositories/photos", None);
     assert_eq!(held.error(), (409, "cycle-open".to_owned()));
     let why = json!({ "reason": "the wrong day" });
