@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use verger::embedded::{CycleRequest, Means, Ownership};
+use verger::embedded::{Coordination, CycleRequest, Means, Ownership};
 use verger_kopia::storage::Access;
 use verger_kopia::{Repository, Result};
 use verger_worker::kopia_lock::KopiaLocks;
@@ -38,5 +38,6 @@ pub(super) fn means(
         progress: progress.clone(),
         stop,
         notice: Arc::new(move |text, left| progress.note(&format!("{text} ({} s left)", left.as_secs()))),
+        coordination: Coordination::Alone,
     })
 }

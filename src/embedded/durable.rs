@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 /// Puts `text` in the place of the file. One writer at a time: what an earlier one was killed over is written over.
-pub(super) fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
+pub fn replace(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let mut file = File::create(&temporary)?;

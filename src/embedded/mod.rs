@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
 
-use verger_coordinator::drive::{self, Drive, LocalControl};
+use verger_coordinator::drive::{self, Backend, Drive, Effects, LocalControl, Router};
+use verger_coordinator::ledger::file::make_folders;
 use verger_coordinator::machine::Phase;
 use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
@@ -39,8 +40,10 @@ use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
 
+pub use durable::replace as replace_file;
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
+pub use state::identify;
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
@@ -82,6 +85,15 @@ pub struct CycleRequest {
     pub plan_out: Option<PathBuf>,
 }
 
+impl Coordination {
+    fn repository(&self) -> Option<&RepositoryId> {
+        match self {
+            Self::Alone => None,
+            Self::Shared(shared) => Some(&shared.repository),
+        }
+    }
+}
+
 impl CycleRequest {
     fn margins(&self) -> Margins {
         let mut margins = match self.safety {
@@ -97,6 +109,28 @@ impl CycleRequest {
 
 /// Told what is being waited for, and how long.
 pub type Notice = Arc<dyn Fn(&str, Duration) + Send + Sync>;
+
+/// Who orders the commands of a cycle, and keeps what came of them.
+#[derive(Clone)]
+pub enum Coordination {
+    /// This process alone, in a ledger under the state directory.
+    Alone,
+    /// A coordinator that looks after many.
+    Shared(Shared),
+}
+
+/// A cycle's place in a coordinator that looks after many repositories.
+#[derive(Clone)]
+pub struct Shared {
+    /// Who orders commands.
+    pub backend: Arc<dyn Backend>,
+    /// Where effects come from.
+    pub router: Arc<Router>,
+    /// The repository, as it was when it was added.
+    pub repository: RepositoryId,
+    /// Who works; another one for each cycle under way.
+    pub worker: WorkerId,
+}
 
 /// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
 pub struct Means {
@@ -118,6 +152,45 @@ pub struct Means {
     pub stop: Stop,
     /// Told what is being waited for, and how long.
     pub notice: Notice,
+    /// Who orders the commands.
+    pub coordination: Coordination,
+}
+
+impl Means {
+    fn worker(&self) -> Result<WorkerId> {
+        match &self.coordination {
+            Coordination::Alone => WorkerId::new(format!("local-{}", std::process::id()))
+                .map_err(|e| Error::new(ErrorKind::Internal, "name this worker").with_source(e)),
+            Coordination::Shared(shared) => Ok(shared.worker.clone()),
+        }
+    }
+
+    /// The machine as this repository's workers see it.
+    fn drive(&self, id: &RepositoryId, clock: Arc<dyn Clock>, queue: Arc<LocalQueue>) -> Result<(Drive, Route)> {
+        match &self.coordination {
+            Coordination::Alone => Ok((Drive::open(&self.state_dir, id, clock, queue, None)?, Route(None))),
+            Coordination::Shared(shared) => {
+                let effects = Arc::new(Effects::new(queue));
+                shared.router.join(id.clone(), effects.clone());
+                let route = Route(Some((shared.router.clone(), id.clone())));
+                let folder = drive::folder(&self.state_dir, id);
+                make_folders(&folder).map_err(|e| Error::of_file(format!("make {}", folder.display()), e))?;
+                let drive = Drive::behind(shared.backend.clone(), effects, id, &folder, clock)?;
+                Ok((drive, route))
+            }
+        }
+    }
+}
+
+/// Effects come as long as this is there.
+struct Route(Option<(Arc<Router>, RepositoryId)>);
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        if let Some((router, id)) = &self.0 {
+            router.leave(id);
+        }
+    }
 }
 
 /// Everything that a cycle needs of this process.
@@ -141,7 +214,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let mut session = open(&means, request)?;
     if request.dry_run {
         let earlier = session.ahead.view.take();
-        return dry_run(&session, request, earlier);
+        return dry_run(&means, &session, request, earlier);
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(state_dir)?;
@@ -149,9 +222,10 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     if let (Some(_), Some(root)) = (&local_lock, means.repository.storage().local_root()) {
         remove_leftovers(root);
     }
-    let known = state::Known::open(state_dir, &session)?;
+    let known = state::Known::open(state_dir, &session, means.coordination.repository())?;
     let queue = Arc::new(LocalQueue::default());
-    let drive = Arc::new(Drive::open(state_dir, &known.id, session.clock.clone(), queue.clone(), None)?);
+    let (drive, _route) = means.drive(&known.id, session.clock.clone(), queue.clone())?;
+    let drive = Arc::new(drive);
     let schedule = ScheduleFile::load(&session.workspace.repository)?;
     let mode = match due::decide(request, &session, &drive, &known, &schedule)? {
         due::Decision::Run(mode) => mode,
@@ -167,10 +241,11 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     session.workspace.dead_sessions = Arc::new(sessions::of_earlier_processes(&ledger, session.clock.now())?);
     session.workspace.began_session = sessions::keeper(ledger, session.clock.clone());
     let storage = session.workspace.repository.storage().clone();
+    let worker = means.worker()?;
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
     let outcome = known
         .took(state_dir, held.term())
-        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet, &written));
+        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet, &written, &worker));
     let released = held.release(&*storage, &drive);
     let mut report = outcome?;
     released?;
@@ -206,17 +281,32 @@ fn near(repository: &Repository, spill: &SpillFolder) -> Repository {
 }
 
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
-fn dry_run(session: &Session, request: &CycleRequest, earlier: Option<Arc<IndexView>>) -> Result<CycleReport> {
+fn dry_run(
+    means: &Means,
+    session: &Session,
+    request: &CycleRequest,
+    earlier: Option<Arc<IndexView>>,
+) -> Result<CycleReport> {
     let mode = request.mode.unwrap_or(Mode::Full);
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
-    let id = state::unknown_store(&session.workspace.repository)?;
     let queue = Arc::new(LocalQueue::default());
-    let drive = Arc::new(Drive::open(folder.path(), &id, session.clock.clone(), queue.clone(), None)?);
+    let (id, drive, _route) = match means.coordination.repository() {
+        Some(id) => {
+            let (drive, route) = means.drive(id, session.clock.clone(), queue.clone())?;
+            (id.clone(), drive, route)
+        }
+        None => {
+            let id = state::unknown_store(&session.workspace.repository)?;
+            let drive = Drive::open(folder.path(), &id, session.clock.clone(), queue.clone(), None)?;
+            (id, drive, Route(None))
+        }
+    };
+    let drive = Arc::new(drive);
     let schedule = ScheduleFile::load(&session.workspace.repository)?;
     let choice = choice(session, request, mode);
     let control = LocalControl::new(drive.clone());
-    let worker = worker_id()?;
+    let worker = means.worker()?;
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work)?;
@@ -236,6 +326,7 @@ fn held_cycle(
     held: &lease::Held,
     quiet: ownership::Quiet,
     written: &written::Written,
+    worker: &WorkerId,
 ) -> Result<CycleReport> {
     // The lease may have been waited for: whatever became of the format meanwhile, nothing was written yet.
     session.workspace.repository = session.workspace.repository.refresh()?;
@@ -254,12 +345,11 @@ fn held_cycle(
     schedule.tell_before_writing(written.keeper());
     let choice = choice(&session, request, mode);
     let control = LocalControl::new(drive.clone());
-    let worker = worker_id()?;
     let keeper = held.keeper();
     let mut work =
         Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
-    held.while_renewing(&session, drive, || drive_to_end(drive, queue, &control, &worker, cycle, &mut work))?;
+    held.while_renewing(&session, drive, || drive_to_end(drive, queue, &control, worker, cycle, &mut work))?;
     let report = report::of(drive, cycle, &mut work, &session, mode);
     write_plan(request, &work)?;
     report
@@ -284,11 +374,6 @@ fn options(session: &Session, request: &CycleRequest, mode: Mode) -> CycleOption
         exclusive: request.exclusive || request.alone,
         alone: request.alone,
     }
-}
-
-fn worker_id() -> Result<WorkerId> {
-    WorkerId::new(format!("local-{}", std::process::id()))
-        .map_err(|e| Error::new(ErrorKind::Internal, "name this worker").with_source(e))
 }
 
 fn begin(drive: &Drive, id: &RepositoryId, options: CycleOptions) -> Result<CycleId> {

@@ -46,11 +46,27 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Looks the repository up, by the lease in its store or by what is remembered.
-    pub(super) fn open(state_dir: &Path, session: &Session) -> Result<Self> {
-        let storage = session.workspace.repository.storage();
+    /// Looks the repository up, by the lease in its store or by what is remembered. `added`: what it was when it was added to a
+    /// fleet; another one is refused.
+    pub(super) fn open(state_dir: &Path, session: &Session, added: Option<&RepositoryId>) -> Result<Self> {
+        let known = Self::of(state_dir, &session.workspace.repository, added)?;
+        match added.filter(|added| **added != known.id) {
+            None => Ok(known),
+            Some(added) => {
+                let address = session.workspace.repository.storage().address();
+                let step = format!("{address} holds another repository than the one that was added ({added})");
+                Err(Error::new(ErrorKind::PlanRefused, step).with_fix(
+                    "Nothing was changed. If it was moved or made anew: verger repo remove NAME, then repo add",
+                ))
+            }
+        }
+    }
+
+    /// As [`Known::open`], without holding it against anything.
+    pub(super) fn of(state_dir: &Path, repository: &Repository, added: Option<&RepositoryId>) -> Result<Self> {
+        let storage = repository.storage();
         let address = storage.address();
-        let unique = unique(&session.workspace.repository)?;
+        let unique = unique(repository)?;
         let key = format!("{unique}@{address}");
         let mut all = read(state_dir)?;
         let mut memory = all.remove(&key).unwrap_or_default();
@@ -60,6 +76,8 @@ impl Known {
         let found = found.filter(|body| body.address == address || mutant::on(Mutant::R6StoreIdOfACopy));
         if let Some(body) = found {
             memory.store_id = body.store_id;
+        } else if let Some(added) = added {
+            memory.store_id = added.store.to_string();
         } else if memory.store_id.is_empty() {
             memory.store_id = format!("{:032x}", rand::rng().random::<u128>());
         }
@@ -102,6 +120,17 @@ impl Known {
         }
         keep(state_dir, &self.key, self.memory)
     }
+}
+
+/// What a repository is to a fleet: its unique ID and its store's. Asked again it is the same.
+///
+/// # Errors
+/// `Damaged` if the lease or what is remembered cannot be read; `Permission` or `DiskFull` if it cannot be kept; storage errors.
+pub fn identify(state_dir: &Path, repository: &Repository) -> Result<RepositoryId> {
+    check_writable(state_dir)?;
+    let known = Known::of(state_dir, repository, None)?;
+    keep(state_dir, &known.key, known.memory)?;
+    Ok(known.id)
 }
 
 /// Writes one repository's memory into the file. Cycles of other repositories may do so at this moment.

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
-use verger::embedded::{CycleReport, CycleRequest, Means, Ownership, Safety, cycle};
+use verger::embedded::{Coordination, CycleReport, CycleRequest, Means, Ownership, Safety, cycle};
 use verger_kopia::clock::{Clock, SetClock, Timestamp};
 use verger_kopia::index_set::{IndexView, load_view};
 use verger_kopia::maintenance::rules::plan::Mode;
@@ -211,6 +211,7 @@ impl World {
             progress: self.meanwhile.clone(),
             stop: self.stop.clone(),
             notice: Arc::new(|_, _| {}),
+            coordination: Coordination::Alone,
         }
     }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use verger::embedded::{CycleReport, Means, cycle};
+use verger::embedded::{Coordination, CycleReport, Means, cycle};
 use verger_kopia::clock::{Clock, SetClock, Timestamp};
 use verger_kopia::maintenance::Params;
 use verger_kopia::maintenance::rules::plan::Mode;
@@ -271,6 +271,7 @@ impl Run<'_> {
             progress: Arc::new(Quiet),
             stop: Stop::default(),
             notice: Arc::new(|_, _| {}),
+            coordination: Coordination::Alone,
         }
     }
 }

@@ -268,7 +268,9 @@ pub fn failure(error: &Error, stage: Stage) -> Failure {
     Failure { kind: failure_kind(error.kind()), text, retryable }
 }
 
-fn failure_kind(kind: ErrorKind) -> FailureKind {
+/// The recorded kind of a failure of the library.
+#[must_use]
+pub fn failure_kind(kind: ErrorKind) -> FailureKind {
     match kind {
         ErrorKind::Usage => FailureKind::Usage,
         ErrorKind::NotARepository => FailureKind::NotARepository,
