@@ -1,11 +1,13 @@
 //! `verger`: maintenance for fleets of Kopia backup repositories.
 
 mod cli;
+mod client;
 mod config;
 mod exit;
 mod output;
 mod progress;
 mod signal;
+mod up;
 
 use std::process::ExitCode;
 

@@ -32,6 +32,11 @@ const COMMANDS: &[&[&str]] = &[
     &["benchmark", "encryption"],
     &["benchmark", "compression"],
     &["benchmark", "splitter"],
+    &["up"],
+    &["repo"],
+    &["cycle"],
+    &["events"],
+    &["lease"],
     &["completion"],
 ];
 

@@ -106,6 +106,7 @@ fn the_machine_sees_no_clock_and_no_chance() {
 #[test]
 fn named_packages_stay_behind_their_seam() {
     only("proto/src/envelope.rs", &["bincode::"], true);
+    only("coordinator/src/raft/durable/sled.rs", &["= sled::", "sled::Db", "sled::Tree", "sled::Config"], true);
     let reads = ["env::var", "env::var_os"];
     // Mutants are chosen in test builds alone, which have no settings.
     let may = |name: &str| name.starts_with("src/config/") || name == "kopia/src/mutant.rs";

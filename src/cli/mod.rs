@@ -4,6 +4,7 @@ mod benchmark;
 mod completion;
 mod cycle;
 mod demo;
+mod fleet;
 mod inspect;
 mod maintain;
 mod snapshot;
@@ -64,6 +65,16 @@ enum Command {
     Snapshot(snapshot::Args),
     /// Measure hashes, ciphers, compressions and splitters on this machine
     Benchmark(benchmark::Args),
+    /// Look after many repositories: coordinator, workers and API in one process
+    Up(fleet::up::Args),
+    /// Repositories that are looked after
+    Repo(fleet::repo::Args),
+    /// Cycles of maintenance
+    Cycle(fleet::cycle::Args),
+    /// What happened
+    Events(fleet::events::Args),
+    /// Rights to change repositories
+    Lease(fleet::lease::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
@@ -107,6 +118,11 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Verify(args) => verify::run(&context, args),
         Command::Snapshot(args) => snapshot::run(&context, args),
         Command::Benchmark(args) => benchmark::run(&context, &args),
+        Command::Up(args) => fleet::up::run(&context, args),
+        Command::Repo(args) => fleet::repo::run(&context, args),
+        Command::Cycle(args) => fleet::cycle::run(&context, args),
+        Command::Events(args) => fleet::events::run(&context, &args),
+        Command::Lease(args) => fleet::lease::run(&context, args),
         Command::Completion(args) => completion::run(&args),
     }
 }

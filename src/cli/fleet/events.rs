@@ -1,0 +1,70 @@
+//! `verger events`.
+
+use std::io::BufRead as _;
+
+use verger_kopia::{Error, ErrorKind, Result};
+
+use super::{Coordinator, escaped, text_of};
+use crate::cli::Context;
+use crate::exit::Exit;
+
+const EXAMPLES: &str = "Examples:
+  verger events --repo photos --json                 one object a line
+  verger events --cycle 12
+  verger events --since 2026-11-01T00:00:00Z --follow";
+
+/// What happened.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Of this repository
+    #[arg(long, value_name = "NAME")]
+    repo: Option<String>,
+    /// Of this cycle
+    #[arg(long, value_name = "N")]
+    cycle: Option<u64>,
+    /// Not before this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Go on with what happens from now on
+    #[arg(long, short)]
+    follow: bool,
+    #[command(flatten)]
+    coordinator: Coordinator,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    let mut query: Vec<String> = Vec::new();
+    let mut add =
+        |name: &str, value: Option<String>| query.extend(value.map(|value| format!("{name}={}", escaped(&value))));
+    add("repository", args.repo.clone());
+    add("cycle", args.cycle.map(|cycle| cycle.to_string()));
+    add("since", args.since.clone());
+    let path = format!("/v1/events?{}", query.join("&"));
+    let accept = if args.follow { "text/event-stream" } else { "application/x-ndjson" };
+    let lines = args.coordinator.client()?.stream(&path, accept)?;
+    for line in lines.lines() {
+        let line = line.map_err(|error| {
+            Error::new(ErrorKind::StoreUnavailable, "the coordinator stopped in the middle of its answer")
+                .with_source(error)
+        })?;
+        // Server-sent events name their data; what else they say is for browsers.
+        let text = if args.follow { line.strip_prefix("data:").map(str::trim_start) } else { Some(line.as_str()) };
+        let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
+        if context.output.json {
+            context.output.line(text)?;
+        } else {
+            context.output.line(plain(text))?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Time, kind and whatever else is short.
+fn plain(text: &str) -> String {
+    let Ok(event) = serde_json::from_str::<serde_json::Value>(text) else { return text.to_owned() };
+    let of =
+        ["cycle", "stage", "term", "outcome"].iter().filter(|name| event[**name].is_string() || event[**name].is_u64());
+    let of: Vec<String> = of.map(|name| format!("{name} {}", text_of(&event, name))).collect();
+    format!("{} {:<20} {}", text_of(&event, "at"), text_of(&event, "kind"), of.join(", ")).trim_end().to_owned()
+}

@@ -1,0 +1,171 @@
+//! `verger repo`.
+
+use clap::Subcommand;
+use reqwest::Method;
+use serde_json::{Value, json};
+use verger_kopia::{Error, ErrorKind, Result};
+
+use super::{Coordinator, escaped, text_of};
+use crate::cli::Context;
+use crate::exit::Exit;
+use crate::output::Output;
+
+const EXAMPLES: &str = "Examples:
+  verger repo add photos filesystem:///srv/photos --password-env PHOTOS_PASSWORD --take-ownership
+  verger repo add velero s3://bucket/velero/kopia/ns/ --password-file /run/secrets/velero --act-as default@default
+  verger repo add attic s3://bucket/attic/ --password-env ATTIC        only observed: nothing is changed
+  verger repo list --json
+  verger repo suspend photos";
+
+/// Repositories that are looked after.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Look after a repository from now on
+    Add(AddArgs),
+    /// All repositories
+    List(ListArgs),
+    /// One repository
+    Show(NameArgs),
+    /// What its store can do, and who maintains it
+    Probe(NameArgs),
+    /// Nothing runs by itself any more
+    Suspend(NameArgs),
+    /// It runs by itself again
+    Resume(NameArgs),
+    /// Look after it no more; nothing in its store is touched
+    Remove(NameArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct NameArgs {
+    /// Name
+    name: String,
+    #[command(flatten)]
+    coordinator: Coordinator,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    coordinator: Coordinator,
+}
+
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// What to call it
+    name: String,
+    /// Address: `filesystem:///path`, `s3://bucket/prefix`, `gcs://bucket/prefix` or `azure://container/prefix`
+    url: String,
+    /// Environment variable of the workers that holds its password
+    #[arg(long, value_name = "NAME", group = "password")]
+    password_env: Option<String>,
+    /// File on the workers that holds its password
+    #[arg(long, value_name = "FILE", group = "password")]
+    password_file: Option<String>,
+    /// File of this name in the workers' folder of secrets
+    #[arg(long, value_name = "NAME", group = "password")]
+    password_secret: Option<String>,
+    /// Become its maintenance owner
+    #[arg(long, group = "acting")]
+    take_ownership: bool,
+    /// Act in the name of its owner (Velero, OADP and VolSync use `default@default`)
+    #[arg(long, value_name = "USER@HOST", group = "acting")]
+    act_as: Option<String>,
+    /// Only look at it
+    #[arg(long, group = "acting")]
+    observe: bool,
+    /// Nobody else maintains it: needed where the store has no conditional writes, and for cycles without margins
+    #[arg(long)]
+    exclusive: bool,
+    #[command(flatten)]
+    coordinator: Coordinator,
+}
+
+pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
+    let output = context.output;
+    match args.what {
+        What::Add(args) => add(output, &args),
+        What::List(args) => list(output, &args.coordinator),
+        What::Show(args) => one(output, &args, Method::GET, "", &Value::Null),
+        What::Probe(args) => one(output, &args, Method::POST, "/probe", &json!({})),
+        What::Suspend(args) => one(output, &args, Method::PATCH, "", &json!({ "suspended": true })),
+        What::Resume(args) => one(output, &args, Method::PATCH, "", &json!({ "suspended": false })),
+        What::Remove(args) => {
+            let path = format!("/v1/repositories/{}", escaped(&args.name));
+            args.coordinator.client()?.send_document(&Method::DELETE, &path, &Value::Null, None)?;
+            output.note(format!("{} is not looked after any more; nothing in its store was touched", args.name));
+            Ok(())
+        }
+    }
+    .map(|()| Exit::Done)
+}
+
+fn add(output: Output, args: &AddArgs) -> Result<()> {
+    let password = match (&args.password_env, &args.password_file, &args.password_secret) {
+        (Some(name), ..) => json!({ "env": name }),
+        (_, Some(path), _) => json!({ "file": path }),
+        (.., Some(name)) => json!({ "mounted": name }),
+        (None, None, None) => {
+            return Err(Error::new(ErrorKind::Usage, "it is not said where the repository's password is").with_fix(
+                "Give --password-env NAME, --password-file FILE or --password-secret NAME; the password itself never \
+                 goes to the coordinator",
+            ));
+        }
+    };
+    let acting = match (&args.act_as, args.take_ownership) {
+        (Some(name), _) => json!({ "actAs": name }),
+        (None, true) => json!("take-ownership"),
+        (None, false) => json!("observe"),
+    };
+    let observes = args.act_as.is_none() && !args.take_ownership;
+    let wanted = json!({
+        "name": args.name, "address": args.url, "password": password, "acting": acting, "exclusive": args.exclusive,
+    });
+    let added = args.coordinator.client()?.send_document(&Method::POST, "/v1/repositories", &wanted, None)?;
+    if observes && !args.observe {
+        let owner = text_of(&added["probe"], "owner");
+        output.note(format!(
+            "{} is only observed: nothing changes it. To maintain it, remove it and add it with",
+            args.name
+        ));
+        output.note(format!("  --take-ownership        this fleet becomes the owner in place of {owner}"));
+        output.note(format!("  --act-as {owner}    it works in the owner's name"));
+    }
+    if output.json { output.document(&added) } else { output.lines(lines(&added)) }
+}
+
+fn list(output: Output, coordinator: &Coordinator) -> Result<()> {
+    let all = coordinator.client()?.get("/v1/repositories")?;
+    if output.json {
+        return output.document(&all);
+    }
+    let rows = all.as_array().into_iter().flatten();
+    output.lines(rows.map(|one| {
+        let state = if one["suspended"].as_bool() == Some(true) { "suspended" } else { "" };
+        format!("{:<24} {} {state}", text_of(one, "name"), text_of(one, "address")).trim_end().to_owned()
+    }))
+}
+
+fn one(output: Output, args: &NameArgs, method: Method, suffix: &str, body: &Value) -> Result<()> {
+    let path = format!("/v1/repositories/{}{suffix}", escaped(&args.name));
+    let client = args.coordinator.client()?;
+    let found =
+        if method == Method::GET { client.get(&path)? } else { client.send_document(&method, &path, body, None)? };
+    if output.json { output.document(&found) } else { output.lines(lines(&found)) }
+}
+
+/// Fields of a document, a line each.
+fn lines(value: &Value) -> Vec<String> {
+    let fields = value.as_object().into_iter().flatten();
+    fields
+        .filter(|(_, value)| !value.is_null())
+        .map(|(name, _)| format!("{name:<14} {}", text_of(value, name)))
+        .collect()
+}

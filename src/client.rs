@@ -1,0 +1,155 @@
+//! Speaks to a coordinator over `/v1`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use reqwest::blocking::{RequestBuilder, Response};
+use serde_json::Value;
+use verger_kopia::{Error, ErrorKind, Result};
+
+use crate::config::token;
+
+/// Where `verger up` listens if nobody says otherwise.
+pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7420";
+/// How long a coordinator that does not answer yet is asked again.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(200);
+/// One answer; events that are followed come without end.
+const TIMEOUT: Duration = Duration::from_secs(40);
+
+/// A coordinator, and the right to ask it.
+pub(crate) struct Client {
+    base: String,
+    given: Option<String>,
+    kept: Option<PathBuf>,
+    http: reqwest::blocking::Client,
+}
+
+impl Client {
+    /// Finds the token for an address: what was given, else what `verger up` left for this user.
+    ///
+    /// # Errors
+    /// `Usage` for an address that is none.
+    pub(crate) fn new(address: &str, token: Option<String>) -> Result<Self> {
+        let base = address.trim_end_matches('/').to_owned();
+        let parsed = url::Url::parse(&base).map_err(|error| {
+            Error::new(ErrorKind::Usage, format!("{address} is no address of a coordinator"))
+                .with_source(error)
+                .with_fix(format!("Give one such as {ADDRESS_DEFAULT} with --addr or VERGER_ADDR"))
+        })?;
+        let (given, kept) = (token.map(|token| token.trim().to_owned()), token::path(&parsed));
+        let http = reqwest::blocking::Client::builder().timeout(None).build();
+        let http = http.map_err(|error| Error::new(ErrorKind::Internal, "make an HTTP client").with_source(error))?;
+        Ok(Self { base, given, kept, http })
+    }
+
+    /// Read anew each time: a coordinator that is starting leaves its token right before it answers.
+    fn token(&self) -> Option<String> {
+        let kept = || Some(std::fs::read_to_string(self.kept.as_ref()?).ok()?.trim().to_owned());
+        self.given.clone().or_else(kept)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.base));
+        match self.token() {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// A document.
+    ///
+    /// # Errors
+    /// What the coordinator says, with its kind; `StoreUnavailable` if it does not answer.
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        document(self.send(|| self.request(Method::GET, path).timeout(TIMEOUT))?)
+    }
+
+    /// As [`Client::get`], sending a document. `key`: the same again is the same wish.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn send_document(&self, method: &Method, path: &str, body: &Value, key: Option<&str>) -> Result<Value> {
+        document(self.send(|| {
+            let request = self.request(method.clone(), path).timeout(TIMEOUT).json(body);
+            match key {
+                Some(key) => request.header("Idempotency-Key", key),
+                None => request,
+            }
+        })?)
+    }
+
+    /// Lines as they come.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl std::io::BufRead + use<>> {
+        let response = self.send(|| self.request(Method::GET, path).header("Accept", accept))?;
+        Ok(std::io::BufReader::new(refused(response)?))
+    }
+
+    /// A coordinator that is about to start is waited for.
+    fn send(&self, request: impl Fn() -> RequestBuilder) -> Result<Response> {
+        let began = Instant::now();
+        loop {
+            let had_token = self.token().is_some();
+            match request().send() {
+                Ok(response) if response.status().as_u16() == 503 && began.elapsed() < PATIENCE => {}
+                // Asked while the coordinator was starting, and before there was one.
+                Ok(response) if response.status().as_u16() == 401 && !had_token && self.token().is_some() => {}
+                Ok(response) => return Ok(response),
+                Err(error) if error.is_connect() && began.elapsed() < PATIENCE => {}
+                Err(error) => {
+                    let step = format!("the coordinator at {} does not answer", self.base);
+                    let fix = "Start one (verger up --data-dir DIR), or say where it is: --addr or VERGER_ADDR";
+                    return Err(Error::new(ErrorKind::StoreUnavailable, step)
+                        .with_source(error.without_url())
+                        .with_fix(fix));
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+fn refused(response: Response) -> Result<Response> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let body: Value = response.json().unwrap_or(Value::Null);
+    let said = body["message"].as_str().map_or_else(|| format!("the coordinator answered {status}"), str::to_owned);
+    let kind = body["error"].as_str().and_then(kind_of).unwrap_or(match status.as_u16() {
+        401 | 403 => ErrorKind::Permission,
+        404 => ErrorKind::NotFound,
+        400 | 413 | 422 => ErrorKind::Usage,
+        409 => ErrorKind::PlanRefused,
+        503 => ErrorKind::StoreUnavailable,
+        _ => ErrorKind::Internal,
+    });
+    let error = Error::new(kind, said);
+    Err(match (body["fix"].as_str(), status.as_u16()) {
+        (Some(fix), _) => error.with_fix(fix),
+        (None, 401) => {
+            error.with_fix("Give a token with --token-file or VERGER_TOKEN; `verger up` leaves one for its own user")
+        }
+        _ => error,
+    })
+}
+
+fn document(response: Response) -> Result<Value> {
+    let response = refused(response)?;
+    if response.status().as_u16() == 204 {
+        return Ok(Value::Null);
+    }
+    response.json().map_err(|error| {
+        Error::new(ErrorKind::StoreUnavailable, "read the coordinator's answer").with_source(error.without_url())
+    })
+}
+
+/// A kind by its name on the wire.
+pub(crate) fn kind_of(text: &str) -> Option<ErrorKind> {
+    let kind: verger_proto::FailureKind = serde_json::from_value(Value::String(text.to_owned())).ok()?;
+    Some(verger_worker::run::error_kind(kind))
+}

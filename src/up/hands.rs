@@ -1,0 +1,57 @@
+//! What the API needs done to a repository: opened, and looked at.
+
+use serde_json::json;
+use verger_coordinator::api::{Hands, Probed, Wanted};
+use verger_kopia::storage::{Access, Versioning};
+use verger_kopia::{Repository, Result};
+use verger_proto::{IndexKind, Registration};
+use verger_worker::task::survey::look_ahead;
+use verger_worker::workspace::Workspace;
+
+use super::opener::Opener;
+
+/// Opens repositories with the secrets of this machine.
+pub(super) struct OpenerHands {
+    pub(super) opener: Opener,
+}
+
+impl Hands for OpenerHands {
+    fn probe(&self, wanted: &Wanted) -> Result<Probed> {
+        let registration = Registration {
+            name: wanted.name.clone(),
+            address: wanted.address.clone(),
+            tenant: String::new(),
+            password: wanted.password.clone(),
+            acting: wanted.acting.clone(),
+            exclusive: wanted.exclusive,
+            suspended: false,
+            index: IndexKind::Epochs,
+        };
+        let repository = self.opener.open(&registration, Access::ReadOnly)?;
+        let epochs = repository.config().epoch.enabled;
+        Ok(Probed {
+            repository: verger::embedded::identify(&self.opener.engine.state_dir, &repository)?,
+            index: if epochs { IndexKind::Epochs } else { IndexKind::Legacy },
+            owner: owner(&repository)?,
+            capabilities: capabilities(&repository),
+        })
+    }
+}
+
+/// Kopia's maintenance owner; empty if nobody is.
+fn owner(repository: &Repository) -> Result<String> {
+    let workspace = Workspace::new(repository.clone());
+    Ok(look_ahead(&workspace, None)?.params.owner)
+}
+
+/// What the store says of itself. What it does is seen when the first cycle takes its lease.
+fn capabilities(repository: &Repository) -> serde_json::Value {
+    let storage = repository.storage();
+    let can = storage.capabilities();
+    json!({
+        "localDisk": can.local_disk,
+        "conditionalWrites": can.conditional_writes,
+        "versions": storage.versioning().is_ok_and(|versions| versions != Versioning::NONE),
+        "clock": storage.now().ok(),
+    })
+}

@@ -1,0 +1,44 @@
+//! Opens the repositories of a fleet, with secrets that lie on this machine.
+
+use std::path::PathBuf;
+
+use verger_kopia::storage::Access;
+use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::{Registration, SecretRef};
+
+use crate::config::{Engine, RepositoryArgs, Target};
+
+/// Opens repositories by what was said when they were added.
+pub(crate) struct Opener {
+    /// Limits of each cycle, and where its files go.
+    pub(crate) engine: Engine,
+    /// Where secrets are mounted, if they are.
+    pub(crate) secrets: Option<PathBuf>,
+}
+
+impl Opener {
+    /// Opens a repository.
+    ///
+    /// # Errors
+    /// As [`Target::open_repository`]; `Usage` for a secret that this machine does not have: the reference is named, never a value.
+    pub(crate) fn open(&self, registration: &Registration, access: Access) -> Result<Repository> {
+        let target = Target::resolve(self.arguments(registration)?, RepositoryArgs::default())?;
+        target.open_repository(&self.engine, access)
+    }
+
+    fn arguments(&self, registration: &Registration) -> Result<RepositoryArgs> {
+        let address = Some(registration.address.clone());
+        let given = RepositoryArgs { repository: address, ..RepositoryArgs::default() };
+        Ok(match &registration.password {
+            SecretRef::Env(name) => RepositoryArgs { password_env: Some(name.clone()), ..given },
+            SecretRef::File(path) => RepositoryArgs { password_file: Some(path.into()), ..given },
+            SecretRef::Mounted(name) => {
+                let folder = self.secrets.as_ref().ok_or_else(|| {
+                    let step = format!("the password of {} is a mounted secret ({name})", registration.name);
+                    Error::new(ErrorKind::Usage, step).with_fix("Say where secrets are mounted: --secrets DIR")
+                })?;
+                RepositoryArgs { password_file: Some(folder.join(name)), ..given }
+            }
+        })
+    }
+}

@@ -1,0 +1,285 @@
+//! `verger up` as its users meet it: real processes, real repositories, kill -9 in between.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Golden, Kopia, OWNER, PASSWORD, fails, json, run, verger};
+
+/// A coordinator in a process of its own, and the command line of the same user.
+struct Up {
+    home: tempfile::TempDir,
+    address: String,
+    process: Option<Child>,
+}
+
+impl Up {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut up = Self { home: tempfile::tempdir().unwrap(), address: format!("127.0.0.1:{port}"), process: None };
+        up.again();
+        up
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Starts it on the same data.
+    fn again(&mut self) {
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.home.path().join("log")).unwrap();
+        let mut command = verger(self.home.path());
+        command.args(["up", "--listen", &self.address, "--data-dir"]).arg(self.data());
+        command.env("PHOTOS_PASSWORD", PASSWORD).env("WRONG", "not it").stdin(Stdio::null());
+        self.process = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+    }
+
+    fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    fn verger(&self, arguments: &[&str]) -> Command {
+        let mut command = verger(self.home.path());
+        command.env("VERGER_ADDR", format!("http://{}", self.address)).args(arguments);
+        command
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        json(&run(&mut self.verger(arguments)))
+    }
+
+    fn events(&self, arguments: &[&str]) -> Vec<Value> {
+        let output = run(self.verger(&["events", "--json"]).args(arguments));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn add(&self, name: &str, golden: &Golden, flags: &[&str]) -> Command {
+        let mut command = self.verger(&["repo", "add", name, &golden.address(), "--json"]);
+        command.args(["--password-env", "PHOTOS_PASSWORD"]).args(flags);
+        command
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
+            support::told(&log);
+        }
+    }
+}
+
+fn verified(golden: &Golden) {
+    let report = json(&run(&mut golden.verger(["verify", "--full", "--json", "--quiet", &golden.address()])));
+    assert_eq!(report["problems"], serde_json::json!([]));
+    if let Some(kopia) = Kopia::connect(&golden.repository()) {
+        kopia.verifies();
+    }
+}
+
+const FULL: [&str; 10] =
+    ["cycle", "start", "photos", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--wait"];
+
+#[test]
+fn the_first_cycle_of_a_repository_that_was_added() {
+    let golden = Golden::unpack("default");
+    let up = Up::start();
+    let added = json(&run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"])));
+    assert_eq!(added["name"], "photos");
+    let report = up.json(&[&FULL[..], &["--json"]].concat());
+    assert_eq!(report["outcome"], "done");
+    let expected = &golden.expect["maintenance"]["full"]["tasks"];
+    if expected.is_object() {
+        assert_eq!(report["tasks"]["snapshot-gc"], expected["snapshot-gc"]);
+    }
+    assert!(report["tasks"]["snapshot-gc"]["unreferencedContentCount"].as_u64().unwrap() > 0, "{report}");
+    let cycles = up.json(&["cycle", "list", "photos", "--json"]);
+    assert_eq!(cycles.as_array().unwrap().len(), 1, "{cycles}");
+    assert_eq!(cycles[0]["repository"], "photos");
+    let kinds: Vec<String> =
+        up.events(&["--repo", "photos"]).iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect();
+    for kind in [
+        "repository_added",
+        "cycle_requested",
+        "lease_taken",
+        "cycle_opened",
+        "plan_sealed",
+        "batch_approved",
+        "cycle_closed",
+        "lease_released",
+    ] {
+        assert!(kinds.iter().any(|found| found == kind), "no {kind} in {kinds:?}");
+    }
+    assert_eq!(up.json(&["lease", "list", "--json"]), serde_json::json!([]), "the lease is given back");
+    verified(&golden);
+}
+
+#[test]
+fn a_fleet_may_become_the_owner_and_looks_after_several() {
+    let (one, other) = (Golden::unpack("ecc"), Golden::unpack("format1"));
+    let up = Up::start();
+    run(&mut up.add("photos", &one, &["--take-ownership"]));
+    let observed = run(&mut up.add("attic", &other, &[]));
+    let advice = String::from_utf8(observed.stderr).unwrap();
+    assert!(advice.contains("--take-ownership") && advice.contains(&format!("--act-as {OWNER}")), "{advice}");
+    let before = other.bytes();
+    let report = up.json(&["cycle", "start", "photos", "--quick", "--wait", "--json"]);
+    assert_eq!(report["outcome"], "done", "{report}");
+    let names: Vec<Value> =
+        up.json(&["repo", "list", "--json"]).as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    assert_eq!(names, ["attic", "photos"]);
+    assert!(up.json(&["repo", "probe", "photos", "--json"])["owner"].as_str().unwrap().starts_with("verger@fleet-"));
+    run(&mut up.verger(&["repo", "suspend", "photos"]));
+    assert_eq!(up.json(&["repo", "show", "photos", "--json"])["suspended"], true);
+    run(&mut up.verger(&["repo", "remove", "attic"]));
+    assert_eq!(up.json(&["repo", "list", "--json"]).as_array().unwrap().len(), 1);
+    assert!(other.bytes() == before, "what is only observed changed");
+    verified(&one);
+}
+
+#[test]
+fn killed_at_any_moment_it_goes_on_where_it_was() {
+    let golden = Golden::unpack("epochs");
+    let mut up = Up::start();
+    run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    run(up.verger(&FULL[..9]).args(["--key", "one"]));
+    let began = Instant::now();
+    let mut pause = 40;
+    let ended = loop {
+        assert!(began.elapsed() < Duration::from_secs(120), "it never ends");
+        std::thread::sleep(Duration::from_millis(pause));
+        up.kill();
+        up.again();
+        pause += 70;
+        let cycles = up.json(&["cycle", "list", "photos", "--json"]);
+        let over = cycles.as_array().unwrap().iter().find(|cycle| !cycle["end"].is_null()).cloned();
+        if let Some(over) = over {
+            break over;
+        }
+    };
+    assert_eq!(ended["mode"], "full");
+    // The same wish again is answered by the same cycle, after every restart.
+    let again = up.json(&[&FULL[..], &["--key", "one", "--json"]].concat());
+    assert_eq!(again["outcome"], "done", "{again}");
+    assert_eq!(up.json(&["cycle", "list", "photos", "--json"]).as_array().unwrap().len(), 1);
+    verified(&golden);
+}
+
+#[test]
+fn bad_input_is_named_and_has_its_code() {
+    let golden = Golden::unpack("default");
+    let before = golden.bytes();
+    let up = Up::start();
+    let wrong =
+        fails(up.verger(&["repo", "add", "photos", &golden.address(), "--password-env", "WRONG"]).arg("--observe"), 12);
+    assert!(!wrong.contains("not it"), "the secret is told: {wrong}");
+    let missing = fails(
+        up.verger(&["repo", "add", "photos", &golden.address(), "--password-env", "NOWHERE"]).arg("--observe"),
+        2,
+    );
+    assert!(missing.contains("NOWHERE"), "{missing}");
+    fails(
+        &mut up.verger(&["repo", "add", "photos", "filesystem:///nowhere/at/all", "--password-env", "PHOTOS_PASSWORD"]),
+        10,
+    );
+    fails(&mut up.verger(&["repo", "add", "Photos!", &golden.address(), "--password-env", "PHOTOS_PASSWORD"]), 2);
+    fails(&mut up.verger(&["repo", "add", "photos", &golden.address()]), 2);
+    run(&mut up.add("photos", &golden, &[]));
+    let twice = fails(&mut up.add("pictures", &golden, &[]), 16);
+    assert!(twice.contains("photos"), "{twice}");
+    let observed = fails(&mut up.verger(&["cycle", "start", "photos", "--full"]), 16);
+    assert!(observed.contains("--act-as"), "{observed}");
+    fails(&mut up.verger(&["cycle", "start", "attic", "--full"]), 17);
+    fails(&mut up.verger(&["cycle", "show", "99"]), 17);
+    let stranger = tempfile::tempdir().unwrap();
+    let mut other = verger(stranger.path());
+    other.env("VERGER_ADDR", format!("http://{}", up.address)).args(["repo", "list"]);
+    let refused = fails(&mut other, 20);
+    assert!(refused.contains("token"), "{refused}");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut nowhere = up.verger(&["repo", "list"]);
+    nowhere.env("VERGER_ADDR", format!("http://{nobody}"));
+    let line = fails(&mut nowhere, 22);
+    assert!(line.contains("verger up"), "{line}");
+    assert!(golden.bytes() == before, "the repository changed");
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_refused_and_a_pause_lasts_over_a_restart() {
+    let golden = Golden::unpack("default");
+    let mut up = Up::start();
+    run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    let mut second = verger(up.home.path());
+    second.args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(up.data());
+    fails(&mut second, 11);
+    let mut far = verger(up.home.path());
+    far.args(["up", "--listen", "0.0.0.0:0", "--data-dir"]).arg(up.home.path().join("far"));
+    fails(&mut far, 2);
+    run(up.verger(&FULL[..9]).args(["--key", "one"]));
+    // Whatever it has come to by then: paused, or over.
+    let cycle = loop {
+        let cycles = up.json(&["cycle", "list", "photos", "--json"]);
+        if let Some(cycle) = cycles.as_array().unwrap().first() {
+            break cycle["id"].as_u64().unwrap().to_string();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let paused = up.verger(&["cycle", "pause", &cycle]).output().unwrap().status.success();
+    up.kill();
+    up.again();
+    let shown = up.json(&["cycle", "show", &cycle, "--json"]);
+    if paused {
+        std::thread::sleep(Duration::from_millis(1500));
+        let later = up.json(&["cycle", "show", &cycle, "--json"]);
+        assert!(later["end"].is_null() && later["paused"] == true, "{later}");
+        run(&mut up.verger(&["cycle", "resume", &cycle]));
+    } else {
+        assert!(!shown["end"].is_null(), "neither paused nor over: {shown}");
+    }
+    run(&mut up.verger(&["cycle", "watch", &cycle]));
+    verified(&golden);
+}
+
+#[test]
+fn the_token_is_for_its_user_alone_and_nowhere_else() {
+    let golden = Golden::unpack("default");
+    let up = Up::start();
+    run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    up.json(&[&FULL[..], &["--json"]].concat());
+    let tokens = up.home.path().join("config/verger/tokens");
+    let path = std::fs::read_dir(&tokens).unwrap().next().unwrap().unwrap().path();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let token = std::fs::read_to_string(&path).unwrap().trim().to_owned();
+    assert!(token.starts_with("vgr_") && token.len() >= 43);
+    assert_eq!(holders(up.home.path(), &token, &path), Vec::<PathBuf>::new(), "the token lies about");
+}
+
+/// Files below `folder`, but for one, that hold these bytes.
+fn holders(folder: &Path, secret: &str, but: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(holders(&path, secret, but));
+        } else if path != but
+            && std::fs::read(&path).unwrap().windows(secret.len()).any(|part| part == secret.as_bytes())
+        {
+            found.push(path);
+        }
+    }
+    found
+}
