@@ -171,4 +171,12 @@ mod tests {
         sender.send_modify(|kept| kept.is_over = true);
         assert!(store.purge(log_id(1, 3)).await.is_err(), "a node that keeps no snapshot any more purges nothing");
     }
+    #[tokio::test]
+    async fn what_is_committed_ends_with_the_log() {
+        let log = Arc::new(MemoryLog::default());
+        let mut store = LogStore::new(log.clone());
+        log.append(&[entry(1, 1, 0), entry(1, 2, 0)]).unwrap();
+        store.save_committed(Some(log_id(1, 9))).await.unwrap();
+        assert_eq!(store.read_committed().await.unwrap(), Some(log_id(1, 2)));
+    }
 }

@@ -54,3 +54,23 @@ pub(super) fn decode(index: u64, record: &[u8], before: Option<Digest>) -> Resul
 pub(super) fn encoded_bytes(entry: &LogEntry, otherwise: usize) -> usize {
     envelope::encode(Kind::RaftEntry, entry).map_or(otherwise, |record| record.len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::testing::entry;
+
+    #[test]
+    fn an_older_or_foreign_entry_in_its_place_is_noticed() {
+        let (mut ours, mut theirs) = (Digest::default(), Digest::default());
+        let first = encode(&entry(1, 1, 10), &mut ours).unwrap();
+        encode(&entry(1, 1, 11), &mut theirs).unwrap();
+        let after_first = ours;
+        let second = encode(&entry(1, 2, 10), &mut ours).unwrap();
+        let foreign = encode(&entry(1, 2, 10), &mut theirs).unwrap();
+        assert_eq!(decode(1, &first, Some(Digest::default())).unwrap(), (entry(1, 1, 10), after_first));
+        assert_eq!(decode(2, &second, Some(after_first)).unwrap(), (entry(1, 2, 10), ours));
+        assert!(decode(2, &foreign, Some(after_first)).is_err());
+        assert!(decode(1, &second, None).is_err(), "of another index");
+    }
+}

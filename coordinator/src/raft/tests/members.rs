@@ -126,3 +126,18 @@ fn copy(from: &Path, to: &Path) {
         }
     }
 }
+
+/// `verger up` is one node: whoever starts it does not wait for an election.
+#[test]
+fn a_node_of_its_own_leads_at_once_after_a_restart() {
+    in_virtual_time(9, async {
+        let mut cluster = Cluster::new(1).await;
+        cluster.submit(proposal(1, 10)).await;
+        cluster.stop(1).await;
+        let start = tokio::time::Instant::now();
+        cluster.start(1).await;
+        cluster.submit(proposal(2, 10)).await;
+        assert!(start.elapsed() < std::time::Duration::from_millis(100), "{:?}", start.elapsed());
+        cluster.stop_all().await;
+    });
+}
