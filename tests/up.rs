@@ -138,6 +138,8 @@ fn a_fleet_may_become_the_owner_and_looks_after_several() {
     let before = other.bytes();
     let report = up.json(&["cycle", "start", "photos", "--quick", "--wait", "--json"]);
     assert_eq!(report["outcome"], "done", "{report}");
+    let log = std::fs::read_to_string(up.home.path().join("log")).unwrap();
+    assert!(log.contains("a cycle ended") && log.contains("repository=photos"), "{log}");
     let names: Vec<Value> =
         up.json(&["repo", "list", "--json"]).as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
     assert_eq!(names, ["attic", "photos"]);
@@ -228,6 +230,11 @@ fn a_second_process_on_the_same_data_is_refused_and_a_pause_lasts_over_a_restart
     let mut far = verger(up.home.path());
     far.args(["up", "--listen", "0.0.0.0:0", "--data-dir"]).arg(up.home.path().join("far"));
     fails(&mut far, 2);
+    let mut loud = verger(up.home.path());
+    loud.args(["up", "--listen", "127.0.0.1:0", "--log", "loud=loudest", "--data-dir"])
+        .arg(up.home.path().join("loud"));
+    let line = fails(&mut loud, 2);
+    assert!(line.contains("--log"), "{line}");
     run(up.verger(&FULL[..9]).args(["--key", "one"]));
     // Whatever it has come to by then: paused, or over.
     let cycle = loop {

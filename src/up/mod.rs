@@ -1,6 +1,7 @@
 //! `verger up`: a coordinator, its workers and its API in one process.
 
 mod hands;
+pub(crate) mod log;
 mod opener;
 mod run;
 mod supervisor;
