@@ -1,6 +1,6 @@
 //! `verger cycle`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Subcommand;
 use rand::Rng as _;
@@ -17,6 +17,8 @@ use crate::output::{self, Output};
 
 /// How often a cycle that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the report of a cycle that ended is waited for.
+const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "Examples:
   verger cycle start photos --full --wait                            a full cycle now; exit codes as `verger maintain`
@@ -162,13 +164,19 @@ fn wait_for_answer(client: &Client, name: &str, key: &str) -> Result<u64> {
 }
 
 fn wait_for_cycle(client: &Client, cycle: u64, output: Output) -> Result<Value> {
-    let mut stage = String::new();
+    let (mut stage, mut ended) = (String::new(), None);
     loop {
-        let found = client.get(&format!("/v1/cycles/{cycle}"))?;
-        // The report comes right after the end.
-        let is_over = !found["end"].is_null() && (!found["report"].is_null() || has_no_report(&found["end"]));
-        if is_over {
-            return Ok(found);
+        let mut found = client.get(&format!("/v1/cycles/{cycle}"))?;
+        if !found["end"].is_null() {
+            // The report comes right after the end; never, if its worker was killed in between.
+            let since = *ended.get_or_insert_with(Instant::now);
+            let is_late = since.elapsed() > REPORT_PATIENCE;
+            if found["report"].is_null() && !has_no_report(&found["end"]) && is_late {
+                found["report"] = without_worker(&found);
+            }
+            if !found["report"].is_null() || has_no_report(&found["end"]) {
+                return Ok(found);
+            }
         }
         if found["paused"].as_bool() == Some(true) {
             output.note(format!("cycle {cycle} is paused; verger cycle resume {cycle} lets it go on"));
@@ -180,6 +188,15 @@ fn wait_for_cycle(client: &Client, cycle: u64, output: Output) -> Result<Value> 
         }
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// What the ledger says of a cycle whose worker was gone before it told what it did.
+fn without_worker(cycle: &Value) -> Value {
+    json!({
+        "outcome": cycle["end"]["outcome"], "mode": cycle["mode"], "cycle": cycle["id"], "started": cycle["openedAt"],
+        "ended": cycle["endedAt"], "tasks": {}, "damage": [], "freedBytes": cycle["freedBytes"],
+        "note": "its worker was gone before it told more; `verger events --cycle` has all",
+    })
 }
 
 /// A cycle that failed or was given up has no report.
