@@ -27,6 +27,8 @@ use super::trace::{Trace, kind};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
+/// The longest nap; an epoch is a day or more.
+const NAP_MAX: Duration = Duration::from_secs(22 * 3600);
 
 /// `indexRefreshFrequency` in `repo/content/committed_read_manager.go`.
 const VIEW_LIFE: Duration = Duration::from_secs(15 * 60);
@@ -115,6 +117,8 @@ pub struct Client {
     todo: VecDeque<Deed>,
     view: Option<Arc<View>>,
     view_until: Timestamp,
+    /// Naps since the epochs were looked at that it did not notice.
+    epoch_slept: Duration,
     epoch: Option<(u64, Timestamp)>,
     session: Session,
     upload: Upload,
@@ -142,6 +146,7 @@ impl Client {
             todo: VecDeque::new(),
             view: None,
             view_until: now,
+            epoch_slept: Duration::ZERO,
             epoch: None,
             session: Session::default(),
             upload: Upload::default(),
@@ -204,12 +209,14 @@ impl Client {
         let nap = match self.dice.random_range(0..1000) {
             0..15 => self.seconds(600, 3 * 3600),
             // Kopia gives up what it wrote if two epochs went by until it looks again.
-            15..25 if deed != Deed::Index => self.seconds(3 * 3600, 22 * 3600),
+            15..25 if deed != Deed::Index => self.seconds(3 * 3600, NAP_MAX.as_secs()),
             _ => Duration::ZERO,
         };
         if !nap.is_zero() && self.dice.random_bool(0.5) {
             self.view_until += nap;
-            if let Some((_, until)) = &mut self.epoch {
+            self.epoch_slept += nap;
+            // Two naps over one look at the epochs may be two epochs long; what Kopia takes back then is not simulated.
+            if let Some((_, until)) = self.epoch.as_mut().filter(|_| self.epoch_slept <= NAP_MAX) {
                 *until += nap;
             }
         }
@@ -482,6 +489,7 @@ impl Client {
         if self.epoch.is_none_or(|(_, until)| scene.now >= until) {
             let state = EpochState::load(scene.repository)?;
             self.epoch = Some((state.write_epoch, scene.now + EPOCH_LIFE));
+            self.epoch_slept = Duration::ZERO;
         }
         Ok(())
     }
