@@ -4,33 +4,18 @@ use serde_json::json;
 use verger_coordinator::api::{Hands, Probed, Wanted};
 use verger_kopia::storage::{Access, Versioning};
 use verger_kopia::{Repository, Result};
-use verger_proto::{IndexKind, Registration};
+use verger_proto::IndexKind;
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
 use super::opener::Opener;
 
-/// Opens repositories with the secrets of this machine.
-pub(super) struct OpenerHands {
-    pub(super) opener: Opener,
-}
-
-impl Hands for OpenerHands {
+impl Hands for Opener {
     fn probe(&self, wanted: &Wanted) -> Result<Probed> {
-        let registration = Registration {
-            name: wanted.name.clone(),
-            address: wanted.address.clone(),
-            tenant: String::new(),
-            password: wanted.password.clone(),
-            acting: wanted.acting.clone(),
-            exclusive: wanted.exclusive,
-            suspended: false,
-            index: IndexKind::Epochs,
-        };
-        let repository = self.opener.open(&registration, Access::ReadOnly)?;
+        let repository = self.open(&wanted.name, &wanted.address, &wanted.password, Access::ReadOnly)?;
         let epochs = repository.config().epoch.enabled;
         Ok(Probed {
-            repository: verger::embedded::identify(&self.opener.engine.state_dir, &repository)?,
+            repository: verger::embedded::identify(&self.engine.state_dir, &repository)?,
             index: if epochs { IndexKind::Epochs } else { IndexKind::Legacy },
             owner: owner(&repository)?,
             capabilities: capabilities(&repository),

@@ -26,7 +26,6 @@ use verger_worker::progress::Stop;
 
 use crate::config::{Engine, token};
 
-use hands::OpenerHands;
 use opener::Opener;
 use supervisor::Supervisor;
 
@@ -70,12 +69,11 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
     let identity = format!("verger@fleet-{fleet}");
     let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
-    let hands = OpenerHands { opener: Opener { engine: engine.clone(), secrets: options.secrets.clone() } };
-    let opener = Opener { engine, secrets: options.secrets };
+    let opener = Arc::new(Opener { engine, secrets: options.secrets });
     let supervisor = Supervisor::new(
         backend.clone(),
         router,
-        opener,
+        opener.clone(),
         clock.clone(),
         identity.clone(),
         options.workers,
@@ -90,7 +88,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let token = owner_token(&address)?;
     let api = Arc::new(Api {
         backend: backend.clone(),
-        hands: Arc::new(hands),
+        hands: opener,
         events: Arc::new(LedgerEvents::new(&options.data_dir.join(NODE).join("ledger"))),
         gate: Arc::new(OwnerGate::new(Digest::of(token.as_bytes()))),
         stand: Arc::new(Alone { fleet: identity.clone() }),

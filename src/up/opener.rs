@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use verger_kopia::storage::Access;
 use verger_kopia::{Error, ErrorKind, Repository, Result};
-use verger_proto::{Registration, SecretRef};
+use verger_proto::{RepositoryName, SecretRef};
 
 use crate::config::{Engine, RepositoryArgs, Target};
 
@@ -21,23 +21,28 @@ impl Opener {
     ///
     /// # Errors
     /// As [`Target::open_repository`]; `Usage` for a secret that this machine does not have: the reference is named, never a value.
-    pub(crate) fn open(&self, registration: &Registration, access: Access) -> Result<Repository> {
-        let target = Target::resolve(self.arguments(registration)?, RepositoryArgs::default())?;
+    pub(crate) fn open(
+        &self,
+        name: &RepositoryName,
+        address: &str,
+        password: &SecretRef,
+        access: Access,
+    ) -> Result<Repository> {
+        let target = Target::resolve(self.arguments(name, address, password)?, RepositoryArgs::default())?;
         target.open_repository(&self.engine, access)
     }
 
-    fn arguments(&self, registration: &Registration) -> Result<RepositoryArgs> {
-        let address = Some(registration.address.clone());
-        let given = RepositoryArgs { repository: address, ..RepositoryArgs::default() };
-        Ok(match &registration.password {
-            SecretRef::Env(name) => RepositoryArgs { password_env: Some(name.clone()), ..given },
+    fn arguments(&self, name: &RepositoryName, address: &str, password: &SecretRef) -> Result<RepositoryArgs> {
+        let given = RepositoryArgs { repository: Some(address.to_owned()), ..RepositoryArgs::default() };
+        Ok(match password {
+            SecretRef::Env(variable) => RepositoryArgs { password_env: Some(variable.clone()), ..given },
             SecretRef::File(path) => RepositoryArgs { password_file: Some(path.into()), ..given },
-            SecretRef::Mounted(name) => {
+            SecretRef::Mounted(file) => {
                 let folder = self.secrets.as_ref().ok_or_else(|| {
-                    let step = format!("the password of {} is a mounted secret ({name})", registration.name);
+                    let step = format!("the password of {name} is a mounted secret ({file})");
                     Error::new(ErrorKind::Usage, step).with_fix("Say where secrets are mounted: --secrets DIR")
                 })?;
-                RepositoryArgs { password_file: Some(folder.join(name)), ..given }
+                RepositoryArgs { password_file: Some(folder.join(file)), ..given }
             }
         })
     }

@@ -6,7 +6,7 @@ use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Own
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::Access;
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Acting, Command, CycleId, CycleOptions, Failure, WorkerId};
+use verger_proto::{Acting, Command, CycleId, CycleOptions, Failure, RepositoryName, WorkerId};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::{Progress, Step, Stop};
 use verger_worker::run::failure_kind;
@@ -36,7 +36,9 @@ pub(super) fn run(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number:
 fn cycle(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> Result<CycleReport> {
     let request = request(task);
     let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
-    let repository = supervisor.opener.open(&task.registration, access)?;
+    let registration = &task.registration;
+    let repository =
+        supervisor.opener.open(&registration.name, &registration.address, &registration.password, access)?;
     let worker = WorkerId::new(format!("{}-{}-{number}", supervisor.identity, std::process::id()))
         .map_err(|error| Error::new(ErrorKind::Internal, "name a worker").with_source(error))?;
     let engine = &supervisor.opener.engine;
@@ -53,7 +55,7 @@ fn cycle(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> 
         state_dir: engine.state_dir.clone(),
         memory_limit: engine.memory_limit,
         parallel: engine.parallel,
-        progress: Arc::new(Watch { supervisor: supervisor.clone(), task: task.clone(), stop: stop.clone() }),
+        progress: Arc::new(Traced { repository: task.registration.name.clone() }),
         stop,
         notice: {
             let name = task.registration.name.clone();
@@ -126,18 +128,13 @@ fn give_up(supervisor: &Supervisor, task: &Task, error: Option<&Error>) {
     }
 }
 
-/// Hears how far a cycle is, and stops it when a person pauses it.
-struct Watch {
-    supervisor: Arc<Supervisor>,
-    task: Task,
-    stop: Stop,
+/// Logs how far a cycle is.
+struct Traced {
+    repository: RepositoryName,
 }
 
-impl Progress for Watch {
+impl Progress for Traced {
     fn step(&self, step: Step) {
-        tracing::debug!(repository = %self.task.registration.name, stage = step.stage, done = step.done, "progress");
-        if self.supervisor.is_paused(&self.task.repository) {
-            self.stop.ask();
-        }
+        tracing::debug!(repository = %self.repository, stage = step.stage, done = step.done, "progress");
     }
 }

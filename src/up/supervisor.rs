@@ -54,18 +54,19 @@ pub(super) enum Outcome {
 pub(crate) struct Supervisor {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) router: Arc<Router>,
-    pub(super) opener: Opener,
+    pub(super) opener: Arc<Opener>,
     pub(super) clock: Arc<dyn Clock>,
     /// `user@host` of this fleet.
     pub(super) identity: String,
     workers: usize,
     stop: Stop,
-    hands: Mutex<Hands>,
+    crew: Mutex<Crew>,
     free: Condvar,
 }
 
+/// Who is at work, and what is known of the others.
 #[derive(Default)]
-struct Hands {
+struct Crew {
     busy: BTreeMap<RepositoryId, Stop>,
     looks: BTreeMap<RepositoryId, Look>,
     runs: u64,
@@ -83,18 +84,18 @@ impl Supervisor {
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
         router: Arc<Router>,
-        opener: Opener,
+        opener: Arc<Opener>,
         clock: Arc<dyn Clock>,
         identity: String,
         workers: usize,
         stop: Stop,
     ) -> Self {
-        let (hands, free) = (Mutex::default(), Condvar::new());
-        Self { backend, router, opener, clock, identity, workers, stop, hands, free }
+        let (crew, free) = (Mutex::default(), Condvar::new());
+        Self { backend, router, opener, clock, identity, workers, stop, crew, free }
     }
 
-    fn hands(&self) -> MutexGuard<'_, Hands> {
-        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    fn crew(&self) -> MutexGuard<'_, Crew> {
+        self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Works until it is asked to stop; what is under way then is parked at its next boundary.
@@ -123,11 +124,12 @@ impl Supervisor {
             }
             let (stop, seen) = (&self.stop, self.wishes());
             self.backend.wait(TICK, &mut |state| stop.is_asked() || count_wishes(state) != seen);
+            self.stop_paused();
         }
-        let mut hands = self.hands();
-        hands.busy.values().for_each(Stop::ask);
-        while !hands.busy.is_empty() {
-            hands = self.free.wait(hands).unwrap_or_else(PoisonError::into_inner);
+        let mut crew = self.crew();
+        crew.busy.values().for_each(Stop::ask);
+        while !crew.busy.is_empty() {
+            crew = self.free.wait(crew).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -146,25 +148,25 @@ impl Supervisor {
     /// The next thing to do, if there is one and a worker is free.
     fn take(&self) -> Option<(Task, Stop, u64)> {
         let now = self.clock.now();
-        let mut hands = self.hands();
-        if hands.busy.len() >= self.workers || self.stop.is_asked() {
+        let mut crew = self.crew();
+        if crew.busy.len() >= self.workers || self.stop.is_asked() {
             return None;
         }
         let mut task = None;
-        self.backend.look(&mut |state| task = next(state, &hands.busy.keys().collect(), &hands.looks, now));
+        self.backend.look(&mut |state| task = next(state, &crew.busy.keys().collect(), &crew.looks, now));
         let task = task?;
         let stop = Stop::default();
-        hands.busy.insert(task.repository.clone(), stop.clone());
-        hands.runs += 1;
-        let number = hands.runs;
+        crew.busy.insert(task.repository.clone(), stop.clone());
+        crew.runs += 1;
+        let number = crew.runs;
         Some((task, stop, number))
     }
 
     fn done(&self, repository: &RepositoryId, outcome: &Outcome) {
         let now = self.clock.now();
-        let mut hands = self.hands();
-        hands.busy.remove(repository);
-        let before = hands.looks.get(repository).map_or(Duration::ZERO, |look| look.backoff);
+        let mut crew = self.crew();
+        crew.busy.remove(repository);
+        let before = crew.looks.get(repository).map_or(Duration::ZERO, |look| look.backoff);
         let backoff = match outcome {
             Outcome::Failed => (before * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX),
             Outcome::Wait(_) | Outcome::Ran => Duration::ZERO,
@@ -174,16 +176,18 @@ impl Supervisor {
             Outcome::Wait(Some(at)) => (*at).clamp(now, now + LOOK_EVERY),
             Outcome::Wait(None) | Outcome::Ran => now + LOOK_EVERY,
         };
-        hands.looks.insert(repository.clone(), Look { at, backoff });
-        drop(hands);
+        crew.looks.insert(repository.clone(), Look { at, backoff });
+        drop(crew);
         self.free.notify_all();
     }
 
-    /// Asks the cycle of a repository to stop at its next boundary.
-    pub(super) fn is_paused(&self, repository: &RepositoryId) -> bool {
-        let mut paused = false;
-        self.backend.look(&mut |state| paused = state.open_cycle(repository).is_some_and(|cycle| cycle.paused));
-        paused
+    /// Asks cycles that a person paused to stop at their next boundary.
+    fn stop_paused(&self) {
+        let crew = self.crew();
+        let is_paused = |state: &State, repository| state.open_cycle(repository).is_some_and(|cycle| cycle.paused);
+        self.backend.look(&mut |state| {
+            crew.busy.iter().filter(|(repository, _)| is_paused(state, repository)).for_each(|(_, stop)| stop.ask());
+        });
     }
 }
 

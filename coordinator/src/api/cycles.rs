@@ -125,12 +125,15 @@ pub(super) fn abort(server: &Arc<Server>, call: Call) -> Answer {
     say(server, &call, |cycle| Ok(Command::AbortCycle { cycle, reason }))
 }
 
+/// Percent of all contents that a person lets go.
+pub(super) fn removable(percent: u64) -> Result<u8, Problem> {
+    let small = u8::try_from(percent).ok().filter(|percent| *percent <= 100);
+    small.ok_or_else(|| Problem::bad_request(format!("allowRemoving: {percent} percent is more than everything")))
+}
+
 pub(super) fn approve(server: &Arc<Server>, call: Call) -> Answer {
     let body: ApproveBody = call.json()?;
     let digest = body.plan.parse().map_err(|error| Problem::bad_request(format!("plan: {error}")))?;
-    let percent = body.allow_removing;
-    let small = u8::try_from(percent).ok().filter(|percent| *percent <= 100);
-    let allow_removing = small
-        .ok_or_else(|| Problem::bad_request(format!("allowRemoving: {percent} percent is more than everything")))?;
+    let allow_removing = removable(body.allow_removing)?;
     say(server, &call, |cycle| Ok(Command::SealPlan { cycle, plan: PlanDigest(digest), allow_removing }))
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use verger_proto::{Command, CycleOptions, Mode, RepositoryId, Safety};
 
 use super::call::Call;
+use super::cycles::removable;
 use super::health::{json_answer, ok};
 use super::problem::Problem;
 use super::repositories::find;
@@ -53,16 +54,12 @@ fn key(call: &Call) -> Result<String, Problem> {
 pub(super) fn ask(server: &Arc<Server>, call: Call) -> Answer {
     let (repository, known) = find(server, &call)?;
     let (body, key): (CycleBody, _) = (call.json()?, key(&call)?);
-    let allow_removing = body.allow_removing.map(|percent| {
-        let small = u8::try_from(percent).ok().filter(|percent| *percent <= 100);
-        small.ok_or_else(|| Problem::bad_request(format!("allowRemoving: {percent} percent is more than everything")))
-    });
     let options = CycleOptions {
         mode: body.mode,
         safety: body.safety,
         index: known.index,
         dry_run: body.dry_run,
-        allow_removing: allow_removing.transpose()?,
+        allow_removing: body.allow_removing.map(removable).transpose()?,
         exclusive: known.exclusive || body.i_am_alone,
         alone: body.i_am_alone,
     };

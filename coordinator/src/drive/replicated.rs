@@ -40,10 +40,7 @@ impl Backend for ReplicatedBackend {
     fn submit(&self, command: Command) -> Result<Vec<Event>> {
         // The same number for every try: whatever became of the first, it counts once.
         let id = CommandId(rand::rng().random());
-        let (actor, command) = match command {
-            Command::Ordered(ordered) => (Some(ordered.actor.clone()), Command::Ordered(ordered)),
-            command => (None, command),
-        };
+        let actor = command.actor().map(str::to_owned);
         let began = Instant::now();
         loop {
             let answer = self.runtime.block_on(self.node.propose(id, actor.clone(), command.clone()));
