@@ -28,6 +28,8 @@ mod lease;
 
 pub mod machine;
 
+pub mod files;
+
 pub mod ledger;
 
 pub mod drive;

@@ -3,7 +3,6 @@
 //! look (owner, due?) -> locks -> lease -> cycle: claim, run, report, until it is closed -> release
 
 mod due;
-mod durable;
 mod lease;
 mod ownership;
 mod report;
@@ -17,7 +16,7 @@ use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
 
 use verger_coordinator::drive::{self, Backend, Drive, Effects, LocalControl, Router};
-use verger_coordinator::ledger::file::make_folders;
+use verger_coordinator::files::make_folders;
 use verger_coordinator::machine::Phase;
 use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
@@ -40,7 +39,6 @@ use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
 
-pub use durable::replace as replace_file;
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 pub use state::identify;

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use verger_coordinator::files::{replace, sync_folder};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::workspace::BeganSession;
-
-use super::durable;
 
 const FILE: &str = "sessions";
 
@@ -39,7 +38,7 @@ pub(super) fn of_earlier_processes(ledger: &Path, now: Timestamp) -> Result<BTre
         }
     }
     if kept.len() < text.len() {
-        durable::replace(&path, kept.as_bytes()).map_err(|e| failed("shorten", &path, e))?;
+        replace(&path, kept.as_bytes()).map_err(|e| failed("shorten", &path, e))?;
     }
     Ok(known)
 }
@@ -53,7 +52,7 @@ pub(super) fn keeper(ledger: PathBuf, clock: Arc<dyn verger_kopia::clock::Clock>
         let written = open.and_then(|mut file| {
             writeln!(file, "{id} {}", clock.now())?;
             file.sync_data()?;
-            if is_new { durable::sync_folder(&path) } else { Ok(()) }
+            if is_new { sync_folder(&ledger) } else { Ok(()) }
         });
         written.map_err(|e| failed("write", &path, e))
     })

@@ -6,7 +6,7 @@ use verger_kopia::mutant::{self, Mutant};
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use verger_coordinator::ledger::file::make_folders;
+use verger_coordinator::files::{make_folders, replace};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::spill::SpillFolder;
@@ -16,7 +16,6 @@ use verger_proto::report::Severity;
 use verger_worker::bucket_lease;
 
 use super::Session;
-use super::durable;
 use super::report::CycleReport;
 
 const FILE: &str = "known.json";
@@ -196,5 +195,5 @@ fn write(state_dir: &Path, all: &BTreeMap<String, Memory>) -> Result<()> {
     let failed =
         |e: std::io::Error| Error::new(ErrorKind::Permission, format!("write {}", path.display())).with_source(e);
     let text = serde_json::to_vec_pretty(all).map_err(|e| failed(e.into()))?;
-    durable::replace(&path, &text).map_err(failed)
+    replace(&path, &text).map_err(failed)
 }

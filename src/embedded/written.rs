@@ -3,11 +3,10 @@
 use std::io::ErrorKind as IoErrorKind;
 use std::path::{Path, PathBuf};
 
+use verger_coordinator::files::replace;
 use verger_kopia::{Error, Result};
 use verger_proto::id::RepositoryId;
 use verger_worker::task::record::{BeforeWrite, ScheduleFile};
-
-use super::durable;
 
 /// The last writes may not have reached the store: then one before them is there still.
 const KEPT: usize = 8;
@@ -37,7 +36,7 @@ impl Written {
         let mut all = self.read()?;
         all.push(digest);
         let text = all.split_off(all.len().saturating_sub(KEPT)).join("\n");
-        durable::replace(&self.0, text.as_bytes()).map_err(|e| self.failed("write", e))
+        replace(&self.0, text.as_bytes()).map_err(|e| self.failed("write", e))
     }
 
     fn read(&self) -> Result<Vec<String>> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, OwnerGate, serve};
 use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
-use verger_coordinator::ledger::file::make_folders;
+use verger_coordinator::files::{make_folders, replace};
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
@@ -167,7 +167,7 @@ fn fleet(data_dir: &Path) -> Result<String> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let number = format!("{:08x}", rand::rng().random::<u32>());
-            verger::embedded::replace_file(&path, number.as_bytes())
+            replace(&path, number.as_bytes())
                 .map_err(|error| Error::of_file(format!("write {}", path.display()), error))?;
             Ok(number)
         }

@@ -8,7 +8,7 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::envelope::{self, Kind};
 use verger_proto::{CycleId, Digest, Evidence, OutputRef};
 
-use super::file::make_folders;
+use crate::files::{make_folders, sync_folder};
 
 /// The folder of a repository's evidence.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl EvidenceFolder {
             let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
             file.write_all(&bytes)?;
             file.sync_data()?;
-            if is_new { File::open(&self.0)?.sync_all() } else { Ok(()) }
+            if is_new { sync_folder(&self.0) } else { Ok(()) }
         })();
         written.map_err(|error| Error::of_file(step(), error))?;
         let count = u64::try_from(evidence.names.len()).unwrap_or(u64::MAX);

@@ -13,6 +13,7 @@ use verger_proto::chain::ChainHead;
 use verger_proto::envelope::{self, EnvelopeError, HEADER_BYTES, Kind};
 
 use super::{Entry, Ledger, Record};
+use crate::files::{make_folders, sync_folder};
 
 /// Name of the file in its repository's folder.
 pub const FILE_NAME: &str = "ledger";
@@ -67,7 +68,7 @@ impl FileLedger {
             ledger.file.set_len(scan.length).map_err(|error| failed(&ledger.path, "shorten", error))?;
         }
         ledger.file.sync_all().map_err(|error| failed(&ledger.path, "sync", error))?;
-        sync_folder(folder)?;
+        sync_folder(folder).map_err(|error| failed(folder, "sync the folder", error))?;
         let opened = Opened { records: ledger.head.next, cut_bytes: scan.cut_bytes };
         Ok((ledger, opened))
     }
@@ -181,31 +182,6 @@ fn damaged(path: &Path, sequence: u64, at: u64, error: impl std::error::Error + 
     let fix = "put the file back from a copy; or move its folder away: the repository is not harmed by that, a new ledger \
                begins, and what was deleted so far can be read from the old one up to this record";
     Error::damaged(step).with_fix(fix).with_source(error)
-}
-
-/// Makes a folder and those above it, each on stable storage when this returns: a synced file in a folder whose own name was lost with
-/// the power is lost, too.
-///
-/// # Errors
-/// The file system's.
-pub fn make_folders(folder: &Path) -> std::io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
-        return std::fs::create_dir_all(folder);
-    };
-    make_folders(parent)?;
-    match std::fs::create_dir(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => File::open(parent)?.sync_all(),
-    }
-}
-
-/// A new file's name is durable only after its folder was synced.
-pub(super) fn sync_folder(folder: &Path) -> Result<()> {
-    let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|error| failed(folder, "sync the folder", error))
 }
 
 impl Ledger for FileLedger {

@@ -9,7 +9,7 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::envelope::{self, Kind};
 
 use super::files::{self, failed};
-use crate::ledger::file::make_folders;
+use crate::files::{make_folders, temporary};
 
 const FILE_NAME: &str = "identity";
 const LOCK_NAME: &str = "lock";
@@ -121,7 +121,7 @@ fn lock(path: &Path) -> Result<File> {
 /// A folder with a log but no identity lost it: taking it for an empty one would forget votes.
 fn refuse_foreign_files(folder: &Path, path: &Path) -> Result<()> {
     let unreadable = |error| failed(folder, "list", error);
-    let ours: [PathBuf; 2] = [folder.join(LOCK_NAME), path.with_extension("tmp")];
+    let ours: [PathBuf; 2] = [folder.join(LOCK_NAME), temporary(path)];
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let found = entry.map_err(unreadable)?.path();
         if !ours.contains(&found) {

@@ -15,8 +15,9 @@ use verger_proto::envelope::{self, HEADER_BYTES, Kind};
 use verger_proto::{Digest, LogTime};
 
 use super::files::{REJOIN, failed, sync_folder};
+use crate::files::make_folders;
 use crate::ledger::Entry;
-use crate::ledger::file::{FILE_NAME, make_folders};
+use crate::ledger::file::FILE_NAME;
 
 /// How far a ledger goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use verger_proto::envelope::{self, Kind};
 
 use super::mark::MarkFile;
 use super::{DurableLog, Extent, chain};
-use crate::ledger::file::make_folders;
+use crate::files::make_folders;
 use crate::raft::files::{damaged, failed, sync_folder};
 use crate::raft::types::{LogEntry, LogId, Vote};
 
