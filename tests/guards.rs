@@ -253,6 +253,52 @@ fn r13_i3_what_is_revived_lies_in_a_new_pack() {
     }
 }
 
+/// One stored byte of a content is another.
+fn rot(world: &World, id: &ContentId) {
+    let storage = world.outside.storage();
+    let entry = entries(world)[id].clone();
+    let mut data = storage.get(&entry.pack, ByteRange::All).unwrap().to_vec();
+    data[entry.offset as usize + 7] ^= 1;
+    storage.put(&entry.pack, data.into(), &PutOptions::default()).unwrap();
+}
+
+#[test]
+fn r13_r11_what_cannot_be_revived_holds_up_what_forgets_and_nothing_else() {
+    for name in ["default", "format1"] {
+        let mut world = World::golden(name, DAY);
+        let dying = dying(&mut world);
+        let wanted = ids(&world, &dying);
+        world.cycle(&full());
+        world.clock.advance(HOUR);
+        Client::new(&world.outside, Trust::Marked).snapshot(&dying);
+        let bytes = *wanted.iter().find(|id| id.prefix() == 0).unwrap();
+        rot(&world, &bytes);
+        let before = (entries(&world), world.history());
+        // Nothing else is wrong, and bytes of files are read only to be copied: the plan marks, drops, and records a snapshot GC.
+        let error = world.try_cycle(&full()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Damaged, "{name}: {}", error.chain());
+        assert!(error.chain().contains(&bytes.to_string()), "{name}: {}", error.chain());
+        assert!(error.fix().unwrap().contains("verger snapshot abandon"), "{name}: {error:?}");
+        assert_eq!(entries(&world), before.0, "{name}");
+        assert_eq!(world.history().history(Task::SnapshotGc), before.1.history(Task::SnapshotGc), "{name}");
+        // Somebody's directory is damaged too: the plan forgets nothing, and what can be revived is.
+        let needed = |entry: &&Entry| entry.id.prefix() == b'k' && !entry.deleted && !wanted.contains(&entry.id);
+        let directory = before.0.values().find(needed).unwrap().id;
+        rot(&world, &directory);
+        let report = world.try_cycle(&full()).unwrap_or_else(|error| panic!("{name}: {}", error.chain()));
+        let named: BTreeSet<&str> = report.damage.iter().map(|one| one.subject.as_str()).collect();
+        assert!(named.contains(bytes.to_string().as_str()), "{name}: {:#?}", report.damage);
+        assert!(report.damage.iter().all(|one| !one.snapshots.is_empty()), "{name}: {:#?}", report.damage);
+        let alive: Vec<Plain> =
+            dying.iter().zip(&wanted).filter(|(_, id)| **id != bytes).map(|(one, _)| one.clone()).collect();
+        assert_live(&world, &alive);
+        let after = entries(&world);
+        assert_eq!(after[&bytes], before.0[&bytes], "{name}: where it was, and under the same mark");
+        assert!(world.names("").contains_key(after[&bytes].pack.as_str()), "{name}");
+        assert_eq!(world.history().history(Task::SnapshotGc), before.1.history(Task::SnapshotGc), "{name}");
+    }
+}
+
 #[test]
 fn r14_a_snapshot_between_the_look_and_a_legacy_compaction_is_seen() {
     let mut world = World::golden("format1", DAY);

@@ -45,7 +45,7 @@ impl Work<'_> {
         }
         let began = self.workspace.repository.clock().now();
         let tasks = match stage {
-            Stage::Revive => self.revive(spec, &plan)?,
+            Stage::Revive => return self.revive(spec, &plan),
             Stage::Mark => self.mark(spec, &plan)?,
             Stage::RecordGc => self.record_gc(spec, &plan)?,
             Stage::Watermark => self.forget(spec, &plan, began)?,
@@ -92,10 +92,15 @@ impl Work<'_> {
         self.workspace.repository.clock().now()
     }
 
-    fn revive(&mut self, spec: &JobSpec, plan: &PlanBody) -> Result<Vec<Task>> {
-        let rows = plan.gc.as_ref().map(|gc| gc.undelete.as_slice()).unwrap_or_default();
-        self.deeds(spec)?.revive(rows)?;
-        Ok(Vec::new())
+    /// What cannot be read holds up a plan that forgets. One that marks, drops and records nothing, because of damage, goes on
+    /// without it.
+    fn revive(&mut self, spec: &JobSpec, plan: &PlanBody) -> Result<JobReport> {
+        let Some(gc) = &plan.gc else { return Ok(JobReport::done(Vec::new())) };
+        let forgets = self.header.as_ref().is_none_or(|header| header.work(Stage::RecordGc).is_some());
+        let left = self.deeds(spec)?.revive(&gc.undelete, forgets)?;
+        let survey = self.taken_stock()?;
+        let damages = self.left_behind(&survey, &left, "be revived, though a snapshot needs it")?;
+        Ok(self.degraded(damages))
     }
 
     fn mark(&mut self, spec: &JobSpec, plan: &PlanBody) -> Result<Vec<Task>> {
@@ -177,21 +182,25 @@ impl Work<'_> {
         let (stage, packs) = (Stage::Rewrite.name(), rewrite.packs.as_slice());
         let order = Order { stage, table, packs, session: &session.id, now, revive: false };
         let copied = copy(&self.workspace, &order)?;
-        let damages = self.left_behind(&survey, &copied.left)?;
+        let damages = self.left_behind(&survey, &copied.left, "be moved out of a short pack")?;
         self.figures.written_bytes += copied.pack_bytes;
         self.copied = Some((copied, Some(session)));
-        self.damages.extend(damages.iter().cloned());
-        let outcome = if damages.is_empty() { Outcome::Done } else { Outcome::Degraded(damages) };
-        Ok(JobReport::new(outcome))
+        Ok(self.degraded(damages))
     }
 
-    /// Contents that could not be moved. What the walk found unreadable is named already, with its places; bytes of files are only
+    /// The report of a job that went around these.
+    fn degraded(&mut self, damages: Vec<Damage>) -> JobReport {
+        self.damages.extend(damages.iter().cloned());
+        JobReport::new(if damages.is_empty() { Outcome::Done } else { Outcome::Degraded(damages) })
+    }
+
+    /// Contents that could not be copied, and `what` could not be. What the walk found unreadable is named already, with its places; bytes of files are only
     /// looked at now, so their places are looked for now.
-    fn left_behind(&self, survey: &Survey, left: &[(u32, Error)]) -> Result<Vec<Damage>> {
+    fn left_behind(&self, survey: &Survey, left: &[(u32, Error)], what: &str) -> Result<Vec<Damage>> {
         let table = &survey.view.table;
         let known = self.damages.iter().map(|one| one.subject.trim_start_matches(['I', 'Z']));
         let known: std::collections::HashSet<&str> = known.collect();
-        let left = left.iter().map(|(row, error)| (*row, left_damage(table, *row, error)));
+        let left = left.iter().map(|(row, error)| (*row, left_damage(table, *row, error, what)));
         let mut left: Vec<(u32, Damage)> = left.filter(|(_, one)| !known.contains(one.subject.as_str())).collect();
         let needed: Vec<(u32, String)> = left
             .iter()
@@ -424,15 +433,6 @@ impl Deeds<'_> {
         })?;
         Ok(())
     }
-
-    /// Tells of planned items that nothing came of: they were gone around, and their old places stay.
-    fn leave_out(&mut self, stage: Stage, items: u64) -> Result<()> {
-        if items == 0 {
-            return Ok(());
-        }
-        let left = Effect { changed: 0, left_out: items, bytes: 0 };
-        self.batch(stage, items, Digest::of(b"left out"), |_, _| Ok(left)).map(drop)
-    }
 }
 
 /// What the index lane did, in Kopia's figures.
@@ -498,14 +498,14 @@ fn sum(a: &DeleteUnreferencedPacksStats, b: &DeleteUnreferencedPacksStats) -> De
     }
 }
 
-fn left_damage(table: &verger_kopia::index::Table, row: u32, error: &Error) -> Damage {
+fn left_damage(table: &verger_kopia::index::Table, row: u32, error: &Error, what: &str) -> Damage {
     let severity = Severity::Noted;
-    let what = if table.is_deleted(row) { "marked content" } else { "content" };
+    let content = if table.is_deleted(row) { "marked content" } else { "content" };
     let text = if error.kind() == ErrorKind::Damaged { error.chain() } else { error.to_string() };
     Damage {
         severity,
         subject: table.id(row).to_string(),
-        text: format!("{what} could not be moved out of a short pack: {text}"),
+        text: format!("{content} could not {what}: {text}"),
         snapshots: Vec::new(),
         paths: Vec::new(),
     }

@@ -119,6 +119,15 @@ impl Deeds<'_> {
         Ok(effect)
     }
 
+    /// Tells of planned items that nothing came of: they were gone around, and their old places stay.
+    pub(crate) fn leave_out(&mut self, stage: Stage, items: u64) -> Result<()> {
+        if items == 0 {
+            return Ok(());
+        }
+        let left = Effect { changed: 0, left_out: items, bytes: 0 };
+        self.batch(stage, items, Digest::of(b"left out"), |_, _| Ok(left)).map(drop)
+    }
+
     fn approve(&mut self, batch: Batch) -> Result<Approved> {
         self.lease.wait_for_takeover(&**self.workspace.repository.clock(), &self.workspace.stop)?;
         let (looked_at, look) = self.look()?;

@@ -12,7 +12,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::stage::Stage;
 
 use super::deed::{Approved, Deeds};
-use super::publish::{Publication, Published};
+use super::publish::Publication;
 use super::rewrite::{Copied, Order, copy};
 
 /// Groups rows by the pack they lie in, for copying.
@@ -57,23 +57,31 @@ impl Deeds<'_> {
         session::delete_markers(self.guard.repository(), std::slice::from_ref(&session.marker))
     }
 
-    /// Revives the plan's rows: copies them into new packs as live contents and publishes those.
+    /// Revives the plan's rows: copies them into new packs as live contents and publishes those. Tells which could not be read,
+    /// and why; their packs stay.
     ///
     /// # Errors
-    /// `Damaged` if one cannot be read: a snapshot needs it, so nothing may be forgotten; else as [`Deeds::publish`].
-    pub fn revive(&mut self, rows: &[u32]) -> Result<Published> {
+    /// `Damaged` if one cannot be read though the plan `forgets` something: a snapshot needs it; else as [`Deeds::publish`].
+    pub fn revive(&mut self, rows: &[u32], forgets: bool) -> Result<Vec<(u32, Error)>> {
         if rows.is_empty() {
-            return Ok(Published::default());
+            return Ok(Vec::new());
         }
         let session = self.start_session()?;
         let now = self.guard.repository().storage().now()?.as_second();
-        let copied = self.copy_live(rows, &session.id, now)?;
+        let mut copied = self.copy_live(rows, &session.id, now)?;
+        if forgets {
+            copied = self.whole(copied)?;
+        }
+        let table = &self.guard.view().table;
+        let unread: Vec<BlobId> = copied.left.iter().map(|(row, _)| table.entry(*row).pack).collect();
+        unread.into_iter().for_each(|pack| self.guard.keep_pack(pack));
         let publication =
             Publication { stage: Stage::Revive, rule: "needed-by-snapshot", session: &session.id, stamp: false };
         let total = copied.entries.len() as u64;
-        let published = self.publish(&publication, total, copied.entries.into_iter())?;
+        self.publish(&publication, total, copied.entries.into_iter())?;
+        self.leave_out(Stage::Revive, copied.left.len() as u64)?;
         self.end_session(session)?;
-        Ok(published)
+        Ok(copied.left)
     }
 
     fn copy_live(&self, rows: &[u32], session: &SessionId, now: i64) -> Result<Copied> {
@@ -86,11 +94,16 @@ impl Deeds<'_> {
         }
         let packs = by_pack(table, rows.iter().copied());
         let order = Order { stage: Stage::Revive.name(), table, packs: &packs, session, now, revive: true };
-        let mut copied = copy(self.workspace, &order)?;
+        copy(self.workspace, &order)
+    }
+
+    /// Refuses a copy that lacks something.
+    fn whole(&self, mut copied: Copied) -> Result<Copied> {
         match copied.left.pop() {
             None => Ok(copied),
             Some((row, error)) => {
-                let step = format!("revive content {}, which a snapshot needs and a mark hides", table.id(row));
+                let id = self.guard.view().table.id(row);
+                let step = format!("revive content {id}, which a snapshot needs and a mark hides");
                 Err(error.at(step).with_fix("Give up the snapshots that need it with `verger snapshot abandon ID`"))
             }
         }
@@ -109,6 +122,7 @@ impl Deeds<'_> {
         let rows: Vec<u32> = ids.iter().filter_map(|id| self.guard.view().table.find(id)).collect();
         // Later than any mark of this cycle, so that the live entry wins.
         let copied = self.copy_live(&rows, &session.id, approved.store_now.as_second().saturating_add(1))?;
+        let copied = self.whole(copied)?;
         let bytes = copied.bytes;
         let entries: Vec<_> = copied.entries.into_iter().collect();
         for entry in &entries {
