@@ -1,7 +1,8 @@
 //! Files and folders that are there as a whole, before or after a process or the power ended, and never in between.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Makes a folder and those above it, each on stable storage when this returns: a synced file in a folder whose own name was lost with
@@ -37,8 +38,25 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// The file system's.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, File::options().write(true).create(true).truncate(true))
+}
+
+/// As [`replace`], readable by its owner alone.
+///
+/// # Errors
+/// The file system's.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Whoever may read what an earlier one was killed over could read this, too: it is another file.
+    match fs::remove_file(temporary(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    put(path, bytes, File::options().write(true).create_new(true).mode(0o600))
+}
+
+fn put(path: &Path, bytes: &[u8], options: &OpenOptions) -> io::Result<()> {
     let temporary = temporary(path);
-    let mut file = File::create(&temporary)?;
+    let mut file = options.open(&temporary)?;
     file.write_all(bytes)?;
     // A name that is durable before its bytes are would stand for an empty file.
     file.sync_all()?;
@@ -51,4 +69,31 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     temporary.into()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_private_file_is_its_owners_alone_even_over_what_a_killed_writer_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("127.0.0.1_7420");
+        fs::write(temporary(&path), "half").unwrap();
+        fs::set_permissions(temporary(&path), fs::Permissions::from_mode(0o644)).unwrap();
+        replace_private(&path, b"token\n").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"token\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!temporary(&path).exists());
+    }
+
+    #[test]
+    fn names_that_end_alike_have_their_own_temporary_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["127.0.0.1_7420", "127.0.0.1_7421"].map(|name| temporary(&folder.path().join(name)));
+        assert_ne!(names[0], names[1]);
+    }
 }

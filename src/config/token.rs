@@ -22,18 +22,12 @@ pub(crate) fn path(address: &url::Url) -> Option<PathBuf> {
 /// # Errors
 /// `Permission` if it cannot be written.
 pub(crate) fn keep(path: &Path, token: &str) -> Result<()> {
-    use std::io::Write as _;
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::DirBuilderExt as _;
     let written = (|| {
         if let Some(folder) = path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
-        let new = path.with_extension("new");
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        writeln!(file, "{token}")?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)
+        verger_coordinator::files::replace_private(path, format!("{token}\n").as_bytes())
     })();
     written.map_err(|error| Error::of_file(format!("keep a token in {}", path.display()), error))
 }
