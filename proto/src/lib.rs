@@ -34,6 +34,8 @@ pub mod envelope;
 pub mod control;
 pub mod queue;
 
+pub mod schedule;
+
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
 pub use command::Command;
 pub use digest::Digest;
@@ -45,6 +47,7 @@ pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};
 pub use refusal::Refusal;
 pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Severity, Unit};
+pub use schedule::{Blackout, Lane, Schedule, ScheduleError, Trigger, Window};
 pub use shard::Shard;
 pub use stage::Stage;
 pub use term::Term;
