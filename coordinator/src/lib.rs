@@ -29,5 +29,9 @@ pub mod ledger;
 
 pub mod drive;
 
+pub mod schedule;
+
+pub mod auth;
+
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,113 @@
+//! The one gate.
+
+use super::scope::{Access, Action, Reach, Scope, Scopes, Tenant};
+
+/// Who asks. Made from a token, or from what an identity provider vouches for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// Nobody known.
+    Anonymous,
+    /// Somebody.
+    Known {
+        /// Name, for events.
+        name: String,
+        /// Whose things.
+        access: Access,
+        /// What for.
+        scopes: Scopes,
+    },
+}
+
+/// No. What, why, and the fix; never who else there is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// No token.
+    #[error("`{0}` needs a token; give one with --token-file or VERGER_TOKEN_FILE")]
+    Anonymous(Action),
+    /// A token that is not known.
+    #[error("the token is not valid; ask an administrator for a new one")]
+    Unknown,
+    /// Too late.
+    #[error("the token {0:?} has expired; ask an administrator for a new one")]
+    Expired(String),
+    /// Taken back.
+    #[error("the token {0:?} was revoked; ask an administrator for a new one")]
+    Revoked(String),
+    /// A scope is missing.
+    #[error("`{action}` needs the scope `{needs}`, which {name:?} does not have")]
+    Scope {
+        /// What was to be done.
+        action: Action,
+        /// The scope.
+        needs: Scope,
+        /// Who.
+        name: String,
+    },
+    /// Somebody else's, or nobody's that was named.
+    #[error("`{action}`: {name:?} reaches its own tenant only")]
+    Tenant {
+        /// What was to be done.
+        action: Action,
+        /// Who.
+        name: String,
+    },
+    /// More than one has oneself.
+    #[error("{0:?} cannot give a token more than it has itself")]
+    Grant(String),
+}
+
+impl Denied {
+    /// HTTP status: 401 if it is not known who asks, else 403.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Denied::Anonymous(_) | Denied::Unknown | Denied::Expired(_) | Denied::Revoked(_) => 401,
+            Denied::Scope { .. } | Denied::Tenant { .. } | Denied::Grant(_) => 403,
+        }
+    }
+}
+
+/// May this actor do this, to something of this tenant? `None` stands for everyone's: an action over all tenants at once.
+///
+/// # Errors
+/// [`Denied`] in every case that is not allowed expressly.
+pub fn authorize(actor: &Actor, action: Action, tenant: Option<&Tenant>) -> Result<(), Denied> {
+    if action.reach() == Reach::Open {
+        return Ok(());
+    }
+    let Actor::Known { name, access, scopes } = actor else { return Err(Denied::Anonymous(action)) };
+    let reaches = match (access, action.reach(), tenant) {
+        (Access::All, _, _) => true,
+        (Access::One(own), Reach::Tenant, Some(tenant)) => own == tenant,
+        _ => false,
+    };
+    // The tenant comes first: who may not see a thing does not learn what it would take to touch it.
+    if !reaches {
+        return Err(Denied::Tenant { action, name: name.clone() });
+    }
+    // An action that needs nothing at all is a defect of the table, and stays shut.
+    if action.needs().is_empty() {
+        return Err(Denied::Scope { action, needs: Scope::Admin, name: name.clone() });
+    }
+    match action.needs().iter().find(|scope| !scopes.contains(**scope)) {
+        Some(needs) => Err(Denied::Scope { action, needs: *needs, name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// May this actor make a token with this access and these scopes? Nobody gives more than they have.
+///
+/// # Errors
+/// [`Denied`].
+pub fn may_grant(actor: &Actor, granted: &Access, granted_scopes: Scopes) -> Result<(), Denied> {
+    let tenant = match granted {
+        Access::One(tenant) => Some(tenant),
+        Access::All => None,
+    };
+    authorize(actor, Action::TokenCreate, tenant)?;
+    match actor {
+        Actor::Known { access, scopes, .. } if access.covers(granted) && scopes.covers(granted_scopes) => Ok(()),
+        Actor::Known { name, .. } => Err(Denied::Grant(name.clone())),
+        Actor::Anonymous => Err(Denied::Anonymous(Action::TokenCreate)),
+    }
+}
