@@ -80,8 +80,6 @@ impl Default for Limits {
     }
 }
 
-type Flow = (RepositoryId, Lane);
-
 /// A flow that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Waiting {
@@ -89,12 +87,19 @@ struct Waiting {
     overtaken: u32,
 }
 
+/// One lane of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Flow {
+    /// End of its last turn, in virtual time.
+    end: u128,
+    waiting: Option<Waiting>,
+}
+
 /// Who had how much. Losing it costs fairness for one round and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fair {
     time: u128,
-    ends: BTreeMap<Flow, u128>,
-    waiting: BTreeMap<Flow, Waiting>,
+    flows: BTreeMap<RepositoryId, [Flow; 3]>,
 }
 
 impl Fair {
@@ -108,12 +113,12 @@ impl Fair {
         for index in order {
             let candidate = &due[index];
             if places.fits(candidate) {
-                places.take(candidate, true);
+                places.take(candidate);
                 self.begin(candidate);
                 chosen.push(index);
                 passed.iter().for_each(|passed| self.overtake(&due[*passed], candidate));
             } else {
-                if self.waiting.get(&flow(candidate)).is_some_and(|waiting| waiting.overtaken >= OVERTAKEN_MAX) {
+                if self.flow(candidate).waiting.is_some_and(|waiting| waiting.overtaken >= OVERTAKEN_MAX) {
                     places.keep(candidate);
                 }
                 passed.push(index);
@@ -124,40 +129,51 @@ impl Fair {
 
     /// Gives tags to those that are new, forgets those that are no longer due, and says in which order they are asked.
     fn queue(&mut self, due: &[Candidate]) -> Vec<usize> {
-        let flows: BTreeSet<Flow> = due.iter().map(flow).collect();
-        self.waiting.retain(|flow, _| flows.contains(flow));
-        // An end that time has passed says no more than the time.
-        self.ends.retain(|_, end| *end > self.time);
-        for flow in flows {
-            let tag = self.ends.get(&flow).copied().unwrap_or_default().max(self.time);
-            self.waiting.entry(flow).or_insert(Waiting { tag, overtaken: 0 });
+        let named: BTreeSet<(&RepositoryId, Lane)> = due.iter().map(|c| (&c.repository, c.lane)).collect();
+        let time = self.time;
+        self.flows.retain(|repository, flows| {
+            for (flow, lane) in flows.iter_mut().zip(Lane::ALL) {
+                flow.waiting = flow.waiting.filter(|_| named.contains(&(repository, lane)));
+            }
+            // An end that time has passed says no more than the time.
+            flows.iter().any(|flow| flow.end > time || flow.waiting.is_some())
+        });
+        let mut tagged = |candidate: &Candidate| {
+            let flow = self.flow(candidate);
+            flow.waiting.get_or_insert(Waiting { tag: flow.end.max(time), overtaken: 0 }).tag
+        };
+        let tags = due.iter().map(&mut tagged).zip(due);
+        let mut order: Vec<_> = (0..).zip(tags).map(|(i, (tag, c))| (tag, c.due, &c.repository, c.lane, i)).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(.., index)| index).collect()
+    }
+
+    fn flow(&mut self, candidate: &Candidate) -> &mut Flow {
+        let [full, quick, index] = self.flows.entry(candidate.repository.clone()).or_default();
+        match candidate.lane {
+            Lane::Full => full,
+            Lane::Quick => quick,
+            Lane::Index => index,
         }
-        let tag = |candidate| self.waiting.get(&flow(candidate)).map(|waiting| waiting.tag);
-        let mut order: Vec<usize> = (0..due.len()).collect();
-        order.sort_by_cached_key(|index| (tag(&due[*index]), due[*index].due, flow(&due[*index])));
-        order
     }
 
     fn begin(&mut self, candidate: &Candidate) {
-        let flow = flow(candidate);
-        let tag = self.waiting.remove(&flow).map_or(self.time, |waiting| waiting.tag);
+        let time = self.time;
         let length = u128::from(candidate.length.max(TURN_MIN)) * PARTS / u128::from(candidate.weight.max(1));
-        self.time = self.time.max(tag);
-        self.ends.insert(flow, tag.saturating_add(length));
+        let flow = self.flow(candidate);
+        let tag = flow.waiting.take().map_or(time, |waiting| waiting.tag);
+        flow.end = tag.saturating_add(length);
+        self.time = time.max(tag);
     }
 
     fn overtake(&mut self, passed: &Candidate, chosen: &Candidate) {
         if passed.bucket != chosen.bucket && passed.pool != chosen.pool {
             return;
         }
-        if let Some(waiting) = self.waiting.get_mut(&flow(passed)) {
+        if let Some(waiting) = &mut self.flow(passed).waiting {
             waiting.overtaken = waiting.overtaken.saturating_add(1);
         }
     }
-}
-
-fn flow(candidate: &Candidate) -> Flow {
-    (candidate.repository.clone(), candidate.lane)
 }
 
 /// Places of one bucket or pool: taken in all, and by full cycles.
@@ -223,18 +239,25 @@ impl<'a> Places<'a> {
             && self.lanes.get(&candidate.repository).is_none_or(|lanes| lanes.iter().all(beside))
     }
 
-    fn take(&mut self, candidate: &'a Candidate, begins: bool) {
+    fn take(&mut self, candidate: &'a Candidate) {
         self.bucket(&candidate.bucket).take(candidate.lane);
         self.pool(&candidate.pool).take(candidate.lane);
-        if begins {
-            self.lanes.entry(&candidate.repository).or_default().push(candidate.lane);
-        }
+        self.lanes.entry(&candidate.repository).or_default().push(candidate.lane);
     }
 
-    /// Takes the places that are free, so that nobody else does; not if its own repository is what it waits for.
+    /// Takes the place that is free while the other is not, so that nobody else does; not if it is its own repository that it
+    /// waits for.
     fn keep(&mut self, candidate: &'a Candidate) {
-        if !self.lanes.contains_key(&candidate.repository) {
-            self.take(candidate, false);
+        if self.lanes.contains_key(&candidate.repository) {
+            return;
+        }
+        let bucket = self.bucket(&candidate.bucket);
+        if bucket.has_room(candidate.lane) {
+            bucket.take(candidate.lane);
+        }
+        let pool = self.pool(&candidate.pool);
+        if pool.has_room(candidate.lane) {
+            pool.take(candidate.lane);
         }
     }
 }
