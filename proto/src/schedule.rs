@@ -89,7 +89,7 @@ pub struct Blackout {
 
 /// When one repository is looked after. The default is Kopia's own settings, at any time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(remote = "Self")]
 pub struct Schedule {
     /// Full cycles.
     pub full: Trigger,
@@ -132,6 +132,54 @@ impl Schedule {
             Lane::Full => &self.full,
             Lane::Quick => &self.quick,
             Lane::Index => &self.index,
+        }
+    }
+}
+
+/// A schedule as people write it: what is left out has its default, times of blackouts are of the schedule's zone.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    full: Trigger,
+    quick: Trigger,
+    index: Trigger,
+    zone: String,
+    windows: Vec<Window>,
+    blackouts: Vec<String>,
+    jitter_seconds: u32,
+    suspended: bool,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        let Schedule { full, quick, index, zone, windows, jitter_seconds, suspended, .. } = Schedule::default();
+        Self { full, quick, index, zone, windows, blackouts: Vec::new(), jitter_seconds, suspended }
+    }
+}
+
+impl TryFrom<Written> for Schedule {
+    type Error = ScheduleError;
+
+    fn try_from(written: Written) -> Result<Self, ScheduleError> {
+        let Written { full, quick, index, zone, windows, blackouts, jitter_seconds, suspended } = written;
+        let here = self::zone(&zone)?;
+        let blackouts = blackouts.iter().map(|text| Blackout::parse_in(text, &here)).collect::<Result<_, _>>()?;
+        Ok(Self { full, quick, index, zone, windows, blackouts, jitter_seconds, suspended })
+    }
+}
+
+impl Serialize for Schedule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Self::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Schedule {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            Written::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+        } else {
+            Self::deserialize(deserializer)
         }
     }
 }

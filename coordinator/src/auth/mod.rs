@@ -4,7 +4,7 @@ mod gate;
 mod scope;
 mod token;
 
-pub use gate::{Actor, Denied, authorize, may_grant};
+pub use gate::{Actor, Denied, authorize, authorize_token};
 pub use scope::{Access, Action, BadTenant, Reach, Scope, Scopes, TENANT_BYTES_MAX, Tenant};
 pub use token::{Bearer, NAME_BYTES_MAX, PREFIX, TOKEN_BYTES, Token, TokenError, Tokens};
 

@@ -68,14 +68,6 @@ pub enum Access {
     All,
 }
 
-impl Access {
-    /// Whether all of `other` can be reached.
-    #[must_use]
-    pub fn covers(&self, other: &Access) -> bool {
-        *self == Access::All || self == other
-    }
-}
-
 /// What a token is for. `operate` and `approve` let one read; `admin` is all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -155,12 +147,6 @@ impl Scopes {
     #[must_use]
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
-    }
-
-    /// Whether all of `other` are.
-    #[must_use]
-    pub fn covers(self, other: Scopes) -> bool {
-        self.0 & other.0 == other.0
     }
 
     /// Whether there are none.

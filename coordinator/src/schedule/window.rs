@@ -33,7 +33,6 @@ pub struct Opening {
 pub(super) struct Openings {
     zone: TimeZone,
     windows: Vec<Recurring>,
-    /// Sorted, apart from each other.
     blackouts: Vec<(LogTime, LogTime)>,
 }
 
@@ -52,16 +51,8 @@ impl Openings {
             })
         };
         let windows = windows.iter().map(read).collect::<Result<_, ScheduleError>>()?;
-        let mut times: Vec<_> = blackouts.iter().map(|blackout| (blackout.from, blackout.until)).collect();
-        times.sort_unstable();
-        let mut joined: Vec<(LogTime, LogTime)> = Vec::new();
-        for (from, until) in times {
-            match joined.last_mut() {
-                Some(last) if from <= last.1 => last.1 = last.1.max(until),
-                _ => joined.push((from, until)),
-            }
-        }
-        Ok(Self { zone, windows, blackouts: joined })
+        let blackouts = blackouts.iter().map(|blackout| (blackout.from, blackout.until)).collect();
+        Ok(Self { zone, windows, blackouts })
     }
 
     pub(super) fn ends(&self, now: LogTime) -> Option<LogTime> {
@@ -99,11 +90,11 @@ impl Openings {
     }
 
     fn blackout_end(&self, time: LogTime) -> Option<LogTime> {
-        self.blackouts.iter().find(|(from, until)| *from <= time && time < *until).map(|(_, until)| *until)
+        self.blackouts.iter().filter(|(from, until)| *from <= time && time < *until).map(|(_, until)| *until).max()
     }
 
     fn next_blackout(&self, time: LogTime) -> Option<LogTime> {
-        self.blackouts.iter().map(|(from, _)| *from).find(|from| *from > time)
+        self.blackouts.iter().map(|(from, _)| *from).filter(|from| *from > time).min()
     }
 
     /// The windows that `time` lies in, or else the next ones, with all that follow without a break.

@@ -168,6 +168,10 @@ fn people_see_text_and_records_hold_shapes() {
     assert_eq!(json["windows"][0].as_str(), Some("mon-fri 22:00-06:00"));
     assert_eq!(serde_json::from_value::<Schedule>(json).unwrap(), sample());
     assert_eq!(serde_json::from_str::<Schedule>("{}").unwrap(), Schedule::default());
+    let local = r#"{"blackouts": ["2026-12-24/2026-12-27 holidays"], "zone": "Europe/Berlin"}"#;
+    let local: Schedule = serde_json::from_str(local).unwrap();
+    assert_eq!(local.blackouts[0].to_string(), "2026-12-23T23:00:00Z/2026-12-26T23:00:00Z holidays");
+    assert!(serde_json::from_str::<Schedule>(r#"{"zone": "Nowhere"}"#).unwrap_err().to_string().contains("Nowhere"));
     let misspelt = serde_json::from_str::<Schedule>(r#"{"fulll": "own"}"#).unwrap_err().to_string();
     assert!(misspelt.contains("unknown field `fulll`"), "{misspelt}");
     assert!(serde_json::from_str::<Trigger>("\"0 0 30 2 *\"").unwrap_err().to_string().contains("never fires"));

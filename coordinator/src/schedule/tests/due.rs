@@ -174,6 +174,14 @@ fn the_chase_is_hourly_at_most_and_only_where_full_cycles_run_by_themselves() {
     assert_eq!(next(&[margin(3 * HOUR), margin(2 * HOUR)]), Next::At(NOW.plus(2 * HOUR + CHASE_SLACK)));
     assert_eq!(next(&[margin(2 * MINUTE)]), Next::At(NOW.plus(HOUR + MINUTE)), "an hour after the end of the last");
     assert_eq!(next(&[margin(0)]), Next::At(NOW.plus(7 * DAY)), "it had its chance");
+    let paired = Margin { at: NOW.plus(22 * HOUR), is_drop: true };
+    assert_eq!(
+        next(&[paired]),
+        Next::At(NOW.plus(22 * HOUR + CHASE_SLACK)),
+        "the last GC came two hours after the mark"
+    );
+    let weekly = timetable(&Schedule { quick: "every 1w".parse().unwrap(), ..super::full("every 1w", "UTC") });
+    assert_eq!(weekly.next(Lane::Quick, &history(&[margin(2 * HOUR)]), NOW), Next::At(NOW.plus(7 * DAY)));
     let due = table.next(Lane::Full, &history(&[margin(2 * HOUR)]), NOW.plus(3 * HOUR));
     assert_eq!(due, Next::Now(Why::MarginEnded));
     let never = timetable(&full("never", "UTC"));

@@ -74,6 +74,8 @@ fn windows_that_touch_are_one_and_some_have_no_end() {
     assert_eq!(ends(&[], "2026-11-23T23:00:00Z"), None);
     let monthly = ends(&["0 22 1 * * until 06:00"], "2026-12-02T03:00:00Z");
     assert_eq!(monthly.as_deref(), Some("2026-12-02T06:00:00Z"));
+    let whole = ends(&["0 6 1 * * until 06:00"], "2026-12-01T06:00:00Z");
+    assert_eq!(whole.as_deref(), Some("2026-12-02T06:00:00Z"), "up to the next such time, a day later");
     let table = timetable(&windowed("@daily", "UTC", &["0 22 1 * * until 06:00"]));
     assert_eq!(table.opening(at("2026-11-02T06:00:00Z")).unwrap().start, at("2026-12-01T22:00:00Z"));
 }
@@ -109,6 +111,15 @@ fn blackouts_hold_and_park() {
     let ends = |text: &str| table.ends(at(text)).map(shown).unwrap();
     assert_eq!(ends("2026-11-25T03:00:00Z"), "2026-11-25T04:00:00Z", "parks where the blackout begins");
     assert_eq!(ends("2026-11-24T03:30:00Z"), "2026-11-24T03:30:00Z", "in a blackout: at once");
+    assert_eq!(table.opening(at("2026-11-25T03:00:00Z")).unwrap().end, Some(at("2026-11-25T04:00:00Z")));
+    let just_before =
+        timetable(&Schedule { full: "57 3 25 * *".parse().unwrap(), windows: Vec::new(), ..schedule.clone() });
+    let found = starts(&just_before, &mut since(at("2026-11-25T00:00:00Z")), at("2026-11-27T00:00:00Z"));
+    assert_eq!(found, [at("2026-11-26T00:00:00Z")], "no stage fits before the blackout");
+    let mut into_window = windowed("0 12 * * *", "UTC", &["22:00-06:00"]);
+    into_window.blackouts = vec![blackout("2026-11-25T20:00:00Z/2026-11-25T23:00:00Z")];
+    let found = starts(&timetable(&into_window), &mut since(at("2026-11-25T00:00:00Z")), at("2026-11-26T00:00:00Z"));
+    assert_eq!(found, [at("2026-11-25T23:00:00Z")], "a window that begins in a blackout is open after it");
     let open = Schedule { windows: Vec::new(), ..schedule };
     assert_eq!(timetable(&open).ends(at("2026-11-22T00:00:00Z")), Some(at("2026-11-23T00:00:00Z")));
 }
