@@ -1,5 +1,6 @@
 mod due;
 mod fair;
+mod promise;
 mod slots;
 mod year;
 
