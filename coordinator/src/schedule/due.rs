@@ -203,8 +203,7 @@ impl Timetable {
     fn jitter(&self, lane: Lane, opening: Opening, slots: &Slots<'_>) -> u64 {
         let start = opening.start;
         let following = match slots {
-            // What is beyond `slot` in whole intervals has passed.
-            Slots::Every(slot, interval) => interval - start.since(*slot) % interval,
+            Slots::Every(_, interval) => *interval,
             Slots::Cron(_, line) => slot_after(line, &self.zone, start).map_or(u64::MAX, |next| next.since(start)),
         };
         let end = opening.end.map_or(u64::MAX, |end| end.since(start).saturating_sub(HOLD));

@@ -86,6 +86,7 @@ fn a_failed_cycle_stays_due_and_waits_longer_each_time() {
     let closed = timetable(&windowed("@daily", "UTC", &["22:00-06:00"]));
     assert_eq!(closed.next(Lane::Full, &stopped(1, false), NOW), Next::At(NOW.plus(14 * HOUR)));
     assert_eq!(closed.next(Lane::Full, &stopped(1, true), NOW), Next::At(NOW.plus(MINUTE)), "a person asked for it");
+    assert_eq!(closed.next(Lane::Full, &stopped(1, true), NOW.plus(MINUTE)), Next::Now(Why::Unfinished));
     let suspended = timetable(&Schedule { suspended: true, ..full("@daily", "UTC") });
     assert!(is_never(&suspended.next(Lane::Full, &stopped(0, false), NOW), "suspended"));
 }
@@ -182,6 +183,8 @@ fn the_chase_is_hourly_at_most_and_only_where_full_cycles_run_by_themselves() {
     );
     let weekly = timetable(&Schedule { quick: "every 1w".parse().unwrap(), ..super::full("every 1w", "UTC") });
     assert_eq!(weekly.next(Lane::Quick, &history(&[margin(2 * HOUR)]), NOW), Next::At(NOW.plus(7 * DAY)));
+    let slot = table.next(Lane::Full, &history(&[margin(9 * DAY)]), NOW.plus(8 * DAY));
+    assert_eq!(slot, Next::Now(Why::Scheduled { slot: NOW.plus(7 * DAY) }), "a slot does not wait for the chase");
     let due = table.next(Lane::Full, &history(&[margin(2 * HOUR)]), NOW.plus(3 * HOUR));
     assert_eq!(due, Next::Now(Why::MarginEnded));
     let never = timetable(&full("never", "UTC"));

@@ -118,6 +118,8 @@ fn blackouts_hold_and_park() {
     assert_eq!(found, [at("2026-11-26T00:00:00Z")], "no stage fits before the blackout");
     let mut into_window = windowed("0 12 * * *", "UTC", &["22:00-06:00"]);
     into_window.blackouts = vec![blackout("2026-11-25T20:00:00Z/2026-11-25T23:00:00Z")];
+    let open = timetable(&into_window).opening(at("2026-11-25T12:00:00Z")).unwrap();
+    assert_eq!(open.start, at("2026-11-25T23:00:00Z"));
     let found = starts(&timetable(&into_window), &mut since(at("2026-11-25T00:00:00Z")), at("2026-11-26T00:00:00Z"));
     assert_eq!(found, [at("2026-11-25T23:00:00Z")], "a window that begins in a blackout is open after it");
     let open = Schedule { windows: Vec::new(), ..schedule };
