@@ -19,7 +19,7 @@ use crate::time::LogTime;
 /// Longest reason of a blackout, in bytes.
 pub const REASON_BYTES_MAX: usize = 512;
 /// Most windows, and most blackouts, of one schedule.
-pub const ENTRIES_MAX: usize = 64;
+pub const ENTRIES_MAX: usize = 32;
 
 /// One of the three queues of a repository, each with a trigger of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize)]

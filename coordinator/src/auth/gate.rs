@@ -18,6 +18,17 @@ pub enum Actor {
     },
 }
 
+impl Actor {
+    /// For events: who did it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Actor::Anonymous => "anonymous",
+            Actor::Known { name, .. } => name,
+        }
+    }
+}
+
 /// No. What, why, and the fix; never who else there is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {

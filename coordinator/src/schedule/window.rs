@@ -126,8 +126,8 @@ impl Recurring {
                 spans.filter(|(start, end)| *end > time && end > start).min()
             }
             Recurring::Cron { line, end } => {
-                // A span lasts a day at most, or two where the clock is turned back a day.
-                let before = now.checked_sub(2.days()).ok()?;
+                // A span lasts a day at most, on the wall; the rest is for clocks that are turned.
+                let before = now.checked_sub(27.hours()).ok()?;
                 let starts = std::iter::successors(line.after(before), |wall| line.after(*wall));
                 let mut spans = starts.filter_map(|wall| span_from(zone, wall, *end));
                 spans.find(|(start, end)| *end > time && end > start)

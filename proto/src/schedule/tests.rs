@@ -151,7 +151,10 @@ fn the_whole_schedule_is_checked() {
     assert!(zone.to_string().contains("Europe/Atlantis") && zone.to_string().contains("IANA"));
     assert!(matches!(bad(|s| s.index = Trigger::Every { seconds: 0 }), ScheduleError::Interval(0)));
     assert!(matches!(bad(|s| s.quick = Trigger::Cron { line: "0 0 31 2 *".into() }), ScheduleError::NeverFires { .. }));
-    assert!(matches!(bad(|s| s.windows = vec![s.windows[0].clone(); 65]), ScheduleError::TooMany { have: 65, .. }));
+    assert!(matches!(
+        bad(|s| s.windows = vec![s.windows[0].clone(); ENTRIES_MAX + 1]),
+        ScheduleError::TooMany { have: 33, .. }
+    ));
     assert!(matches!(bad(|s| s.blackouts[0].until = LogTime(0)), ScheduleError::BlackoutBackwards(_)));
     assert!(matches!(bad(|s| s.blackouts[0].until = LogTime(u64::MAX)), ScheduleError::Blackout(_)));
     let end = TimeOfDay::from_minutes(121).unwrap();
