@@ -33,7 +33,7 @@ impl Actor {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// No token.
-    #[error("`{0}` needs a token; give one with --token-file or VERGER_TOKEN_FILE")]
+    #[error("`{0}` needs a token; ask an administrator for one")]
     Anonymous(Action),
     /// A token that is not known.
     #[error("the token is not valid; ask an administrator for a new one")]

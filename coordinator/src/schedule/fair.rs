@@ -116,12 +116,17 @@ impl Fair {
                 places.take(candidate);
                 self.begin(candidate);
                 chosen.push(index);
-                passed.iter().for_each(|passed| self.overtake(&due[*passed], candidate));
+                for (passed, by_short_ones) in &passed {
+                    if *by_short_ones || candidate.lane == Lane::Full {
+                        self.overtake(&due[*passed], candidate);
+                    }
+                }
             } else {
                 if self.flow(candidate).waiting.is_some_and(|waiting| waiting.overtaken >= OVERTAKEN_MAX) {
                     places.keep(candidate);
                 }
-                passed.push(index);
+                // A full cycle that waits for full ones loses nothing to short ones.
+                passed.push((index, !places.is_full_of_full(candidate)));
             }
         }
         chosen
@@ -237,6 +242,12 @@ impl<'a> Places<'a> {
         self.bucket(&candidate.bucket).has_room(candidate.lane)
             && self.pool(&candidate.pool).has_room(candidate.lane)
             && self.lanes.get(&candidate.repository).is_none_or(|lanes| lanes.iter().all(beside))
+    }
+
+    /// Whether a full cycle waits for others, while a short one would have a place.
+    fn is_full_of_full(&mut self, candidate: &'a Candidate) -> bool {
+        let only_short = |place: &Place| !place.has_room(candidate.lane) && place.has_room(Lane::Quick);
+        only_short(self.bucket(&candidate.bucket)) || only_short(self.pool(&candidate.pool))
     }
 
     fn take(&mut self, candidate: &'a Candidate) {

@@ -174,6 +174,20 @@ fn full_cycles_leave_places_for_short_ones() {
 }
 
 #[test]
+fn full_cycles_that_wait_for_full_ones_hold_up_no_short_ones() {
+    let limits = limits(4, 4);
+    let running: Vec<Running> = (0..3).map(|n| of(&candidate(n, Lane::Full, &format!("other{n}"), "p"))).collect();
+    let fulls: Vec<Candidate> = (10..20).map(|n| candidate(n, Lane::Full, "b", "p")).collect();
+    let mut fair = Fair::default();
+    for _ in 0..50 {
+        let due = [fulls.as_slice(), &[candidate(30, Lane::Quick, "b", "q")]].concat();
+        assert_eq!(fair.pick(&due, &running, &limits), [10]);
+    }
+    let quicks: Vec<Candidate> = (30..34).map(|n| candidate(n, Lane::Quick, "b", "q")).collect();
+    assert_eq!(fair.pick(&[fulls, quicks].concat(), &running, &limits).len(), 4, "the bucket is free for them");
+}
+
+#[test]
 fn a_repository_has_one_cycle_but_for_index_work_beside_it() {
     let all = |beside| Lane::ALL.map(|lane| Candidate { beside, ..candidate(1, lane, "b", "p") }).to_vec();
     let chosen = |beside, running: &[Running]| {
