@@ -101,12 +101,15 @@ fn the_machine_sees_no_clock_and_no_chance() {
     let words = ["::now(", "SystemTime", "Instant", "rand::", "thread_rng", "async ", "std::fs", "std::env"];
     only("coordinator/src/machine/", &words, false);
     only("kopia/src/maintenance/rules/", &words, false);
+    only("coordinator/src/schedule/", &words, false);
+    only("coordinator/src/auth/", &words, false);
 }
 
 #[test]
 fn named_packages_stay_behind_their_seam() {
     only("proto/src/envelope.rs", &["bincode::"], true);
     only("coordinator/src/raft/durable/sled.rs", &["= sled::", "sled::Db", "sled::Tree", "sled::Config"], true);
+    only("proto/src/schedule/cron.rs", &["croner::"], true);
     let reads = ["env::var", "env::var_os"];
     // Mutants are chosen in test builds alone, which have no settings.
     let may = |name: &str| name.starts_with("src/config/") || name == "kopia/src/mutant.rs";

@@ -36,6 +36,10 @@ pub mod drive;
 
 pub mod raft;
 
+pub mod schedule;
+
+pub mod auth;
+
 pub mod api;
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ pub mod envelope;
 pub mod control;
 pub mod queue;
 
+pub mod schedule;
+
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
 pub use command::{Command, Ordered};
 pub use digest::Digest;
@@ -50,6 +52,7 @@ pub use proposal::{CommandId, Proposal};
 pub use refusal::Refusal;
 pub use repo::{Acting, CycleRequest, Registration, RegistrationChange, SecretRef};
 pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Severity, Unit};
+pub use schedule::{Blackout, Lane, Schedule, ScheduleError, Trigger, Window};
 pub use shard::Shard;
 pub use stage::Stage;
 pub use term::Term;

@@ -1,0 +1,290 @@
+//! What can be done, and what it takes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest name of a tenant, in bytes.
+pub const TENANT_BYTES_MAX: usize = 64;
+
+/// Text that is not a tenant's name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a tenant's name has 1 to {TENANT_BYTES_MAX} of a-z, 0-9 and -, and begins and ends with a letter or digit")]
+pub struct BadTenant;
+
+/// A tenant: repositories and tokens that others neither see nor touch.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Tenant(String);
+
+impl Tenant {
+    /// Takes the text if it has the right shape.
+    ///
+    /// # Errors
+    /// [`BadTenant`] otherwise.
+    pub fn new(name: impl Into<String>) -> Result<Self, BadTenant> {
+        let name = name.into();
+        let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let edges = name.bytes().next().is_some_and(is_letter) && name.bytes().last().is_some_and(is_letter);
+        let all = name.bytes().all(|b| is_letter(b) || b == b'-');
+        if edges && all && name.len() <= TENANT_BYTES_MAX { Ok(Self(name)) } else { Err(BadTenant) }
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Tenant {
+    type Error = BadTenant;
+
+    fn try_from(name: String) -> Result<Self, BadTenant> {
+        Self::new(name)
+    }
+}
+
+impl From<Tenant> for String {
+    fn from(tenant: Tenant) -> Self {
+        tenant.0
+    }
+}
+
+impl fmt::Display for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whose things an actor may reach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// Those of one tenant.
+    One(Tenant),
+    /// Everyone's, and the fleet's own.
+    All,
+}
+
+/// What a token is for. `operate` and `approve` let one read; `admin` is all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// See.
+    Read,
+    /// Start, pause, stop cycles.
+    Operate,
+    /// Give a person's word for what a cycle may remove.
+    Approve,
+    /// Add and remove repositories, tokens and nodes.
+    Admin,
+}
+
+impl Scope {
+    /// All.
+    pub const ALL: [Scope; 4] = [Scope::Read, Scope::Operate, Scope::Approve, Scope::Admin];
+
+    /// As on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Scope::Read => "read",
+            Scope::Operate => "operate",
+            Scope::Approve => "approve",
+            Scope::Admin => "admin",
+        }
+    }
+
+    fn bit(self) -> u8 {
+        match self {
+            Scope::Read => 1,
+            Scope::Operate => 2,
+            Scope::Approve => 4,
+            Scope::Admin => 8,
+        }
+    }
+
+    fn with_implied(self) -> u8 {
+        match self {
+            Scope::Read => 1,
+            Scope::Operate => 1 | 2,
+            Scope::Approve => 1 | 4,
+            Scope::Admin => 1 | 2 | 4 | 8,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Scope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Scope::ALL.into_iter().find(|scope| scope.name() == text);
+        found.ok_or_else(|| format!("{text:?} is not a scope; the scopes are read, operate, approve, admin"))
+    }
+}
+
+/// A set of scopes, with all that they imply.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<Scope>", into = "Vec<Scope>")]
+pub struct Scopes(u8);
+
+impl Scopes {
+    /// These, and what they imply.
+    #[must_use]
+    pub fn of(scopes: &[Scope]) -> Self {
+        Self(scopes.iter().fold(0, |bits, scope| bits | scope.with_implied()))
+    }
+
+    /// Whether a scope is among them.
+    #[must_use]
+    pub fn contains(self, scope: Scope) -> bool {
+        self.0 & scope.bit() != 0
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl From<Vec<Scope>> for Scopes {
+    fn from(scopes: Vec<Scope>) -> Self {
+        Self::of(&scopes)
+    }
+}
+
+impl From<Scopes> for Vec<Scope> {
+    fn from(scopes: Scopes) -> Self {
+        Scope::ALL.into_iter().filter(|scope| scopes.contains(*scope)).collect()
+    }
+}
+
+impl fmt::Debug for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(Vec::from(*self)).finish()
+    }
+}
+
+/// Whose an action's object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Nobody's: open to everyone, a token or none.
+    Open,
+    /// A tenant's.
+    Tenant,
+    /// The fleet's own, or everyone's at once.
+    Fleet,
+}
+
+/// Action, name, reach and scopes in one table: an action that is not in it does not exist.
+macro_rules! actions {
+    ($($(#[$doc:meta])* $action:ident $name:literal $reach:ident [$($scope:ident)*];)*) => {
+        /// Everything that the API can do.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Action { $($(#[$doc])* $action,)* }
+
+        impl Action {
+            /// All.
+            pub const ALL: &[Action] = &[$(Action::$action),*];
+
+            /// As in messages.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Action::$action => $name,)* }
+            }
+
+            /// Whose its object is.
+            #[must_use]
+            pub fn reach(self) -> Reach {
+                match self { $(Action::$action => Reach::$reach,)* }
+            }
+
+            /// The scopes that it needs, all of them.
+            #[must_use]
+            pub fn needs(self) -> &'static [Scope] {
+                match self { $(Action::$action => &[$(Scope::$scope),*],)* }
+            }
+        }
+    };
+}
+
+actions! {
+    /// List repositories.
+    RepoList "repo list" Tenant [Read];
+    /// Show one.
+    RepoShow "repo show" Tenant [Read];
+    /// Add one: Verger may delete in it from then on.
+    RepoAdd "repo add" Tenant [Admin];
+    /// Change one.
+    RepoEdit "repo edit" Tenant [Admin];
+    /// Look after one no more.
+    RepoRemove "repo remove" Tenant [Admin];
+    /// Try what its store can do.
+    RepoProbe "repo probe" Tenant [Operate];
+    /// Start a cycle.
+    CycleStart "cycle start" Tenant [Operate];
+    /// Start a cycle with a person's word in advance (`--allow-removing`, `--i-am-alone`, `--exclusive`): an approval, too.
+    CycleStartWithWord "cycle start with a person's word" Tenant [Operate Approve];
+    /// List cycles.
+    CycleList "cycle list" Tenant [Read];
+    /// Show one.
+    CycleShow "cycle show" Tenant [Read];
+    /// Follow one.
+    CycleWatch "cycle watch" Tenant [Read];
+    /// Park one.
+    CyclePause "cycle pause" Tenant [Operate];
+    /// Go on with one.
+    CycleResume "cycle resume" Tenant [Operate];
+    /// End one.
+    CycleAbort "cycle abort" Tenant [Operate];
+    /// Give a person's word for a plan.
+    CycleApprove "cycle approve" Tenant [Approve];
+    /// Read the ledger.
+    Events "events" Tenant [Read];
+    /// List leases.
+    LeaseList "lease list" Tenant [Read];
+    /// Hand a lease to another fleet.
+    LeaseTransfer "lease transfer" Tenant [Admin];
+    /// Give a lease back.
+    LeaseRelease "lease release" Tenant [Admin];
+    /// Make a token.
+    TokenCreate "token create" Tenant [Admin];
+    /// List tokens.
+    TokenList "token list" Tenant [Admin];
+    /// Revoke a token.
+    TokenRevoke "token revoke" Tenant [Admin];
+    /// Look at the coordinators.
+    ClusterStatus "cluster status" Fleet [Read];
+    /// Begin a cluster.
+    ClusterInit "cluster init" Fleet [Admin];
+    /// Add a coordinator.
+    ClusterJoin "cluster join" Fleet [Admin];
+    /// Take one out.
+    ClusterRemove "cluster remove" Fleet [Admin];
+    /// Exchange one.
+    ClusterReplace "cluster replace" Fleet [Admin];
+    /// List workers.
+    WorkerList "worker list" Fleet [Read];
+    /// Give a worker nothing new.
+    WorkerDrain "worker drain" Fleet [Operate];
+    /// Read the metrics, which name everyone's repositories.
+    Metrics "metrics" Fleet [Read];
+    /// Alive and ready, or not.
+    Health "health" Open [];
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
