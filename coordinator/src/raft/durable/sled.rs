@@ -4,12 +4,13 @@
 //! acknowledged. Records are cut into short values: sled writes a page whole, up to 17 values, and what is longer than 128 KiB into
 //! a file of its own without any sync; should there be such files all the same, they are synced, too.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use sled::{Batch, Db};
@@ -30,6 +31,9 @@ const CACHE_BYTES: u64 = 16 << 20;
 const HEAD: &[u8] = b"head";
 const COMMITTED: &[u8] = b"committed";
 const ENTRY: u8 = b'e';
+/// sled's threads let go of a closed log within milliseconds, on a busy machine within this.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
+const CLOSING_PAUSE: Duration = Duration::from_millis(5);
 
 /// All that is not an entry, replaced with every change, in the same batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -220,6 +224,7 @@ fn open(data: &Path, folder: &Path) -> Result<(Open, Head)> {
     if is_known && !db_path.exists() {
         return Err(damaged(&db_path, "is missing"));
     }
+    await_release(&db_path)?;
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     let db = config.open().map_err(|error| broken(folder, "open", error))?;
     let head = match db.get(HEAD).map_err(|error| broken(folder, "read", error))? {
@@ -240,6 +245,20 @@ fn open(data: &Path, folder: &Path) -> Result<(Open, Head)> {
     file.sync_data().map_err(|error| failed(&db_path, "sync", error))?;
     mark.set(head.writes)?;
     Ok((Open { db, file, mark }, head))
+}
+
+/// Waits until a log of this process that was closed just now has let go of its file: sled's threads hold it, locked, until they are
+/// done. Other processes are kept out by the lock of the data folder.
+fn await_release(db: &Path) -> Result<()> {
+    let file = match File::open(db) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(|error| failed(db, "open", error))?,
+    };
+    let began = Instant::now();
+    while matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && began.elapsed() < CLOSING_MAX {
+        std::thread::sleep(CLOSING_PAUSE);
+    }
+    Ok(())
 }
 
 /// Everything that sled makes at the beginning, onto the disk, before the mark says that there is a log.
