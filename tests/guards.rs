@@ -117,6 +117,7 @@ fn r6_a_copied_lease_gives_no_store_id() {
         acts_until: world.now(),
         ttl_seconds: 600,
         writer: String::new(),
+        next: None,
     };
     let data = serde_json::to_vec(&copied).unwrap().into();
     storage.put(&BlobId::from(LEASE), data, &PutOptions::default()).unwrap();

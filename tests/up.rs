@@ -181,6 +181,31 @@ fn killed_at_any_moment_it_goes_on_where_it_was() {
 }
 
 #[test]
+fn a_lease_that_is_handed_over_is_for_one_other_fleet_alone() {
+    let golden = Golden::unpack("default");
+    let (one, other) = (Up::start(), Up::start());
+    run(&mut one.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    one.json(&["cycle", "start", "photos", "--quick", "--wait", "--json"]);
+    run(&mut other.add("pictures", &golden, &["--act-as", OWNER, "--exclusive"]));
+    let fleet = std::fs::read_to_string(other.data().join("fleet")).unwrap();
+    fails(&mut one.verger(&["lease", "transfer", "photos", "--to", "nobody"]), 2);
+    let released = fails(&mut one.verger(&["lease", "release", "photos"]), 16);
+    assert!(released.contains("lease"), "{released}");
+    let to = format!("verger@fleet-{fleet}");
+    run(&mut one.verger(&["lease", "transfer", "photos", "--to", &to]));
+    assert_eq!(one.json(&["repo", "show", "photos", "--json"])["acting"], "observe");
+    let observed = fails(&mut one.verger(&["cycle", "start", "photos", "--full"]), 16);
+    assert!(observed.contains("--act-as"), "{observed}");
+    let mut alone = golden.verger(["maintain", "--full", "--act-as", OWNER, "--exclusive", &golden.address()]);
+    let locked = fails(&mut alone, 11);
+    assert!(locked.contains(&to), "{locked}");
+    let report = other.json(&["cycle", "start", "pictures", "--quick", "--wait", "--json"]);
+    assert_eq!(report["outcome"], "done", "{report}");
+    run(&mut alone);
+    verified(&golden);
+}
+
+#[test]
 fn bad_input_is_named_and_has_its_code() {
     let golden = Golden::unpack("default");
     let before = golden.bytes();

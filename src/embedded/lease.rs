@@ -24,20 +24,6 @@ use super::{CycleRequest, Session};
 /// A lease that nobody renews for its TTL has expired; long reading stages must not let it.
 const RENEW_EVERY: Duration = Duration::from_secs(120);
 
-/// Takes `verger.lock` on a local disk; `None` elsewhere.
-///
-/// # Errors
-/// `Locked` if another Verger has it.
-pub(super) fn lock_local(session: &Session) -> Result<Option<StoreLock>> {
-    let storage = session.workspace.repository.storage();
-    let Some(root) = storage.local_root().filter(|_| storage.capabilities().local_disk) else { return Ok(None) };
-    match StoreLock::try_lock(root)? {
-        Some(lock) => Ok(Some(lock)),
-        None => Err(Error::new(ErrorKind::Locked, format!("another Verger is maintaining {} now", storage.address()))
-            .with_fix("Try again when it has finished")),
-    }
-}
-
 /// The lock of this state directory's ledger, by which a later process proves that this one is dead (R4). `None` where files have
 /// no identity that can be relied on: then the lease just has to expire.
 pub(super) fn lock_own(ledger: &Path) -> Option<(StoreLock, LockFile)> {
@@ -74,7 +60,7 @@ impl Held {
         let wanted = Request {
             unique_id: known.id.unique.to_string(),
             store_id: known.id.store.to_string(),
-            holder: session.identity.clone(),
+            holder: session.holder.clone(),
             lock: own.as_ref().map(|(_, file)| file.clone()),
             ttl: TTL_DEFAULT,
             last_term: known.last_term.max(drive.state(|s| s.repositories.get(&known.id).map_or(0, |r| r.last_term.0))),

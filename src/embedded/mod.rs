@@ -31,6 +31,7 @@ use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::report::{FailureKind, JobReport};
 use verger_proto::{Command, CycleOptions};
+use verger_worker::bucket_lease;
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{Progress, Stop};
@@ -195,6 +196,8 @@ impl Drop for Route {
 struct Session {
     workspace: Workspace,
     clock: Arc<dyn Clock>,
+    /// Who holds the lease, whoever it acts as.
+    holder: String,
     identity: String,
     ahead: Ahead,
     margins: Margins,
@@ -216,7 +219,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(state_dir)?;
-    let local_lock = lease::lock_local(&session)?;
+    let local_lock = bucket_lease::lock_local(&**session.workspace.repository.storage())?;
     if let (Some(_), Some(root)) = (&local_lock, means.repository.storage().local_root()) {
         remove_leftovers(root);
     }
@@ -265,7 +268,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     workspace.identity = identity.clone();
     let ahead = look_ahead(&workspace, None)?;
     let clock = means.repository.clock().clone();
-    Ok(Session { workspace, clock, identity, ahead, margins: request.margins() })
+    Ok(Session { workspace, clock, holder: means.identity.clone(), identity, ahead, margins: request.margins() })
 }
 
 /// A far store is asked once for what a cycle needs more than once.

@@ -4,7 +4,8 @@ use serde_json::json;
 use verger_coordinator::api::{Hands, Probed, Wanted};
 use verger_kopia::storage::{Access, Versioning};
 use verger_kopia::{Repository, Result};
-use verger_proto::IndexKind;
+use verger_proto::{IndexKind, Registration, RepositoryId, Term};
+use verger_worker::bucket_lease::{self, Lease, Request, TTL_DEFAULT};
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
@@ -20,6 +21,39 @@ impl Hands for Opener {
             owner: owner(&repository)?,
             capabilities: capabilities(&repository),
         })
+    }
+
+    fn free_lease(&self, known: &Registration, holder: &str, term: Term, next: Option<&str>) -> Result<()> {
+        let repository = self.open_to_write(known)?;
+        let storage = repository.storage();
+        let _lock = bucket_lease::lock_local(&**storage)?;
+        bucket_lease::free(&**storage, holder, term.0, next)
+    }
+
+    fn hand_over_lease(&self, known: &Registration, id: &RepositoryId, holder: &str, next: &str) -> Result<()> {
+        let repository = self.open_to_write(known)?;
+        let storage = repository.storage();
+        let lock = bucket_lease::lock_local(&**storage)?;
+        let wanted = Request {
+            unique_id: id.unique.to_string(),
+            store_id: id.store.to_string(),
+            holder: holder.to_owned(),
+            lock: None,
+            ttl: TTL_DEFAULT,
+            // What the object says is enough: nothing is done under this term.
+            last_term: 0,
+            local_lock: lock.is_some(),
+            exclusive: known.exclusive,
+            wait: false,
+        };
+        let lease = Lease::acquire(storage.clone(), repository.clock().clone(), &wanted, &mut |_, _| {})?;
+        bucket_lease::hand_over(lease, next)
+    }
+}
+
+impl Opener {
+    fn open_to_write(&self, known: &Registration) -> Result<Repository> {
+        self.open(&known.name, &known.address, &known.password, Access::ReadWrite)
     }
 }
 

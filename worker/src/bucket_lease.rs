@@ -15,6 +15,10 @@ use verger_kopia::{Error, ErrorKind, Result};
 
 use crate::progress::Stop;
 
+pub use hand_over::{free, hand_over};
+
+mod hand_over;
+
 /// Name of the object.
 pub const LEASE: &str = "verger.lease";
 /// Default time after which a lease that is not renewed has expired.
@@ -67,6 +71,9 @@ pub struct LeaseBody {
     /// Random, for each time it is taken: tells one's own write from another's after an answer that did not come.
     #[serde(default)]
     pub writer: String,
+    /// Free for this holder alone, until the time to live is over: it was handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
 }
 
 /// Who wants the lease, and how.
@@ -328,6 +335,19 @@ impl LeaseKeeper {
     }
 }
 
+/// Takes `verger.lock` on a local disk, which is the whole truth there (R4); `None` elsewhere.
+///
+/// # Errors
+/// `Locked` if another Verger has it; whatever the file system says.
+pub fn lock_local(storage: &dyn Storage) -> Result<Option<StoreLock>> {
+    let Some(root) = storage.local_root().filter(|_| storage.capabilities().local_disk) else { return Ok(None) };
+    match StoreLock::try_lock(root)? {
+        Some(lock) => Ok(Some(lock)),
+        None => Err(Error::new(ErrorKind::Locked, format!("another Verger is maintaining {} now", storage.address()))
+            .with_fix("Try again when it has finished")),
+    }
+}
+
 /// What a lease object says to somebody who wants it.
 enum Standing {
     /// It may be taken; nothing may be approved for this long.
@@ -356,12 +376,18 @@ fn judge(
         )
         .with_fix(format!("If another repository was removed from here, delete the object {LEASE}")));
     }
+    let ttl = Duration::from_secs(body.ttl_seconds).max(TTL_MIN);
+    let age = Duration::try_from(storage.now()?.duration_since(blob.timestamp)).unwrap_or_default();
+    if let Some(next) = body.next.as_ref().filter(|next| body.free && **next != request.holder)
+        && age <= ttl
+    {
+        let holder = format!("{next}, to whom it was handed over,");
+        return Ok(Standing::Held { holder, left: ttl.saturating_sub(age) });
+    }
     // On a local disk the lock is the whole truth: free means that nobody acts.
     if body.free || request.local_lock || mutant::on(Mutant::R4HeldLeaseTaken) {
         return Ok(Standing::Open(Duration::ZERO));
     }
-    let ttl = Duration::from_secs(body.ttl_seconds).max(TTL_MIN);
-    let age = Duration::try_from(storage.now()?.duration_since(blob.timestamp)).unwrap_or_default();
     if age > ttl {
         return Ok(Standing::Open(Duration::ZERO));
     }
@@ -411,6 +437,7 @@ fn take(
         acts_until: storage.now()? + ACTS_MAX,
         ttl_seconds: request.ttl.max(TTL_MIN).as_secs(),
         writer: format!("{:032x}", rand::random::<u128>()),
+        next: None,
     };
     let condition = match (conditional, found) {
         (false, _) => Condition::Always,

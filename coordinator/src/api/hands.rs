@@ -1,7 +1,7 @@
 //! What the interface needs of whoever can reach stores: it opens none itself.
 
-use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::{Acting, IndexKind, RepositoryId, RepositoryName, SecretRef, Term};
+use verger_kopia::error::Result;
+use verger_proto::{Acting, IndexKind, Registration, RepositoryId, RepositoryName, SecretRef, Term};
 
 /// A repository that somebody wants to have looked after, or looked at again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,13 +39,16 @@ pub trait Hands: Send + Sync {
     /// Whatever opening says; never with a secret in its text (S9).
     fn probe(&self, wanted: &Wanted) -> Result<Probed>;
 
-    /// Writes "free" into the lease object that this term wrote. Nothing acts under it any more when this is called.
+    /// Writes "free" into the lease object that `holder` wrote under this term, `next` for that holder alone. Nothing acts under it
+    /// any more when this is called.
     ///
     /// # Errors
     /// The object may still name this term: then it is free when its time is over.
-    fn free_lease(&self, repository: &RepositoryId, term: Term) -> Result<()> {
-        let step = format!("write the lease object of {repository} (term {term})");
-        Err(Error::new(ErrorKind::Unsupported, step)
-            .with_fix("it is free by itself two minutes after its last renewal"))
-    }
+    fn free_lease(&self, known: &Registration, holder: &str, term: Term, next: Option<&str>) -> Result<()>;
+
+    /// Takes the lease, which nobody may hold, and gives it back for `next` alone.
+    ///
+    /// # Errors
+    /// `Locked` if somebody holds it; whatever the store says.
+    fn hand_over_lease(&self, known: &Registration, repository: &RepositoryId, holder: &str, next: &str) -> Result<()>;
 }

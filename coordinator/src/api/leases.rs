@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::http::StatusCode;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use verger_proto::{Acting, Command};
+use verger_kopia::error::Error;
+use verger_proto::{Acting, Command, Registration, RegistrationChange, RepositoryId, Term};
 
 use super::call::Call;
 use super::health::ok;
@@ -13,6 +15,9 @@ use super::repositories::find;
 use super::server::{Answer, Server};
 use super::show;
 use crate::machine::Phase;
+
+/// Longest name of a holder, in bytes.
+const HOLDER_BYTES_MAX: usize = 255;
 
 pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
     let fleet = server.api.stand.fleet();
@@ -45,32 +50,71 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
 /// could begin while a batch of ours is under way.
 pub(super) fn release(server: &Arc<Server>, call: Call) -> Answer {
     let (repository, known) = find(server, &call)?;
-    let (term, at_work) = server.state(|state| {
-        let entry = state.repositories.get(&repository);
-        let term = entry.and_then(|entry| entry.lease).map(|lease| lease.term);
-        let open = state.open_cycle(&repository).filter(|cycle| !cycle.options.dry_run);
-        (term, open.filter(|cycle| cycle.phase != Phase::Parked || cycle.has_outstanding()).map(|cycle| cycle.id))
-    });
-    let no_lease = || Problem::refused(&verger_proto::Refusal::NoLease);
-    let term = term.ok_or_else(no_lease)?;
-    if let Some(cycle) = at_work {
-        let message = format!("cycle {cycle} works under this lease, or may not have left everything as it should be");
-        let problem = Problem::new(StatusCode::CONFLICT, "lease-in-use", message);
-        return Err(problem.with_fix(format!(
-            "pause or abort cycle {cycle} first; or resume it, so that it looks at its last batch"
-        )));
+    let held = term(server, &repository).ok_or_else(|| Problem::refused(&verger_proto::Refusal::NoLease))?;
+    check_unused(server, &repository)?;
+    server.order(&call.actor, Command::ReleaseLease { repository: repository.clone(), term: held })?;
+    let freed = server.api.hands.free_lease(&known, &server.api.stand.fleet(), held, None);
+    ok(&released(&repository, &known, json!({ "term": held.0 }), freed))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Transfer {
+    to: String,
+}
+
+/// This fleet only observes from now on, so that it does not take back what it gives away; then as [`release`], for one alone.
+pub(super) fn transfer(server: &Arc<Server>, call: Call) -> Answer {
+    let (repository, known) = find(server, &call)?;
+    let Transfer { to } = call.json()?;
+    let fleet = server.api.stand.fleet();
+    let is_name = to.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty());
+    if !is_name || to == fleet || to.len() > HOLDER_BYTES_MAX {
+        let message = format!("{to:?} is not another holder: that is a fleet (verger@fleet-NUMBER) or USER@HOST");
+        return Err(Problem::bad_request(message));
     }
-    server.order(&call.actor, Command::ReleaseLease { repository: repository.clone(), term })?;
-    let freed = server.api.hands.free_lease(&repository, term);
-    let mut value = json!({
-        "repository": repository.to_string(),
-        "name": known.name.as_str(),
-        "term": term.0,
-        "free": freed.is_ok(),
+    check_unused(server, &repository)?;
+    let held = term(server, &repository);
+    if known.acting != Acting::Observe {
+        let change = RegistrationChange::Acting(Acting::Observe);
+        server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
+    }
+    let hands = &server.api.hands;
+    let freed = match held {
+        Some(term) => {
+            server.order(&call.actor, Command::ReleaseLease { repository: repository.clone(), term })?;
+            hands.free_lease(&known, &fleet, term, Some(&to))
+        }
+        None => hands.hand_over_lease(&known, &repository, &fleet, &to),
+    };
+    let said = held.map_or_else(|| json!({ "to": to }), |term| json!({ "to": to, "term": term.0 }));
+    ok(&released(&repository, &known, said, freed))
+}
+
+fn term(server: &Server, repository: &RepositoryId) -> Option<Term> {
+    server.state(|state| state.repositories.get(repository)?.lease.map(|lease| lease.term))
+}
+
+/// No cycle changes the repository, nor may have left a request under way.
+fn check_unused(server: &Server, repository: &RepositoryId) -> Result<(), Problem> {
+    let at_work = server.state(|state| {
+        let open = state.open_cycle(repository).filter(|cycle| !cycle.options.dry_run);
+        open.filter(|cycle| cycle.phase != Phase::Parked || cycle.has_outstanding()).map(|cycle| cycle.id)
     });
+    let Some(cycle) = at_work else { return Ok(()) };
+    let message = format!("cycle {cycle} works under this lease, or may not have left everything as it should be");
+    let problem = Problem::new(StatusCode::CONFLICT, "lease-in-use", message);
+    Err(problem
+        .with_fix(format!("pause or abort cycle {cycle} first; or resume it, so that it looks at its last batch")))
+}
+
+fn released(repository: &RepositoryId, known: &Registration, mut value: Value, freed: Result<(), Error>) -> Value {
+    value["repository"] = json!(repository.to_string());
+    value["name"] = json!(known.name.as_str());
+    value["free"] = json!(freed.is_ok());
     if let Err(error) = freed {
         let fix = error.fix().map(|fix| format!(": {fix}")).unwrap_or_default();
         value["message"] = json!(format!("{}{fix}", error.chain()));
     }
-    ok(&value)
+    value
 }

@@ -82,8 +82,9 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("repository", "string"), ("name", "string"), ("term", "integer"), ("actsUntil", "time"),
         ("confirmed", "time"), ("holder", "string"), ("actingAs", "string"),
     ]),
+    ("Transfer", &[("to", "string")]),
     ("Released", &[
-        ("repository", "string"), ("name", "string"), ("term", "integer"), ("free", "boolean"),
+        ("repository", "string"), ("name", "string"), ("term?", "integer"), ("to?", "string"), ("free", "boolean"),
         ("message?", "string"),
     ]),
 ];

@@ -149,4 +149,6 @@ pub(super) static ROUTES: &[Route] = &[
         NO_QUERY, None, 200 Many("Lease"), leases::list),
     route!(Post "/v1/leases/{name}/release", Some("leases.release"), "Let go of the lease on a repository",
         NO_QUERY, None, 200 One("Released"), leases::release),
+    route!(Post "/v1/leases/{name}/transfer", Some("leases.transfer"), "Only observe from now on, and leave the lease to one other holder",
+        NO_QUERY, Some("Transfer"), 200 One("Released"), leases::transfer),
 ];

@@ -241,3 +241,62 @@ fn r23_without_conditional_writes_it_takes_a_persons_word() {
     assert_eq!(bench.try_take(&request("a")).err().unwrap().kind(), ErrorKind::Unsupported);
     assert!(bench.try_take(&Request { exclusive: true, ..request("a") }).is_ok());
 }
+
+#[test]
+fn r4_what_a_dead_holder_left_is_freed_under_its_own_term_alone() {
+    for conditional in [true, false] {
+        let bench = Bench::new(conditional);
+        let wanted = |holder: &str| Request { exclusive: true, ..request(holder) };
+        assert_eq!(free(&*bench.faults, "a", 1, None).unwrap_err().kind(), ErrorKind::NotFound);
+        drop(bench.try_take(&wanted("a")).unwrap());
+        for (holder, term) in [("b", 1), ("a", 2), ("a", 0)] {
+            assert_eq!(free(&*bench.faults, holder, term, None).unwrap_err().kind(), ErrorKind::Locked);
+            assert!(!bench.body().free);
+        }
+        free(&*bench.faults, "a", 1, None).unwrap();
+        assert!(bench.body().free);
+        free(&*bench.faults, "a", 1, None).unwrap();
+        let other = bench.try_take(&wanted("b")).unwrap();
+        assert!(other.term() == 2 && other.approvals_wait().is_zero(), "nobody waits");
+        assert_eq!(free(&*bench.faults, "a", 1, None).unwrap_err().kind(), ErrorKind::Locked, "too late");
+        assert!(!bench.body().free);
+    }
+}
+
+#[test]
+fn r4_somebody_who_takes_a_lease_while_it_is_freed_keeps_it() {
+    let bench = Bench::new(true);
+    drop(bench.take("a"));
+    let (store, clock) = (bench.faults.clone(), bench.clock.clone());
+    let taken = Mutex::new(None);
+    bench.faults.hook(Box::new(move |effect| {
+        let mut taken = taken.lock().unwrap();
+        if effect.call == Call::Put && !effect.done && taken.is_none() {
+            *taken = Some(());
+            drop(taken);
+            clock.advance(TTL_DEFAULT + MINUTE);
+            Lease::acquire(store.clone(), clock.clone(), &request("b"), &mut |_, _| {}).unwrap();
+        }
+        Ok(())
+    }));
+    assert_eq!(free(&*bench.faults, "a", 1, None).unwrap_err().kind(), ErrorKind::Locked);
+    assert!(bench.body().holder == "b" && !bench.body().free);
+}
+
+#[test]
+fn a_lease_that_is_handed_over_is_free_for_one_alone_until_its_time_is_over() {
+    let bench = Bench::new(true);
+    hand_over(bench.take("a"), "b").unwrap();
+    for other in ["a", "c"] {
+        let error = bench.try_take(&request(other)).err().unwrap();
+        assert!(error.kind() == ErrorKind::Locked && error.chain().contains('b'), "{}", error.chain());
+        let local = Request { local_lock: true, ..request(other) };
+        assert_eq!(bench.try_take(&local).err().unwrap().kind(), ErrorKind::Locked);
+    }
+    let next = bench.take("b");
+    assert!(next.term() == 2 && next.approvals_wait().is_zero());
+    assert_eq!(next.body().next, None);
+    hand_over(next, "a").unwrap();
+    bench.clock.advance(TTL_DEFAULT + Duration::from_secs(1));
+    assert_eq!(bench.take("c").term(), 3, "nobody came for it");
+}

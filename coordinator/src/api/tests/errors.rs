@@ -104,6 +104,7 @@ fn unknown_names_paths_methods_and_parameters() {
         ("GET", "/v1/repositories/absent", 404, "not-found"),
         ("POST", "/v1/repositories/absent/probe", 404, "not-found"),
         ("POST", "/v1/leases/absent/release", 404, "not-found"),
+        ("POST", "/v1/leases/absent/transfer", 404, "not-found"),
         ("GET", "/v1/cycles/99", 404, "not-found"),
         ("GET", "/v1/cycles/first", 404, "not-found"),
         ("GET", "/v1/cycles/99/watch", 404, "not-found"),

@@ -82,6 +82,7 @@ fn a_tenant_sees_nothing_of_another_and_a_reader_changes_nothing() {
         ("POST", format!("/v1/cycles/{cycle}/pause"), None),
         ("POST", format!("/v1/cycles/{cycle}/abort"), None),
         ("POST", "/v1/leases/photos/release".to_owned(), None),
+        ("POST", "/v1/leases/photos/transfer".to_owned(), Some(json!({ "to": "verger@fleet-00000001" }))),
     ] {
         let reply = ask("bob", method, &path, body.clone());
         assert_eq!(reply.error(), (404, "not-found".to_owned()), "{method} {path}");

@@ -131,6 +131,27 @@ fn a_lease_is_shown_and_let_go_of_only_when_nothing_is_done_under_it() {
     assert!(matches!(events[..], [Event::CommandRefused { .. }]), "the machine let go before the object was written");
 }
 
+#[test]
+fn a_lease_is_handed_over_by_who_only_observes_from_then_on() {
+    const TO: &str = "verger@fleet-00000001";
+    let rig = Rig::new();
+    let (repository, cycle) = rig.with_cycle("photos");
+    let transfer = |to: &str| rig.call("POST", "/v1/leases/photos/transfer", Some(json!({ "to": to })));
+    for to in ["", "fleet", "@x", "x@", FLEET, &format!("v@{}", "x".repeat(300))] {
+        assert_eq!(transfer(to).error(), (400, "bad-request".to_owned()), "{to:?}");
+    }
+    assert_eq!(transfer(TO).error(), (409, "lease-in-use".to_owned()));
+    assert_eq!(rig.get("/v1/repositories/photos")["acting"], "take-ownership");
+    rig.post(&format!("/v1/cycles/{cycle}/pause"), Value::Null);
+    let id = repository.to_string();
+    assert_eq!(transfer(TO).json(), json!({ "repository": id, "name": "photos", "term": 1, "to": TO, "free": true }));
+    assert_eq!(rig.get("/v1/repositories/photos")["acting"], "observe");
+    assert_eq!(rig.get("/v1/leases"), json!([]));
+    assert_eq!(transfer(TO).json(), json!({ "repository": id, "name": "photos", "to": TO, "free": true }));
+    let handed = rig.hands.handed.lock().unwrap();
+    assert_eq!(*handed, [(TO.to_owned(), Some(Term(1))), (TO.to_owned(), None)]);
+}
+
 fn submit_unchecked(rig: &Rig, command: Command) -> Vec<Event> {
     crate::drive::Backend::submit(&*rig.backend, command).unwrap()
 }

@@ -8,8 +8,8 @@ use verger_kopia::clock::{SetClock, Timestamp};
 use verger_kopia::error::Result;
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::{
-    Command, CycleId, Digest, Event, IndexKind, JobReport, JobSpec, PlanHeader, Progress, RepositoryId, Stage,
-    StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
+    Command, CycleId, Digest, Event, IndexKind, JobReport, JobSpec, PlanHeader, Progress, Registration, RepositoryId,
+    Stage, StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
 };
 
 use super::super::*;
@@ -27,6 +27,8 @@ type Look = Box<dyn Fn(&Wanted) -> Result<Probed> + Send + Sync>;
 pub(super) struct FakeHands {
     pub(super) look: Mutex<Look>,
     pub(super) freed: Mutex<Vec<Term>>,
+    /// To whom, and by which term of ours, if it had one.
+    pub(super) handed: Mutex<Vec<(String, Option<Term>)>>,
 }
 
 impl Hands for FakeHands {
@@ -34,8 +36,17 @@ impl Hands for FakeHands {
         (self.look.lock().unwrap())(wanted)
     }
 
-    fn free_lease(&self, _: &RepositoryId, term: Term) -> Result<()> {
-        self.freed.lock().unwrap().push(term);
+    fn free_lease(&self, _: &Registration, holder: &str, term: Term, next: Option<&str>) -> Result<()> {
+        assert_eq!(holder, FLEET);
+        match next {
+            Some(next) => self.handed.lock().unwrap().push((next.to_owned(), Some(term))),
+            None => self.freed.lock().unwrap().push(term),
+        }
+        Ok(())
+    }
+
+    fn hand_over_lease(&self, _: &Registration, _: &RepositoryId, _: &str, next: &str) -> Result<()> {
+        self.handed.lock().unwrap().push((next.to_owned(), None));
         Ok(())
     }
 }
@@ -86,7 +97,7 @@ impl Rig {
         let effects = Arc::new(Effects::new(Arc::new(LocalQueue::default())));
         let backend = Arc::new(FileBackend::open(folder.path(), clock.clone(), effects, None).unwrap());
         let look: Look = Box::new(|wanted| Ok(found(wanted)));
-        let hands = Arc::new(FakeHands { look: Mutex::new(look), freed: Mutex::default() });
+        let hands = Arc::new(FakeHands { look: Mutex::new(look), freed: Mutex::default(), handed: Mutex::default() });
         let stand = Arc::new(FakeStand(Mutex::new(Standing::Leads)));
         let api = Api {
             backend: backend.clone(),

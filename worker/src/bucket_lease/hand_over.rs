@@ -1,0 +1,46 @@
+//! Writing "free" into a lease object for a holder that is gone, and handing a lease over.
+
+use verger_kopia::storage::{Condition, Storage};
+use verger_kopia::{Error, ErrorKind, Result};
+
+use super::{LEASE, Lease, put_or_look, read};
+
+/// Writes "free" into the object that `holder` wrote under `term` (R4). Only for one under whom nothing acts or will act any more;
+/// on a local disk the caller holds `verger.lock`. `next`: as in [`hand_over`].
+///
+/// # Errors
+/// `NotFound` if there is no lease; `Locked` if it is not that one, or is taken meanwhile; `Damaged` if it cannot be read; storage
+/// errors.
+pub fn free(storage: &dyn Storage, holder: &str, term: u64, next: Option<&str>) -> Result<()> {
+    let step = format!("free the lease object {LEASE} in {}", storage.address());
+    let Some((blob, mut body)) = read(storage)? else {
+        return Err(Error::new(ErrorKind::NotFound, step).with_source("there is none"));
+    };
+    if body.holder != holder || body.term != term {
+        let whose = format!("it was written by {} under term {}", body.holder, body.term);
+        return Err(Error::new(ErrorKind::Locked, step).with_source(whose));
+    }
+    if body.free && body.next.as_deref() == next {
+        return Ok(());
+    }
+    (body.free, body.next) = (true, next.map(str::to_owned));
+    // Without conditions, what was read just now is all that can be known.
+    let condition = match blob.etag.filter(|_| storage.capabilities().conditional_writes) {
+        Some(etag) => Condition::IfMatch(etag),
+        None => Condition::Always,
+    };
+    put_or_look(storage, &body, condition).map(drop).map_err(|error| match error.kind() {
+        ErrorKind::PreconditionFailed => error.into_kind(ErrorKind::Locked).at(step),
+        _ => error.at(step),
+    })
+}
+
+/// Gives a held lease back for `next` alone: for the object's time to live nobody else takes it.
+///
+/// # Errors
+/// As [`Lease::release`].
+pub fn hand_over(mut lease: Lease, next: &str) -> Result<()> {
+    let mut body = lease.body.clone();
+    (body.free, body.next) = (true, Some(next.to_owned()));
+    lease.write(body)
+}
