@@ -8,6 +8,7 @@ pub(crate) mod identity;
 pub(crate) mod password;
 pub(crate) mod raw;
 pub(crate) mod resolve;
+pub(crate) mod service;
 pub(crate) mod stores;
 pub(crate) mod token;
 

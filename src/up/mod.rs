@@ -2,6 +2,7 @@
 
 mod hands;
 pub(crate) mod log;
+mod notify;
 mod opener;
 mod run;
 mod supervisor;
@@ -99,6 +100,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     let served = runtime.spawn(serve(listener, api, async move { drop(closed.await) }));
     said(&format!("verger looks after its repositories as {identity}; http://{address}"));
+    notify::tell(notify::State::Ready);
     Arc::new(supervisor).work();
     drop(close);
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), served).await });

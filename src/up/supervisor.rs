@@ -11,7 +11,7 @@ use verger_proto::{Acting, Command, CycleOptions, Registration, RepositoryId};
 use verger_worker::progress::Stop;
 
 use super::opener::Opener;
-use super::run;
+use super::{notify, run};
 
 /// How often the machine is told that time passes.
 const TICK: Duration = Duration::from_secs(1);
@@ -126,6 +126,7 @@ impl Supervisor {
             self.backend.wait(TICK, &mut |state| stop.is_asked() || count_wishes(state) != seen);
             self.stop_paused();
         }
+        notify::tell(notify::State::Stopping);
         let mut crew = self.crew();
         crew.busy.values().for_each(Stop::ask);
         while !crew.busy.is_empty() {

@@ -194,8 +194,8 @@ impl Work<'_> {
         JobReport::new(if damages.is_empty() { Outcome::Done } else { Outcome::Degraded(damages) })
     }
 
-    /// Contents that could not be copied, and `what` could not be. What the walk found unreadable is named already, with its places; bytes of files are only
-    /// looked at now, so their places are looked for now.
+    /// Contents that could not be copied, and so not `what`. What the walk found unreadable is named already, with its places; bytes
+    /// of files are only looked at now, so their places are looked for now.
     fn left_behind(&self, survey: &Survey, left: &[(u32, Error)], what: &str) -> Result<Vec<Damage>> {
         let table = &survey.view.table;
         let known = self.damages.iter().map(|one| one.subject.trim_start_matches(['I', 'Z']));
