@@ -17,6 +17,7 @@ use crate::output::{self, Output};
 
 /// How often a cycle that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_FIRST: Duration = Duration::from_millis(20);
 /// How long the report of a cycle that ended is waited for.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -147,9 +148,21 @@ fn start(output: Output, args: &StartArgs) -> Result<Exit> {
     conclude(output, &ended)
 }
 
+/// Waits between looks: hardly at first, so that what is quickly done is quickly told, and longer each time.
+#[derive(Default)]
+struct Looks(Duration);
+
+impl Looks {
+    fn wait(&mut self) {
+        self.0 = (self.0 * 5 / 4).clamp(LOOK_FIRST, LOOK_EVERY);
+        std::thread::sleep(self.0);
+    }
+}
+
 /// The cycle that a wish became.
 fn wait_for_answer(client: &Client, name: &str, key: &str) -> Result<u64> {
     let path = format!("/v1/repositories/{name}/requests/{}", escaped(key));
+    let mut looks = Looks::default();
     loop {
         let found = client.get(&path)?;
         match found["state"].as_str() {
@@ -158,13 +171,13 @@ fn wait_for_answer(client: &Client, name: &str, key: &str) -> Result<u64> {
                 return found["cycle"].as_u64().ok_or_else(missing);
             }
             Some("dropped") => return Err(failure_of(&found["failure"])),
-            _ => std::thread::sleep(LOOK_EVERY),
+            _ => looks.wait(),
         }
     }
 }
 
 fn wait_for_cycle(client: &Client, cycle: u64, output: Output) -> Result<Value> {
-    let (mut stage, mut ended) = (String::new(), None);
+    let (mut stage, mut ended, mut looks) = (String::new(), None, Looks::default());
     loop {
         let mut found = client.get(&format!("/v1/cycles/{cycle}"))?;
         if !found["end"].is_null() {
@@ -186,7 +199,7 @@ fn wait_for_cycle(client: &Client, cycle: u64, output: Output) -> Result<Value> 
             output.note(format!("cycle {cycle}: {now}"));
             stage = now;
         }
-        std::thread::sleep(LOOK_EVERY);
+        looks.wait();
     }
 }
 

@@ -1,0 +1,186 @@
+#!/usr/bin/env python3
+"""What the coordinator costs: cycles through `verger up` beside `verger maintain`, durable commands a second, and its CPU with many
+repositories at rest and at work.
+
+    benches/coordinator.py VERGER [--runs 9] [--seconds 10] [--repositories 200] [--out FILE]
+
+overhead      a full cycle of copies of one golden repository, by `verger maintain` and by `verger cycle start --wait`, taking turns:
+              the difference of the medians
+commands      registrations changed over the API by 16 connections: each is a command that is on disk before it is answered
+repositories  so many copies of a golden repository in one `verger up`, a quick cycle of each: CPU time of the process a cycle, and
+              while nothing is due; from both, the share of a core that 1,000 repositories with hourly quick cycles take, work included
+
+Timings of a shared machine are noise: medians and ranges are given."""
+
+import argparse
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+
+from peer import measure, must
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+GOLDEN = os.path.join(HERE, "..", "tests", "golden", "default.tar.gz")
+CYCLE = ["--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100"]
+OWNER = "owner@golden"
+
+
+class Up:
+    """`verger up` with a home of its own."""
+
+    def __init__(self, program, folder):
+        self.program, self.home = program, tempfile.mkdtemp(dir=folder)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.environment = dict(os.environ, HOME=self.home, XDG_CONFIG_HOME=f"{self.home}/config", GOLDEN="golden",
+                                VERGER_ADDR=f"http://127.0.0.1:{self.port}")
+        log = open(f"{self.home}/log", "w", encoding="utf-8")
+        self.process = subprocess.Popen([program, "up", "--data-dir", f"{self.home}/data", "--listen", f"127.0.0.1:{self.port}"],
+                                        env=self.environment, stdout=log, stderr=log)
+        self.command("repo", "list")
+
+    def command(self, *arguments):
+        return must([self.program, *arguments], self.environment)
+
+    def add(self, name, repository):
+        self.command("repo", "add", name, f"filesystem://{repository}", "--password-env", "GOLDEN", "--act-as", OWNER, "--exclusive")
+
+    def cpu(self):
+        """CPU seconds of the process so far."""
+        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def token(self):
+        folder = f"{self.home}/config/verger/tokens"
+        with open(os.path.join(folder, os.listdir(folder)[0]), encoding="utf-8") as file:
+            return file.read().strip()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+
+def golden(folder, name):
+    target = f"{folder}/{name}"
+    with tarfile.open(GOLDEN) as archive:
+        archive.extractall(target, filter="data")
+    found = [d for d, _, files in os.walk(target) if "kopia.repository.f" in files]
+    return found[0]
+
+
+def overhead(program, folder, runs):
+    """Seconds of a cycle alone and through a coordinator."""
+    up, seconds = Up(program, folder), {"maintain": [], "up": []}
+    for run in range(runs):
+        alone = golden(folder, f"alone-{run}")
+        home = tempfile.mkdtemp(dir=folder)
+        environment = dict(os.environ, KOPIA_PASSWORD="golden", HOME=home, XDG_STATE_HOME=f"{home}/state")
+        command = [program, "maintain", *CYCLE, "--act-as", OWNER, "--json", "--quiet", f"filesystem://{alone}"]
+        figures, _ = measure(command, environment)
+        seconds["maintain"].append(figures["wall"])
+        up.add(f"r{run}", golden(folder, f"through-{run}"))
+        figures, _ = measure([program, "cycle", "start", f"r{run}", *CYCLE, "--wait", "--json"], up.environment)
+        seconds["up"].append(figures["wall"])
+        # What it was remembered for is asked for once more by nobody.
+        up.command("repo", "remove", f"r{run}")
+    up.stop()
+    median = {name: statistics.median(all_of) for name, all_of in seconds.items()}
+    report = {**median, "more": median["up"] - median["maintain"], "all": seconds}
+    print(f"a cycle: {median['maintain']:.3f} s alone, {median['up']:.3f} s through verger up: {report['more']:+.3f} s")
+    return report
+
+
+def commands(program, folder, seconds, connections=16):
+    """Durable commands a second."""
+    up = Up(program, folder)
+    names = [f"r{number}" for number in range(connections)]
+    for name in names:
+        up.add(name, golden(folder, f"commands-{name}"))
+    token, until, counts = up.token(), time.monotonic() + seconds, [0] * connections
+
+    def change(index):
+        connection = http.client.HTTPConnection("127.0.0.1", up.port)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        while time.monotonic() < until:
+            body = json.dumps({"suspended": counts[index] % 2 == 0})
+            connection.request("PATCH", f"/v1/repositories/{names[index]}", body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                sys.exit(f"the API answered {answer.status}")
+            counts[index] += 1
+
+    threads = [threading.Thread(target=change, args=(index,)) for index in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    up.stop()
+    rate = sum(counts) / seconds
+    print(f"commands: {rate:.0f} a second, durable, one node, {connections} connections")
+    return {"commands_a_second": rate, "connections": connections}
+
+
+def repositories(program, folder, number, idle):
+    """CPU of one process with many repositories: a quick cycle of each, then nothing."""
+    up = Up(program, folder)
+    for index in range(number):
+        up.add(f"r{index}", golden(folder, f"many-{index}"))
+    began, cpu = time.monotonic(), up.cpu()
+    for index in range(number):
+        up.command("cycle", "start", f"r{index}", "--quick")
+    while not done(up):
+        time.sleep(0.5)
+    wall, busy = time.monotonic() - began, up.cpu() - cpu
+    cpu = up.cpu()
+    time.sleep(idle)
+    rest = (up.cpu() - cpu) / idle
+    up.stop()
+    share = 1000 * (busy / number) / 3600 + rest * 1000 / number
+    print(f"{number} quick cycles: {wall:.1f} s, {1000 * busy / number:.0f} ms of CPU each; at rest {100 * rest:.2f} % of a core")
+    print(f"1,000 repositories with an hourly quick cycle: {100 * share:.1f} % of a core, work included")
+    return {"repositories": number, "cpu_a_cycle": busy / number, "cpu_at_rest": rest, "share_of_1000_hourly": share}
+
+
+def done(up):
+    """Whether nothing is asked for and nothing is under way."""
+    connection = http.client.HTTPConnection("127.0.0.1", up.port)
+    connection.request("GET", "/v1/status", headers={"Authorization": f"Bearer {up.token()}"})
+    status = json.loads(connection.getresponse().read())
+    return status["openCycles"] == 0 and all(one["queued"] == 0 for one in json.loads(up.command("repo", "list", "--json")))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verger")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--repositories", type=int, default=200)
+    parser.add_argument("--out", help="write the figures as JSON")
+    arguments = parser.parse_args()
+    program, folder = os.path.abspath(arguments.verger), tempfile.mkdtemp(prefix="verger-bench-")
+    report = {
+        "overhead": overhead(program, folder, arguments.runs),
+        "commands": commands(program, folder, arguments.seconds),
+        "repositories": repositories(program, folder, arguments.repositories, arguments.seconds),
+    }
+    if arguments.out:
+        with open(arguments.out, "w", encoding="utf-8") as out:
+            json.dump(report, out, indent=1)
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
