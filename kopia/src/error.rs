@@ -51,6 +51,35 @@ pub enum ErrorKind {
     Interrupted,
 }
 
+impl ErrorKind {
+    /// Its name in JSON and in records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::Usage => "usage",
+            Self::NotARepository => "not-a-repository",
+            Self::NotFound => "not-found",
+            Self::Locked => "locked",
+            Self::WrongPassword => "wrong-password",
+            Self::NotOwner => "not-owner",
+            Self::Unsupported => "unsupported",
+            Self::PlanRefused => "plan-refused",
+            Self::Damaged => "damaged",
+            Self::UpgradeInProgress => "upgrade-in-progress",
+            Self::Clock => "clock",
+            Self::Permission => "permission",
+            Self::ForeignMaintenance => "foreign-maintenance",
+            Self::StoreUnavailable => "store-unavailable",
+            Self::PreconditionFailed => "precondition-failed",
+            Self::DiskFull => "disk-full",
+            Self::MemoryLimit => "memory-limit",
+            Self::DeadlinePassed => "deadline-passed",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 /// A failure: its kind, the step that failed, what helps, and the cause.
 ///
 /// `Display` names the step and never repeats the source; print the chain with [`Error::chain`].

@@ -101,14 +101,14 @@ impl Problem {
     pub(super) fn not_kept(error: &Error) -> Self {
         let problem = match error.kind() {
             ErrorKind::Internal | ErrorKind::Damaged => Self::internal(error.chain()),
-            kind => Self::later(error_kind(kind), error.chain()),
+            kind => Self::later(kind.name(), error.chain()),
         };
         problem.fixed_as(error)
     }
 
     /// A repository could not be looked at.
     pub(super) fn not_probed(error: &Error, message: String) -> Self {
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, error_kind(error.kind()), message).fixed_as(error)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, error.kind().name(), message).fixed_as(error)
     }
 
     pub(super) fn fixed_as(mut self, error: &Error) -> Self {
@@ -143,30 +143,5 @@ pub(super) fn refusal_kind(refusal: &Refusal) -> String {
         Ok(Value::String(kind)) => kind,
         Ok(Value::Object(fields)) => fields.keys().next().cloned().unwrap_or_default(),
         _ => "refused".to_owned(),
-    }
-}
-
-fn error_kind(kind: ErrorKind) -> &'static str {
-    match kind {
-        ErrorKind::Usage => "usage",
-        ErrorKind::NotARepository => "not-a-repository",
-        ErrorKind::NotFound => "not-found",
-        ErrorKind::Locked => "locked",
-        ErrorKind::WrongPassword => "wrong-password",
-        ErrorKind::NotOwner => "not-owner",
-        ErrorKind::Unsupported => "unsupported",
-        ErrorKind::PlanRefused => "plan-refused",
-        ErrorKind::Damaged => "damaged",
-        ErrorKind::UpgradeInProgress => "upgrade-in-progress",
-        ErrorKind::Clock => "clock",
-        ErrorKind::Permission => "permission",
-        ErrorKind::ForeignMaintenance => "foreign-maintenance",
-        ErrorKind::StoreUnavailable => "store-unavailable",
-        ErrorKind::PreconditionFailed => "precondition-failed",
-        ErrorKind::DiskFull => "disk-full",
-        ErrorKind::MemoryLimit => "memory-limit",
-        ErrorKind::DeadlinePassed => "deadline-passed",
-        ErrorKind::Interrupted => "interrupted",
-        _ => "internal",
     }
 }

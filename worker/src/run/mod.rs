@@ -321,3 +321,43 @@ pub fn error_kind(kind: FailureKind) -> ErrorKind {
         FailureKind::Interrupted => ErrorKind::Interrupted,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_has_one_name_in_records_and_in_errors() {
+        use FailureKind::{
+            Clock, Damaged, DeadlinePassed, DiskFull, ForeignMaintenance, Internal, Interrupted, Locked, MemoryLimit,
+            NotARepository, NotFound, NotOwner, Permission, PlanRefused, PreconditionFailed, StoreUnavailable,
+            Unsupported, UpgradeInProgress, Usage, WrongPassword,
+        };
+        for kind in [
+            Internal,
+            Usage,
+            NotARepository,
+            NotFound,
+            Locked,
+            WrongPassword,
+            NotOwner,
+            Unsupported,
+            PlanRefused,
+            Damaged,
+            UpgradeInProgress,
+            Clock,
+            Permission,
+            ForeignMaintenance,
+            StoreUnavailable,
+            PreconditionFailed,
+            DiskFull,
+            MemoryLimit,
+            DeadlinePassed,
+            Interrupted,
+        ] {
+            assert_eq!(serde_json::to_value(kind).unwrap(), error_kind(kind).name());
+            assert_eq!(failure_kind(error_kind(kind)), kind);
+        }
+    }
+}
