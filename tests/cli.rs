@@ -37,6 +37,7 @@ const COMMANDS: &[&[&str]] = &[
     &["cycle"],
     &["events"],
     &["lease"],
+    &["config"],
     &["completion"],
 ];
 
@@ -394,4 +395,42 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
     let story = json(&run(verger(home.path(), &["demo", "--json"]).env("TMPDIR", &place)));
     assert!(story["after"]["bytes"].as_u64() < story["before"]["bytes"].as_u64());
     assert_eq!(story["safeDefault"]["freedBytes"], 0);
+}
+
+#[test]
+fn a_section_named_after_a_command_gives_its_flags_and_is_checked() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("verger.yaml");
+    let file = path.to_str().unwrap();
+    let check = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        verger(home.path(), &["config", "check", file])
+    };
+    let data = home.path().join("data");
+    let good =
+        format!("engine: {{memory-limit: 256MiB}}\nup:\n  data-dir: {}\n  listen: 0.0.0.0:7420\n", data.display());
+    run(&mut check(&good));
+    // Taken from the file, and refused for what it is; a flag comes before it.
+    let public = fails(&mut verger(home.path(), &["--config", file, "up"]), 2);
+    assert!(public.contains("0.0.0.0:7420"), "{public}");
+    let flag = fails(&mut verger(home.path(), &["up", "--config", file, "--listen", "0.0.0.0:7421"]), 2);
+    assert!(flag.contains("0.0.0.0:7421"), "{flag}");
+    let mut environment = verger(home.path(), &["--config", file, "up"]);
+    let environment = fails(environment.env("VERGER_LISTEN", "0.0.0.0:7422"), 2);
+    assert!(environment.contains("0.0.0.0:7422"), "{environment}");
+    for (text, told) in [
+        ("up: {lissten: x}", "--lissten"),
+        ("up: {listen: x}", "--listen"),
+        ("up: {data-dir: /x, workers: 0}", "--workers"),
+        ("up: {workers: 2}", "--data-dir"),
+        ("up: {data-dir: /x, json: true}", "--json"),
+        ("up: 3", "line 1"),
+        ("upp: {}", "upp"),
+        ("engine: {memory-limit: 1}", "--memory-limit"),
+        ("maintain: {full: true, quick: true}", "--quick"),
+        ("repository: {repository: \"ftp://x\"}", "ftp"),
+    ] {
+        let message = fails(&mut check(text), 2);
+        assert!(message.contains(told), "{text}: {message}");
+    }
 }

@@ -7,11 +7,14 @@ mod demo;
 mod fleet;
 mod inspect;
 mod maintain;
+mod preset;
+mod settings;
 mod snapshot;
 mod verify;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
+use crate::config::file::File;
 use crate::exit::Exit;
 use crate::output::{self, Output};
 use verger_kopia::Result;
@@ -75,6 +78,8 @@ enum Command {
     Events(fleet::events::Args),
     /// Rights to change repositories
     Lease(fleet::lease::Args),
+    /// Check the configuration file
+    Config(settings::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
@@ -84,21 +89,13 @@ pub(crate) struct Context {
     /// Where results go.
     pub(crate) output: Output,
     /// The configuration file, or its defaults.
-    pub(crate) file: crate::config::file::File,
+    pub(crate) file: File,
 }
 
 /// Runs the command line of this process.
 pub(crate) fn run() -> Exit {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are answers, everything else is a usage error; clap prints both where they belong.
-            let asked = !error.use_stderr();
-            let _ = error.print();
-            return if asked { Exit::Done } else { Exit::Failed(verger_kopia::ErrorKind::Usage) };
-        }
-    };
-    match dispatch(cli) {
+    match parse().and_then(|parsed| parsed.map_or_else(|error| Ok(explain(&error)), |(cli, file)| dispatch(cli, file)))
+    {
         Ok(exit) => exit,
         Err(error) => {
             output::failure(&error);
@@ -107,8 +104,22 @@ pub(crate) fn run() -> Exit {
     }
 }
 
-fn dispatch(cli: Cli) -> Result<Exit> {
-    let file = cli.config.as_deref().map(crate::config::file::read).transpose()?.unwrap_or_default();
+/// The command line, with the file that it names; the inner error is clap's.
+fn parse() -> Result<Result<(Cli, File), clap::Error>> {
+    let path = preset::named();
+    let file = path.as_deref().map(crate::config::file::read).transpose()?.unwrap_or_default();
+    let command = preset::command(path.as_deref(), &file)?;
+    Ok(command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)).map(|cli| (cli, file)))
+}
+
+/// Help and version are answers, everything else is a usage error; clap prints both where they belong.
+fn explain(error: &clap::Error) -> Exit {
+    let asked = !error.use_stderr();
+    let _ = error.print();
+    if asked { Exit::Done } else { Exit::Failed(verger_kopia::ErrorKind::Usage) }
+}
+
+fn dispatch(cli: Cli, file: File) -> Result<Exit> {
     let context = Context { output: Output { json: cli.json, quiet: cli.quiet }, file };
     match cli.command {
         Command::Demo(args) => demo::run(&context, &args),
@@ -123,6 +134,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Cycle(args) => fleet::cycle::run(&context, args),
         Command::Events(args) => fleet::events::run(&context, &args),
         Command::Lease(args) => fleet::lease::run(&context, args),
+        Command::Config(args) => settings::run(&context, &args),
         Command::Completion(args) => completion::run(&args),
     }
 }

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use verger_kopia::storage::Address;
 use verger_kopia::{Error, ErrorKind, Result};
 
 use super::cycle::CycleArgs;
+use super::engine::Engine;
+use super::flags::Flags;
 use super::raw::{EngineArgs, RepositoryArgs};
 
 /// The whole file.
@@ -18,6 +21,27 @@ pub(crate) struct File {
     pub engine: EngineArgs,
     /// What a cycle may do, and in whose name.
     pub maintain: CycleArgs,
+    /// Flags of `verger up`.
+    pub up: Flags,
+}
+
+impl File {
+    /// Sections that are named after commands.
+    pub(crate) fn services(&self) -> [(&'static str, &Flags); 1] {
+        [("up", &self.up)]
+    }
+
+    /// Whether every value can be used, as far as that can be said without a repository.
+    ///
+    /// # Errors
+    /// `Usage` for the first that cannot.
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Some(address) = &self.repository.repository {
+            address.parse::<Address>()?;
+        }
+        Engine::resolve(EngineArgs::default(), self.engine.clone())?;
+        CycleArgs::default().or(self.maintain.clone()).map(drop)
+    }
 }
 
 /// Reads the configuration file at `path`.

@@ -191,6 +191,10 @@ impl Node {
     /// # Errors
     /// [`SubmitError::Members`] if this node is not among them, [`SubmitError::Stopped`].
     pub async fn initialize(&self, members: BTreeMap<u64, Peer>) -> Result<(), SubmitError> {
+        // openraft logs an error for what happens at every start but the first.
+        if matches!(self.raft.is_initialized().await, Ok(true)) {
+            return Ok(());
+        }
         match self.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(RaftError::APIError(error)) => Err(SubmitError::Members(error.to_string())),
