@@ -217,6 +217,7 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ("", Event::CycleUnpaused { cycle: CycleId(7) }),
         ("", Event::LookRecorded { repository, own, margins: Some(vec![margin]) }),
         ("-fleet", refused(Refusal::TooManyRequests(16))),
+        ("-look", refused(Refusal::TooManyMargins(65))),
     ]
 }
 

@@ -18,7 +18,7 @@ impl Hands for Opener {
         Ok(Probed {
             repository: verger::embedded::identify(&self.engine.state_dir, &repository)?,
             index: if epochs { IndexKind::Epochs } else { IndexKind::Legacy },
-            own: verger::embedded::own_settings(&params),
+            own: Some(verger::embedded::own_settings(&params)),
             owner: params.owner,
             capabilities: capabilities(&repository),
         })

@@ -27,8 +27,8 @@ pub struct Probed {
     pub index: IndexKind,
     /// Kopia's maintenance owner (`user@host`); empty if nobody is.
     pub owner: String,
-    /// Its own settings of when maintenance is due.
-    pub own: Own,
+    /// Its own settings of when maintenance is due, if they were read.
+    pub own: Option<Own>,
     /// What its store can do, for people: a JSON object.
     pub capabilities: serde_json::Value,
 }

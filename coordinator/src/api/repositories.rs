@@ -214,7 +214,7 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
 
 /// Keeps what the look says of when cycles are due.
 fn looked(server: &Server, call: &Call, probed: &Probed) -> Result<(), Problem> {
-    let (repository, own) = (probed.repository.clone(), probed.own);
+    let (repository, Some(own)) = (probed.repository.clone(), probed.own) else { return Ok(()) };
     let known = server.state(|state| state.repositories.get(&repository).and_then(|entry| entry.calendar.own));
     if known != Some(own) {
         server.order(&call.actor, Command::RecordLook { repository, own, margins: None })?;

@@ -102,3 +102,7 @@ pub fn mode_of(lane: Lane) -> Mode {
         Lane::Quick | Lane::Index => Mode::Quick,
     }
 }
+
+#[cfg(test)]
+#[path = "calendar_tests.rs"]
+mod tests;

@@ -16,27 +16,27 @@ const NONE: &str = "none";
 #[command(next_help_heading = "Schedule")]
 pub(super) struct ScheduleArgs {
     /// When full cycles run: `own` (Kopia's settings of the repository), `never`, `every 6h`, `@daily`, or a cron line [default: own]
-    #[arg(long, value_name = "WHEN", value_parser = trigger)]
+    #[arg(long, value_name = "WHEN")]
     full_schedule: Option<String>,
     /// When quick cycles run [default: own]
-    #[arg(long, value_name = "WHEN", value_parser = trigger)]
+    #[arg(long, value_name = "WHEN")]
     quick_schedule: Option<String>,
     /// When index work alone runs [default: own, which is the quick cycle's]
-    #[arg(long, value_name = "WHEN", value_parser = trigger)]
+    #[arg(long, value_name = "WHEN")]
     index_schedule: Option<String>,
     /// Zone of cron lines, windows and blackouts, such as Europe/Berlin [default: UTC]
-    #[arg(long, value_name = "ZONE", value_parser = zone)]
+    #[arg(long, value_name = "ZONE")]
     time_zone: Option<String>,
     /// When cycles may begin and go on: `22:00-06:00`, `mon-fri 22:00-06:00`, `0 22 1 * * until 06:00`, or `always`; may be
     /// given again, and replaces all that there were
-    #[arg(long, value_name = "WINDOW", value_parser = window)]
+    #[arg(long, value_name = "WINDOW")]
     window: Vec<String>,
     /// When they may not: `2026-12-24/2027-01-02 holidays`, or `none`; may be given again, and replaces all that there were
-    #[arg(long, value_name = "FROM/UNTIL REASON", value_parser = blackout)]
+    #[arg(long, value_name = "FROM/UNTIL REASON")]
     blackout: Vec<String>,
     /// Begin up to so much later, each repository in its own way: `10m`, `1h30m`, `0` [default: 0]
-    #[arg(long, value_name = "DURATION", value_parser = jitter)]
-    jitter: Option<u32>,
+    #[arg(long, value_name = "DURATION")]
+    jitter: Option<String>,
     /// Pool of workers that may do it [default: default]
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
@@ -48,6 +48,17 @@ pub(super) struct ScheduleArgs {
     mark_to_drop: Option<String>,
 }
 
+/// Checks a text, and writes it as it is kept.
+type Check = fn(&str) -> Result<String, ScheduleError>;
+
+/// A mistake is told before anybody is asked.
+fn checked<T, E: std::fmt::Display>(flag: &str, result: Result<T, E>) -> verger_kopia::Result<T> {
+    result.map_err(|error| {
+        Error::new(ErrorKind::Usage, format!("{flag}: {error}"))
+            .with_fix("Nothing was changed; `verger repo set --help` has examples")
+    })
+}
+
 fn trigger(text: &str) -> Result<String, ScheduleError> {
     text.parse::<Trigger>().map(|trigger| trigger.to_string())
 }
@@ -57,12 +68,12 @@ fn zone(text: &str) -> Result<String, ScheduleError> {
 }
 
 fn window(text: &str) -> Result<String, ScheduleError> {
-    if text == ALWAYS { Ok(text.to_owned()) } else { text.parse::<Window>().map(|window| window.to_string()) }
+    text.parse::<Window>().map(|window| window.to_string())
 }
 
 /// Kept as it was written: its times are of the schedule's zone.
 fn blackout(text: &str) -> Result<String, ScheduleError> {
-    if text == NONE { Ok(text.to_owned()) } else { text.parse::<Blackout>().map(|_| text.to_owned()) }
+    text.parse::<Blackout>().map(|_| text.to_owned())
 }
 
 fn jitter(text: &str) -> Result<u32, String> {
@@ -76,7 +87,7 @@ fn jitter(text: &str) -> Result<u32, String> {
 }
 
 /// All of them; none for the word that stands for none. The word beside others is a mistake.
-fn list(flag: &str, given: &[String], none: &str) -> verger_kopia::Result<Option<Value>> {
+fn list(flag: &str, given: &[String], none: &str, check: Check) -> verger_kopia::Result<Option<Value>> {
     match given {
         [] => Ok(None),
         [one] if one == none => Ok(Some(json!([]))),
@@ -84,7 +95,10 @@ fn list(flag: &str, given: &[String], none: &str) -> verger_kopia::Result<Option
             let step = format!("{flag} {none} contradicts the others");
             Err(Error::new(ErrorKind::Usage, step).with_fix(format!("Give {flag} {none} alone, or leave it out")))
         }
-        all => Ok(Some(json!(all))),
+        all => {
+            let all: verger_kopia::Result<Vec<String>> = all.iter().map(|one| checked(flag, check(one))).collect();
+            Ok(Some(json!(all?)))
+        }
     }
 }
 
@@ -92,20 +106,22 @@ impl ScheduleArgs {
     /// Writes what was given into a request.
     pub(super) fn add_to(&self, wanted: &mut Value) -> verger_kopia::Result<()> {
         let mut schedule = Map::new();
-        let texts = [
-            ("full", &self.full_schedule),
-            ("quick", &self.quick_schedule),
-            ("index", &self.index_schedule),
-            ("zone", &self.time_zone),
+        let texts: [(_, _, _, Check); 4] = [
+            ("full", "--full-schedule", &self.full_schedule, trigger),
+            ("quick", "--quick-schedule", &self.quick_schedule, trigger),
+            ("index", "--index-schedule", &self.index_schedule, trigger),
+            ("zone", "--time-zone", &self.time_zone, zone),
         ];
-        for (name, text) in texts {
-            schedule.extend(text.as_ref().map(|text| (name.to_owned(), json!(text))));
+        for (name, flag, text, check) in texts {
+            let text = text.as_ref().map(|text| checked(flag, check(text))).transpose()?;
+            schedule.extend(text.map(|text| (name.to_owned(), json!(text))));
         }
-        let windows = list("--window", &self.window, ALWAYS)?;
-        let blackouts = list("--blackout", &self.blackout, NONE)?;
+        let windows = list("--window", &self.window, ALWAYS, window)?;
+        let blackouts = list("--blackout", &self.blackout, NONE, blackout)?;
         schedule.extend(windows.map(|windows| ("windows".to_owned(), windows)));
         schedule.extend(blackouts.map(|blackouts| ("blackouts".to_owned(), blackouts)));
-        schedule.extend(self.jitter.map(|seconds| ("jitterSeconds".to_owned(), json!(seconds))));
+        let jitter = self.jitter.as_ref().map(|text| checked("--jitter", jitter(text))).transpose()?;
+        schedule.extend(jitter.map(|seconds| ("jitterSeconds".to_owned(), json!(seconds))));
         if !schedule.is_empty() {
             wanted["schedule"] = Value::Object(schedule);
         }
@@ -166,7 +182,7 @@ mod tests {
     fn what_cannot_be_is_refused_with_the_way_to_write_it() {
         let text = |result: Result<String, ScheduleError>| result.unwrap_err().to_string();
         assert!(text(trigger("0 0 30 2 *")).contains("never fires"));
-        assert!(text(trigger("0 0 3 * * *")).contains("five fields"));
+        assert!(text(trigger("0 0 3 * * *")).contains("seconds are not supported"));
         assert!(text(trigger("tomorrow")).contains("write `own`"));
         assert!(text(zone("Europe/Atlantis")).contains("IANA"));
         assert!(text(window("22:00-22:03")).contains("never hold a stage"));
@@ -177,11 +193,12 @@ mod tests {
 
     #[test]
     fn none_is_said_by_a_word_of_its_own_and_alone() {
-        let given =
-            |all: &[&str]| list("--window", &all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>(), ALWAYS);
+        let given = |all: &[&str]| {
+            list("--window", &all.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>(), ALWAYS, window)
+        };
         assert_eq!(given(&[]).unwrap(), None);
         assert_eq!(given(&["always"]).unwrap(), Some(json!([])));
-        assert_eq!(given(&["22:00-06:00"]).unwrap(), Some(json!(["22:00-06:00"])));
+        assert_eq!(given(&["22:00-06:00"]).unwrap(), Some(json!(["daily 22:00-06:00"])));
         assert_eq!(given(&["22:00-06:00", "always"]).unwrap_err().kind(), ErrorKind::Usage);
     }
 }

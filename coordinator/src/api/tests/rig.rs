@@ -8,8 +8,8 @@ use verger_kopia::clock::{SetClock, Timestamp};
 use verger_kopia::error::Result;
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::{
-    Command, CycleId, Digest, Event, IndexKind, JobReport, JobSpec, Own, OwnCycle, PlanHeader, Progress, RepositoryId,
-    Stage, StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
+    Command, CycleId, Digest, Event, IndexKind, JobReport, JobSpec, PlanHeader, Progress, RepositoryId, Stage,
+    StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
 };
 
 use super::super::*;
@@ -47,10 +47,7 @@ pub(super) fn found(wanted: &Wanted) -> Probed {
         repository: format!("{unique}-{}", &unique[..32]).parse().unwrap(),
         index: IndexKind::Epochs,
         owner: "kopia@cellar".to_owned(),
-        own: Own {
-            full: OwnCycle { enabled: true, interval_seconds: 86_400 },
-            quick: OwnCycle { enabled: false, interval_seconds: 3_600 },
-        },
+        own: None,
         capabilities: json!({ "conditionalWrites": true }),
     }
 }

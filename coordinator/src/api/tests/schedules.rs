@@ -1,9 +1,10 @@
 //! Schedules: said, checked, shown.
 
 use serde_json::{Value, json};
-use verger_proto::Command;
+use verger_proto::{Command, Own, OwnCycle};
 
-use super::rig::Rig;
+use super::super::Probed;
+use super::rig::{Rig, found};
 
 fn set(rig: &Rig, change: Value) -> super::client::Reply {
     rig.call("PATCH", "/v1/repositories/photos", Some(change))
@@ -12,6 +13,9 @@ fn set(rig: &Rig, change: Value) -> super::client::Reply {
 #[test]
 fn a_schedule_is_set_in_parts_and_told_with_what_comes_next() {
     let rig = Rig::new();
+    let cycle = |enabled, interval_seconds| OwnCycle { enabled, interval_seconds };
+    let own = Own { full: cycle(true, 86_400), quick: cycle(false, 3_600) };
+    rig.look(move |wanted| Ok(Probed { own: Some(own), ..found(wanted) }));
     rig.add("photos");
     let shown = rig.get("/v1/repositories/photos");
     let own = json!({
@@ -19,6 +23,7 @@ fn a_schedule_is_set_in_parts_and_told_with_what_comes_next() {
         "suspended": false,
     });
     assert_eq!(shown["schedule"], own);
+    assert_eq!(shown["ownSettings"]["quick"], json!({ "enabled": false, "intervalSeconds": 3_600 }));
     assert_eq!(shown["next"]["full"]["reason"], "every 1d, as Kopia's own settings say");
     let disabled = "quick cycles are disabled in the repository's own Kopia settings";
     assert_eq!(shown["next"]["quick"], json!({ "reason": disabled }));
@@ -50,7 +55,7 @@ fn what_can_never_run_is_refused_with_the_fix_and_nothing_changes() {
     let before = rig.get("/v1/repositories/photos");
     let bad = [
         (json!({ "full": "0 0 30 2 *" }), "never fires"),
-        (json!({ "full": "0 0 3 * * *" }), "five fields"),
+        (json!({ "full": "0 0 3 * * *" }), "seconds are not supported"),
         (json!({ "quick": "every 5s" }), "between a minute and ten years"),
         (json!({ "index": "sometimes" }), "write `own`"),
         (json!({ "zone": "Europe/Atlantis" }), "IANA"),
