@@ -13,19 +13,19 @@ fn hundreds_get_their_turns_by_weight_and_no_more_run_than_there_are_places() {
     let mut fleet = Fleet::new(NIGHT);
     fleet.limits = Limits { total: 8, bucket_default: 3, short_percent: 0, ..Limits::default() };
     fleet.length = 4 * MINUTE;
-    for number in 0..240 {
+    for number in 0..200 {
         fleet.add(number, Schedule { quick: "every 1m".parse().unwrap(), ..full("never", "UTC") });
         // All are due all the time: only shares can be had.
         let weight = if number / 4 % 2 == 0 { 3 } else { 1 };
         fleet.change(number, RegistrationChange::Weight(weight));
     }
-    fleet.run(4 * DAY);
+    fleet.run(DAY);
     assert_eq!(fleet.most, 8, "at once");
     assert!(fleet.most_in_a_bucket <= 3, "{} at once in a bucket", fleet.most_in_a_bucket);
     let turns =
-        |rest| -> Vec<usize> { (0..240).filter(|n| n / 4 % 2 == rest).map(|n| fleet.starts_of(n).len()).collect() };
+        |rest| -> Vec<usize> { (0..200).filter(|n| n / 4 % 2 == rest).map(|n| fleet.starts_of(n).len()).collect() };
     let (heavy, light) = (turns(0), turns(1));
-    assert!(light.iter().all(|turns| *turns >= 10), "somebody starves: {light:?}");
+    assert!(light.iter().all(|turns| *turns >= 5), "somebody starves: {light:?}");
     let share = heavy.iter().sum::<usize>() as f64 / light.iter().sum::<usize>() as f64;
     assert!((2.5..3.5).contains(&share), "{share}");
 }
