@@ -180,6 +180,89 @@ fn killed_at_any_moment_it_goes_on_where_it_was() {
     verified(&golden);
 }
 
+/// Waits until so many cycles have ended, the oldest first.
+fn ended(up: &Up, count: usize) -> Vec<Value> {
+    let began = Instant::now();
+    loop {
+        assert!(began.elapsed() < Duration::from_secs(60), "no {count} cycles ended");
+        let cycles = up.json(&["cycle", "list", "photos", "--json"]);
+        let mut over: Vec<Value> = cycles.as_array().unwrap().clone();
+        over.retain(|cycle| !cycle["end"].is_null());
+        if over.len() >= count {
+            over.reverse();
+            return over;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_repository_is_looked_after_by_its_schedule_and_a_start_runs_nothing_twice() {
+    let golden = Golden::unpack("default");
+    let mut up = Up::start();
+    let act = ["--act-as", OWNER, "--exclusive"];
+    let hourly = ["--full-schedule", "every 1h", "--index-schedule", "never", "--jitter", "0", "--weight", "2"];
+    let added = json(&run(up.add("photos", &golden, &act).args(hourly)));
+    assert_eq!((&added["schedule"]["full"], &added["schedule"]["quick"]), (&"every 1h".into(), &"own".into()));
+    assert_eq!(added["ownSettings"]["quick"]["enabled"], false, "as Kopia has it there");
+    let cycles = ended(&up, 1);
+    assert_eq!((&cycles[0]["mode"], &cycles[0]["end"]["outcome"]), (&"full".into(), &"done".into()));
+    up.kill();
+    up.again();
+    let shown = String::from_utf8(run(&mut up.verger(&["repo", "show", "photos"])).stdout).unwrap();
+    let has = |start: &str, rest: &str| shown.lines().any(|line| line.starts_with(start) && line.contains(rest));
+    assert!(has("full", "every 1h") && has("quick", "disabled in the repository's own Kopia settings"), "{shown}");
+    let next = up.json(&["repo", "show", "photos", "--json"])["next"]["full"].clone();
+    assert!(next["at"].is_string() && next["overdueSeconds"].is_null(), "{next}");
+    // A slot of the past is not made up for; the interval of a lane that never ran begins now.
+    run(&mut up.verger(&["repo", "set", "photos", "--full-schedule", "@daily", "--quick-schedule", "every 10m"]));
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(up.json(&["cycle", "list", "photos", "--json"]).as_array().unwrap().len(), 1);
+    let list = String::from_utf8(run(&mut up.verger(&["repo", "list"])).stdout).unwrap();
+    assert!(list.contains("quick next") && list.contains("scheduled: every 10m"), "{list}");
+    run(&mut up.verger(&["repo", "suspend", "photos"]));
+    let list = String::from_utf8(run(&mut up.verger(&["repo", "list"])).stdout).unwrap();
+    assert!(list.contains("suspended"), "{list}");
+    verified(&golden);
+}
+
+#[test]
+fn kopias_own_settings_decide_unless_a_schedule_does() {
+    let golden = Golden::unpack("default");
+    let up = Up::start();
+    run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(up.json(&["cycle", "list", "--json"]), serde_json::json!([]), "disabled there: nothing runs by itself");
+    run(&mut up.verger(&["repo", "set", "photos", "--quick-schedule", "every 1h"]));
+    let cycles = ended(&up, 1);
+    assert_eq!((&cycles[0]["mode"], &cycles[0]["end"]["outcome"]), (&"quick".into(), &"done".into()));
+    verified(&golden);
+}
+
+#[test]
+fn a_schedule_that_cannot_be_is_refused_before_anything_happens() {
+    let golden = Golden::unpack("default");
+    let up = Up::start();
+    run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    let before = up.json(&["repo", "show", "photos", "--json"])["schedule"].clone();
+    let refused = [
+        (["--full-schedule", "0 0 30 2 *"], "never fires"),
+        (["--full-schedule", "0 0 3 * * *"], "seconds are not supported"),
+        (["--quick-schedule", "every 5s"], "between a minute"),
+        (["--window", "22:00-22:03"], "can never hold a stage"),
+        (["--blackout", "2020-01-01/2060-01-01 for ever"], "widen a window or end a blackout"),
+        (["--time-zone", "Europe/Atlantis"], "IANA"),
+        (["--jitter", "soon"], "10m"),
+    ];
+    for (flags, why) in refused {
+        let line = fails(up.verger(&["repo", "set", "photos"]).args(flags), 2);
+        assert!(line.contains(why), "{flags:?}: {line}");
+    }
+    fails(&mut up.verger(&["repo", "set", "photos"]), 2);
+    fails(&mut up.verger(&["repo", "set", "photos", "--window", "always", "--window", "22:00-06:00"]), 2);
+    assert_eq!(up.json(&["repo", "show", "photos", "--json"])["schedule"], before);
+}
+
 #[test]
 fn a_lease_that_is_handed_over_is_for_one_other_fleet_alone() {
     let golden = Golden::unpack("default");

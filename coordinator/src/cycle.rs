@@ -27,7 +27,11 @@ pub(crate) fn open(turn: &mut Turn<'_>, repository: RepositoryId, options: Cycle
         let id = cycle.id;
         return if joins {
             turn.events.push(Event::CycleJoined { cycle: id });
-            request::fulfil(turn, &repository, options, id);
+            if request::fulfil(turn, &repository, options, id)
+                && let Some(entry) = turn.state.repositories.get_mut(&repository)
+            {
+                entry.calendar.joined(options.mode);
+            }
             Ok(())
         } else {
             Err(Refusal::CycleOpen(id))
@@ -44,7 +48,10 @@ pub(crate) fn open(turn: &mut Turn<'_>, repository: RepositoryId, options: Cycle
     entry.open = Some(id);
     entry.due |= !options.dry_run;
     turn.events.push(Event::CycleOpened { cycle: id, repository: repository.clone(), term, options });
-    request::fulfil(turn, &repository, options, id);
+    let requested = request::fulfil(turn, &repository, options, id);
+    if let Some(entry) = turn.state.repositories.get_mut(&repository).filter(|_| !options.dry_run) {
+        entry.calendar.opened(options.mode, turn.at, requested);
+    }
     let mut cycle = fresh(id, repository, term, options, turn.at);
     offer::open_stage(turn, &mut cycle, Stage::Survey);
     turn.state.cycles.insert(id, cycle);
@@ -117,6 +124,7 @@ pub(crate) fn close(turn: &mut Turn<'_>, cycle: &mut Cycle, end: CycleEnd) {
         if !cycle.options.dry_run {
             let is_over = matches!(end, CycleEnd::Done | CycleEnd::Degraded) || mutant::on(Mutant::S7FailureIsTheEnd);
             entry.due = !is_over;
+            entry.calendar.closed(cycle.options.mode, turn.at, &end);
             entry.last_end = Some(end);
         }
     }

@@ -1,8 +1,12 @@
 //! Repositories that are looked after.
 
+use verger_proto::schedule::{Margin, Own};
 use verger_proto::{Event, Refusal, Registration, RegistrationChange, RepositoryId};
 
 use crate::machine::Turn;
+
+/// Margins of one report.
+const MARGINS_MAX: usize = 64;
 
 /// A repository is its unique ID and its store: the same bucket under two names is one repository, a copy is another (R6).
 pub(crate) fn add(turn: &mut Turn<'_>, repository: RepositoryId, registration: Registration) -> Result<(), Refusal> {
@@ -18,20 +22,31 @@ pub(crate) fn add(turn: &mut Turn<'_>, repository: RepositoryId, registration: R
     if turn.state.named(&registration.name).is_some() {
         return Err(Refusal::NameTaken(registration.name));
     }
-    turn.state.repositories.entry(repository.clone()).or_default().registration = Some(registration.clone());
+    let entry = turn.state.repositories.entry(repository.clone()).or_default();
+    entry.registration = Some(registration.clone());
+    entry.calendar.since = turn.at;
     turn.events.push(Event::RepositoryAdded { repository, registration: Box::new(registration) });
     Ok(())
 }
 
 pub(crate) fn change(turn: &mut Turn<'_>, repository: RepositoryId, change: RegistrationChange) -> Result<(), Refusal> {
-    let entry = turn.state.repositories.get_mut(&repository).and_then(|entry| entry.registration.as_mut());
-    let known = entry.ok_or(Refusal::UnknownRepository)?;
+    let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
+    let known = entry.registration.as_mut().ok_or(Refusal::UnknownRepository)?;
+    let before = known.schedule.clone();
     match change.clone() {
-        RegistrationChange::Suspended(suspended) => known.suspended = suspended,
+        RegistrationChange::Suspended(suspended) => known.schedule.suspended = suspended,
         RegistrationChange::Acting(acting) => known.acting = acting,
         RegistrationChange::Exclusive(exclusive) => known.exclusive = exclusive,
         RegistrationChange::Password(password) => known.password = password,
         RegistrationChange::Index(index) => known.index = index,
+        RegistrationChange::Schedule(schedule) => known.schedule = *schedule,
+        RegistrationChange::Pool(pool) => known.pool = pool,
+        RegistrationChange::Weight(weight) => known.weight = weight,
+        RegistrationChange::MarkToDrop(wait) => known.mark_to_drop = wait,
+    }
+    if known.schedule != before && !known.schedule.suspended {
+        // Slots of another schedule, or of the time while it was suspended, are not made up for.
+        entry.calendar.since = turn.at;
     }
     turn.events.push(Event::RepositoryChanged { repository, change });
     Ok(())
@@ -46,5 +61,29 @@ pub(crate) fn remove(turn: &mut Turn<'_>, repository: RepositoryId) -> Result<()
     let registration = entry.registration.take().ok_or(Refusal::UnknownRepository)?;
     entry.requests.clear();
     turn.events.push(Event::RepositoryRemoved { repository, name: registration.name });
+    Ok(())
+}
+
+/// What is known already is no event, and no record.
+pub(crate) fn look(
+    turn: &mut Turn<'_>,
+    repository: RepositoryId,
+    own: Own,
+    margins: Option<Vec<Margin>>,
+) -> Result<(), Refusal> {
+    if let Some(have) = margins.as_ref().map(Vec::len).filter(|have| *have > MARGINS_MAX) {
+        return Err(Refusal::TooManyMargins(u32::try_from(have).unwrap_or(u32::MAX)));
+    }
+    let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
+    let calendar = &mut entry.calendar;
+    let is_new = calendar.own != Some(own) || margins.as_ref().is_some_and(|margins| *margins != calendar.margins);
+    if !is_new {
+        return Ok(());
+    }
+    calendar.own = Some(own);
+    if let Some(margins) = &margins {
+        calendar.margins.clone_from(margins);
+    }
+    turn.events.push(Event::LookRecorded { repository, own, margins });
     Ok(())
 }

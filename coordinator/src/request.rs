@@ -72,15 +72,17 @@ pub(crate) fn give_up(
     Ok(())
 }
 
-/// A cycle began, or was joined: it is what all wishes for the same waited for.
-pub(crate) fn fulfil(turn: &mut Turn<'_>, repository: &RepositoryId, options: CycleOptions, cycle: CycleId) {
-    let Some(entry) = turn.state.repositories.get_mut(repository) else { return };
+/// A cycle began, or was joined: it is what all wishes for the same waited for. Says whether there were any.
+pub(crate) fn fulfil(turn: &mut Turn<'_>, repository: &RepositoryId, options: CycleOptions, cycle: CycleId) -> bool {
+    let Some(entry) = turn.state.repositories.get_mut(repository) else { return false };
     let (same, others) = std::mem::take(&mut entry.requests).into_iter().partition(|one| one.options == options);
     entry.requests = others;
     let same: Vec<CycleRequest> = same;
+    let any = !same.is_empty();
     for request in same {
         remember(&mut entry.answered, request.key, Answer::Cycle(cycle));
     }
+    any
 }
 
 pub(crate) fn report(

@@ -16,8 +16,11 @@ fn registration(name: &str) -> Registration {
         password: SecretRef::Env("PHOTOS".to_owned()),
         acting: Acting::TakeOwnership,
         exclusive: false,
-        suspended: false,
         index: IndexKind::Epochs,
+        schedule: verger_proto::Schedule::default(),
+        pool: verger_proto::repo::POOL_DEFAULT.to_owned(),
+        weight: 1,
+        mark_to_drop: verger_proto::MarkToDrop::Day,
     }
 }
 
@@ -70,7 +73,7 @@ fn a_repository_is_added_once_under_one_name() {
     change(&mut rig, RegistrationChange::Suspended(true));
     change(&mut rig, RegistrationChange::Password(SecretRef::File("/run/photos".to_owned())));
     let now = rig.state.repositories[&repository()].registration.clone().unwrap();
-    assert_eq!((now.suspended, now.password), (true, SecretRef::File("/run/photos".to_owned())));
+    assert_eq!((now.schedule.suspended, now.password), (true, SecretRef::File("/run/photos".to_owned())));
     rig.go(Command::RemoveRepository { repository: repository() });
     assert_eq!(refusal(&change(&mut rig, RegistrationChange::Suspended(false))), Some(Refusal::UnknownRepository));
     assert_eq!(refusal(&add(&mut rig, repository(), registration("pictures"))), None, "it may come back");

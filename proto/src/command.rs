@@ -8,6 +8,7 @@ use crate::job::{OutputRef, Ticket};
 use crate::mode::CycleOptions;
 use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Failure, JobReport, Progress};
+use crate::schedule::{Margin, Own};
 use crate::term::Term;
 use crate::time::StoreTime;
 
@@ -202,6 +203,15 @@ pub enum Command {
     },
     /// What somebody ordered through the interface. The machine does the same whoever says it; the ledger keeps who it was.
     Ordered(Box<Ordered>),
+    /// What a look at a repository, or a cycle's report, says of when the next cycle is due.
+    RecordLook {
+        /// Repository.
+        repository: RepositoryId,
+        /// Its own Kopia settings.
+        own: Own,
+        /// The margins that a full cycle's report named; `None`: no full cycle was at work, what is known stays.
+        margins: Option<Vec<Margin>>,
+    },
 }
 
 /// A command and who gave it.
@@ -254,6 +264,7 @@ impl Command {
             Command::PauseCycle { .. } => "pause_cycle",
             Command::UnpauseCycle { .. } => "unpause_cycle",
             Command::Ordered(ordered) => ordered.command.name(),
+            Command::RecordLook { .. } => "record_look",
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::plan::PlanHeader;
 use crate::refusal::Refusal;
 use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Damage, Failure, Progress, Severity, TaskStats};
+use crate::schedule::{Margin, Own};
 use crate::shard::Shard;
 use crate::stage::Stage;
 use crate::term::Term;
@@ -145,11 +146,13 @@ pub enum Event {
     CyclePaused { cycle: CycleId },
     /// A person wants it to go on.
     CycleUnpaused { cycle: CycleId },
+    /// When cycles are due follows from other settings or margins now.
+    LookRecorded { repository: RepositoryId, own: Own, margins: Option<Vec<Margin>> },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 40] = [
+    pub const KINDS: [&'static str; 41] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -190,6 +193,7 @@ impl Event {
         "cycle_reported",
         "cycle_paused",
         "cycle_unpaused",
+        "look_recorded",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -236,6 +240,7 @@ impl Event {
             Event::CycleReported { .. } => "cycle_reported",
             Event::CyclePaused { .. } => "cycle_paused",
             Event::CycleUnpaused { .. } => "cycle_unpaused",
+            Event::LookRecorded { .. } => "look_recorded",
         }
     }
 }

@@ -52,7 +52,7 @@ pub use proposal::{CommandId, Proposal};
 pub use refusal::Refusal;
 pub use repo::{Acting, CycleRequest, Registration, RegistrationChange, SecretRef};
 pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Severity, Unit};
-pub use schedule::{Blackout, Lane, Schedule, ScheduleError, Trigger, Window};
+pub use schedule::{Blackout, Lane, Margin, MarkToDrop, Own, OwnCycle, Schedule, ScheduleError, Trigger, Window};
 pub use shard::Shard;
 pub use stage::Stage;
 pub use term::Term;

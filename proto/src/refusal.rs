@@ -197,4 +197,7 @@ pub enum Refusal {
     /// Too many wishes wait.
     #[error("{0} cycles of this repository are asked for already")]
     TooManyRequests(u32),
+    /// A report with more margins than are kept.
+    #[error("{0} margins are more than a report has")]
+    TooManyMargins(u32),
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::RepositoryName;
 use crate::mode::{CycleOptions, IndexKind};
+use crate::schedule::{MarkToDrop, Schedule};
 use crate::time::LogTime;
 
 /// Where a secret is. The secret itself never goes through the machine (S9).
@@ -45,11 +46,20 @@ pub struct Registration {
     pub acting: Acting,
     /// A person's word that nobody else maintains it (R4, R23).
     pub exclusive: bool,
-    /// Nothing runs by itself.
-    pub suspended: bool,
     /// Which index it had when it was last looked at.
     pub index: IndexKind,
+    /// When it is looked after.
+    pub schedule: Schedule,
+    /// The pool of workers that may do it.
+    pub pool: String,
+    /// Its share of the workers' time in relation to others; 0 counts as 1.
+    pub weight: u32,
+    /// The least time from mark to drop (R15), by its owner's word.
+    pub mark_to_drop: MarkToDrop,
 }
+
+/// The pool of a repository of which nobody said another.
+pub const POOL_DEFAULT: &str = "default";
 
 /// A change of a registration.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -65,6 +75,14 @@ pub enum RegistrationChange {
     Password(SecretRef),
     /// It has another index now.
     Index(IndexKind),
+    /// When it is looked after.
+    Schedule(Box<Schedule>),
+    /// The pool of workers that may do it.
+    Pool(String),
+    /// Its share of the workers' time.
+    Weight(u32),
+    /// The least time from mark to drop.
+    MarkToDrop(MarkToDrop),
 }
 
 /// A cycle that somebody wants, remembered by its key until it is opened: the same key again is the same wish.

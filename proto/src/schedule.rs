@@ -5,6 +5,7 @@
 
 mod check;
 mod cron;
+mod facts;
 mod text;
 mod window;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use check::{INTERVAL_SECONDS_MAX, INTERVAL_SECONDS_MIN, ScheduleError, WINDOW_MINUTES_MIN};
 pub use cron::{CronLine, zone};
+pub use facts::{Margin, MarkToDrop, Own, OwnCycle};
 pub use window::{TimeOfDay, Weekdays, Window};
 
 use crate::time::LogTime;
@@ -89,7 +91,7 @@ pub struct Blackout {
 
 /// When one repository is looked after. The default is Kopia's own settings, at any time.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(remote = "Self")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Schedule {
     /// Full cycles.
     pub full: Trigger,
@@ -138,7 +140,7 @@ impl Schedule {
 
 /// A schedule as people write it: what is left out has its default, times of blackouts are of the schedule's zone.
 #[derive(Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Written {
     full: Trigger,
     quick: Trigger,

@@ -7,11 +7,12 @@ use std::path::PathBuf;
 
 use verger_proto::envelope::{self, Kind};
 use verger_proto::event::{CycleEnd, PassReason, Stop};
+use verger_proto::schedule::{Margin, MarkToDrop, Own, OwnCycle};
 use verger_proto::{
     Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure,
     FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
-    RegistrationChange, RepositoryId, RepositoryName, Safety, SecretRef, Severity, Shard, Stage, StageWork, StoreTime,
-    Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
+    RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, SecretRef, Severity, Shard, Stage, StageWork,
+    StoreTime, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
 };
 
 fn folder() -> PathBuf {
@@ -161,8 +162,11 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         password: SecretRef::Env("PHOTOS_PASSWORD".to_owned()),
         acting: Acting::ActAs("owner@cellar".to_owned()),
         exclusive: true,
-        suspended: false,
         index: IndexKind::Epochs,
+        schedule: Schedule::default(),
+        pool: "default".to_owned(),
+        weight: 1,
+        mark_to_drop: MarkToDrop::Day,
     };
     let added = |registration: Registration| Event::RepositoryAdded {
         repository: self::repository(),
@@ -189,6 +193,9 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         alone: false,
     };
     let key = || "nightly-7".to_owned();
+    let cycle = |enabled, interval_seconds| OwnCycle { enabled, interval_seconds };
+    let own = Own { full: cycle(false, 86_400), quick: cycle(true, 3_600) };
+    let margin = Margin { at: LogTime(1_700_000_000_000), is_drop: true };
     vec![
         ("", added(registration)),
         ("-observed", added(observed)),
@@ -198,14 +205,32 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ("-exclusive", changed(RegistrationChange::Exclusive(false))),
         ("-password", changed(RegistrationChange::Password(SecretRef::Env("OTHER".to_owned())))),
         ("-index", changed(RegistrationChange::Index(IndexKind::Legacy))),
+        ("-schedule", changed(RegistrationChange::Schedule(Box::new(schedule())))),
+        ("-pool", changed(RegistrationChange::Pool("night".to_owned()))),
+        ("-weight", changed(RegistrationChange::Weight(300))),
+        ("-mark-to-drop", changed(RegistrationChange::MarkToDrop(MarkToDrop::FiveHours))),
         ("", Event::RepositoryRemoved { repository: repository.clone(), name: name.clone() }),
         ("", Event::CycleRequested { repository: repository.clone(), key: key(), options }),
         ("", Event::RequestDropped { repository: repository.clone(), key: key(), failure: failure() }),
-        ("", Event::CycleReported { repository, cycle: CycleId(7), report: "{}".to_owned() }),
+        ("", Event::CycleReported { repository: repository.clone(), cycle: CycleId(7), report: "{}".to_owned() }),
         ("", Event::CyclePaused { cycle: CycleId(7) }),
         ("", Event::CycleUnpaused { cycle: CycleId(7) }),
+        ("", Event::LookRecorded { repository, own, margins: Some(vec![margin]) }),
         ("-fleet", refused(Refusal::TooManyRequests(16))),
+        ("-look", refused(Refusal::TooManyMargins(65))),
     ]
+}
+
+fn schedule() -> Schedule {
+    Schedule {
+        full: "30 2 * * sun".parse().unwrap(),
+        quick: "every 6h".parse().unwrap(),
+        zone: "Europe/Berlin".to_owned(),
+        windows: vec!["mon-fri 22:00-06:00".parse().unwrap()],
+        blackouts: vec!["2026-12-24T00:00:00Z/2027-01-02T00:00:00Z holidays".parse().unwrap()],
+        jitter_seconds: 600,
+        ..Schedule::default()
+    }
 }
 
 fn refused(reason: Refusal) -> Event {

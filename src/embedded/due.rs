@@ -1,9 +1,11 @@
 //! Is a cycle due, and which.
 
 use verger_coordinator::drive::Drive;
+use verger_kopia::maintenance::params::{CycleParams, Params};
 use verger_kopia::maintenance::rules::mode::{self, Due, NextTimes};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::{Error, Result};
+use verger_proto::{Own, OwnCycle};
 use verger_worker::task::record::ScheduleFile;
 
 use super::report::CycleReport;
@@ -28,6 +30,9 @@ pub(super) fn decide(
 ) -> Result<Decision> {
     if let Some(mode) = request.mode {
         if mode == Mode::Quick && known.lost_index() {
+            if request.by_itself {
+                return Ok(Decision::Run(Mode::Full));
+            }
             let step = "the last full cycle found that an index blob may be lost, and a quick one cannot see that";
             return Err(Error::damaged(step).with_fix("Look at `kopia index recover`, then run a full cycle"));
         }
@@ -50,4 +55,11 @@ pub(super) fn decide(
         mode::Decision::Run(mode, _) => Decision::Run(mode),
         mode::Decision::Wait(next) => Decision::Wait(Box::new(CycleReport::nothing_due(session.clock.now(), next))),
     })
+}
+
+/// Kopia's own settings of when cycles are due, for a fleet's schedule.
+#[must_use]
+pub fn own_settings(params: &Params) -> Own {
+    let cycle = |cycle: &CycleParams| OwnCycle { enabled: cycle.enabled, interval_seconds: cycle.interval.as_secs() };
+    Own { full: cycle(&params.full), quick: cycle(&params.quick) }
 }

@@ -40,6 +40,7 @@ use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
 
+pub use due::own_settings;
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 pub use state::identify;
@@ -64,6 +65,8 @@ pub enum Safety {
 pub struct CycleRequest {
     /// `None`: what is due.
     pub mode: Option<Mode>,
+    /// A schedule asks, no person: a quick cycle gives way to a full one where only that can tell whether the index is whole.
+    pub by_itself: bool,
     /// Margins.
     pub safety: Safety,
     /// No other client is at work, by a person's word.
@@ -242,6 +245,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     session.workspace.dead_sessions = Arc::new(sessions::of_earlier_processes(&ledger, session.clock.now())?);
     session.workspace.began_session = sessions::keeper(ledger, session.clock.clone());
     let storage = session.workspace.repository.storage().clone();
+    let settings = own_settings(&session.ahead.params);
     let worker = means.worker()?;
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
     let outcome = known
@@ -251,6 +255,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let mut report = outcome?;
     released?;
     known.remember(state_dir, &mut report)?;
+    report.own = Some(settings);
     Ok(report)
 }
 

@@ -202,6 +202,7 @@ mod tests {
     fn r22_kopias_locks_of_this_machine_say_nothing_of_another_owners_runs() {
         let request = |owner: Ownership, exclusive: bool| CycleRequest {
             mode: None,
+            by_itself: false,
             safety: super::super::Safety::Full,
             alone: false,
             exclusive,

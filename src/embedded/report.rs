@@ -10,6 +10,7 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, Skipped};
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::Own;
 use verger_proto::event::CycleEnd;
 use verger_proto::id::CycleId;
 use verger_proto::plan::PlanHeader;
@@ -59,6 +60,9 @@ pub struct CycleReport {
     pub written_bytes: u64,
     /// Contents and blobs with damaged bytes that error correction made good when the cycle read them.
     pub repaired_items: u64,
+    /// The repository's own Kopia settings.
+    #[serde(skip)]
+    pub own: Option<Own>,
 }
 
 /// The plan in figures.
@@ -109,6 +113,7 @@ impl CycleReport {
             deletes_hide: false,
             written_bytes: 0,
             repaired_items: 0,
+            own: None,
         }
     }
 
@@ -171,6 +176,7 @@ pub(super) fn of(
         plan,
         written_bytes: work.written_bytes(),
         repaired_items: session.workspace.repository.cipher().repaired_items(),
+        own: None,
     })
 }
 

@@ -15,10 +15,12 @@ impl Hands for Opener {
     fn probe(&self, wanted: &Wanted) -> Result<Probed> {
         let repository = self.open(&wanted.name, &wanted.address, &wanted.password, Access::ReadOnly)?;
         let epochs = repository.config().epoch.enabled;
+        let params = look_ahead(&Workspace::new(repository.clone()), None)?.params;
         Ok(Probed {
             repository: verger::embedded::identify(&self.engine.state_dir, &repository)?,
             index: if epochs { IndexKind::Epochs } else { IndexKind::Legacy },
-            owner: owner(&repository)?,
+            own: Some(verger::embedded::own_settings(&params)),
+            owner: params.owner,
             capabilities: capabilities(&repository),
         })
     }
@@ -55,12 +57,6 @@ impl Opener {
     fn open_to_write(&self, known: &Registration) -> Result<Repository> {
         self.open(&known.name, &known.address, &known.password, Access::ReadWrite)
     }
-}
-
-/// Kopia's maintenance owner; empty if nobody is.
-fn owner(repository: &Repository) -> Result<String> {
-    let workspace = Workspace::new(repository.clone());
-    Ok(look_ahead(&workspace, None)?.params.owner)
 }
 
 /// What the store says of itself. What it does is seen when the first cycle takes its lease.

@@ -20,6 +20,7 @@ use verger_coordinator::files::{make_folders, replace};
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
+use verger_coordinator::schedule::Limits as Places;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
@@ -41,8 +42,8 @@ pub(crate) struct Options {
     pub(crate) data_dir: PathBuf,
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
-    /// Cycles at once.
-    pub(crate) workers: usize,
+    /// How many cycles may run at once.
+    pub(crate) places: Places,
     /// Where secrets are mounted.
     pub(crate) secrets: Option<PathBuf>,
     /// Limits of each cycle.
@@ -77,7 +78,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         opener.clone(),
         clock.clone(),
         identity.clone(),
-        options.workers,
+        options.places,
         stop.clone(),
     );
     let listener = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(|error| {

@@ -1,26 +1,37 @@
 //! One cycle of one repository, by a worker of this process.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Ownership, Safety, Shared};
+use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Ownership, Safety, Shared, own_settings};
+use verger_coordinator::machine::Calendar;
+use verger_coordinator::schedule::Work;
+use verger_kopia::maintenance::rules::next::Rule;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::Access;
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Acting, Command, CycleId, CycleOptions, Failure, RepositoryName, WorkerId};
+use verger_proto::{Acting, Command, CycleId, Failure, LogTime, Margin, Own, RepositoryName, WorkerId};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::{Progress, Step, Stop};
 use verger_worker::run::failure_kind;
+use verger_worker::task::survey::look_ahead;
+use verger_worker::workspace::Workspace;
 
-use super::supervisor::{Outcome, Supervisor, Task, Why};
+use super::supervisor::{Outcome, Supervisor, Task};
 
 /// Runs what the task says, and tells the machine what came of it.
 pub(super) fn run(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> Outcome {
     let name = &task.registration.name;
+    if task.work == Work::Look {
+        return look(supervisor, task);
+    }
     match cycle(supervisor, task, stop, number) {
-        Ok(report) if report.outcome == "nothing-due" => Outcome::Wait(report.next_due),
         Ok(report) => {
             tracing::info!(repository = %name, cycle = report.cycle, outcome = report.outcome, "a cycle ended");
             tell(supervisor, task, &report);
+            if let Some(own) = report.own {
+                record(supervisor, task, own, margins(&report));
+            }
             give_up(supervisor, task, None);
             Outcome::Ran
         }
@@ -67,30 +78,75 @@ fn cycle(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> 
 }
 
 fn request(task: &Task) -> CycleRequest {
-    let options: Option<CycleOptions> = match &task.why {
-        Why::Asked(_, options) | Why::Unfinished(options) => Some(*options),
-        Why::Due => None,
+    let (options, mode) = match &task.work {
+        Work::Asked { options, .. } | Work::Unfinished(options) => (Some(*options), options.mode),
+        Work::Due(mode, _) => (None, *mode),
+        Work::Look => (None, verger_proto::Mode::Quick),
     };
-    let mode = options.map(|options| match options.mode {
+    let mode = match mode {
         verger_proto::Mode::Full => Mode::Full,
         verger_proto::Mode::Quick => Mode::Quick,
-    });
+    };
     let none = options.is_some_and(|options| options.safety == verger_proto::Safety::None);
     CycleRequest {
-        mode,
+        mode: Some(mode),
+        by_itself: options.is_none(),
         safety: if none { Safety::None } else { Safety::Full },
         alone: options.is_some_and(|options| options.alone),
         exclusive: options.map_or(task.registration.exclusive, |options| options.exclusive),
         allow_removing: options.and_then(|options| options.allow_removing),
         dry_run: options.is_some_and(|options| options.dry_run),
         wait: false,
-        mark_to_drop: None,
+        mark_to_drop: Some(Duration::from_millis(task.registration.mark_to_drop.wait())),
         owner: match &task.registration.acting {
             Acting::ActAs(name) => Ownership::ActAs(name.clone()),
             Acting::TakeOwnership => Ownership::Take,
             Acting::Observe => Ownership::Own,
         },
         plan_out: None,
+    }
+}
+
+/// Reads the repository's own Kopia settings: they say when cycles are due, unless its schedule does.
+fn look(supervisor: &Supervisor, task: &Task) -> Outcome {
+    let known = &task.registration;
+    let opened = supervisor.opener.open(&known.name, &known.address, &known.password, Access::ReadOnly);
+    match opened.and_then(|repository| look_ahead(&Workspace::new(repository), None)) {
+        Ok(ahead) => {
+            record(supervisor, task, own_settings(&ahead.params), None);
+            Outcome::Ran
+        }
+        Err(error) => {
+            tracing::warn!(repository = %known.name, error = error.chain(), "its settings could not be read");
+            Outcome::Failed
+        }
+    }
+}
+
+/// The margin that bytes wait for next. A quick cycle knows of none.
+fn margins(report: &CycleReport) -> Option<Vec<Margin>> {
+    let next = report.next.as_ref();
+    let margin = next.and_then(|next| {
+        let at = u64::try_from(next.at.as_millisecond()).ok().map(LogTime)?;
+        Some(Margin { at, is_drop: next.rule == Rule::MarkToDrop })
+    });
+    (report.mode == Some(Mode::Full) && report.outcome != "planned").then(|| margin.into_iter().collect())
+}
+
+/// Tells the machine what it needs to know of when the next cycle is due, unless it knows.
+fn record(supervisor: &Supervisor, task: &Task, own: Own, margins: Option<Vec<Margin>>) {
+    let mut known = false;
+    supervisor.backend.look(&mut |state| {
+        let calendar = state.repositories.get(&task.repository).map(|entry| &entry.calendar);
+        let same = |calendar: &Calendar| margins.as_ref().is_none_or(|margins| *margins == calendar.margins);
+        known = calendar.is_some_and(|calendar| calendar.own == Some(own) && same(calendar));
+    });
+    if known {
+        return;
+    }
+    let repository = task.repository.clone();
+    if let Err(error) = supervisor.backend.submit(Command::RecordLook { repository, own, margins }) {
+        tracing::error!(error = error.chain(), "what a look found was not kept");
     }
 }
 
@@ -105,7 +161,7 @@ fn tell(supervisor: &Supervisor, task: &Task, report: &CycleReport) {
 
 /// A wish for which no cycle began is given up; one that a cycle began for is answered already.
 fn give_up(supervisor: &Supervisor, task: &Task, error: Option<&Error>) {
-    let Why::Asked(key, _) = &task.why else { return };
+    let Work::Asked { key, .. } = &task.work else { return };
     let waits = |state: &verger_coordinator::machine::State| {
         let entry = state.repositories.get(&task.repository);
         entry.is_some_and(|entry| entry.requests.iter().any(|request| request.key == *key))

@@ -1,13 +1,15 @@
-//! Sees to it that every repository gets its cycles: what somebody asked for, what was left unfinished, what is due.
+//! Sees to it that every repository gets its cycles: what somebody asked for, what was left unfinished, what is due. Which those are
+//! says the agenda; here they run, a thread each, and stop where they have to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use verger_coordinator::drive::{Backend, Router};
-use verger_coordinator::machine::{Phase, Repository, State};
-use verger_kopia::clock::{Clock, Timestamp};
-use verger_proto::{Acting, Command, CycleOptions, Registration, RepositoryId};
+use verger_coordinator::machine::{Phase, State};
+use verger_coordinator::schedule::{Agenda, Limits, Start, Work};
+use verger_kopia::clock::Clock;
+use verger_proto::{Command, LogTime, Registration, RepositoryId};
 use verger_worker::progress::Stop;
 
 use super::opener::Opener;
@@ -15,36 +17,19 @@ use super::{notify, run};
 
 /// How often the machine is told that time passes.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a repository that gave an error is left alone, at first and at most.
-const BACKOFF_FIRST: Duration = Duration::from_secs(60);
-const BACKOFF_MAX: Duration = Duration::from_secs(3600);
-/// A repository is looked at again after this long, whatever it said.
-const LOOK_EVERY: Duration = Duration::from_secs(3600);
-
-/// Why a cycle runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Why {
-    /// Somebody asked for it, by this key.
-    Asked(String, CycleOptions),
-    /// It was begun and not finished.
-    Unfinished(CycleOptions),
-    /// It may be due: the repository is looked at.
-    Due,
-}
 
 /// What is to be done now.
 #[derive(Debug, Clone)]
 pub(super) struct Task {
     pub(super) repository: RepositoryId,
     pub(super) registration: Registration,
-    pub(super) why: Why,
+    pub(super) work: Work,
 }
 
 /// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// Nothing is due before then.
-    Wait(Option<Timestamp>),
-    /// A cycle ran.
+    /// It ran, or was stopped.
     Ran,
     /// It could not.
     Failed,
@@ -58,25 +43,18 @@ pub(crate) struct Supervisor {
     pub(super) clock: Arc<dyn Clock>,
     /// `user@host` of this fleet.
     pub(super) identity: String,
-    workers: usize,
+    limits: Limits,
     stop: Stop,
     crew: Mutex<Crew>,
     free: Condvar,
 }
 
-/// Who is at work, and what is known of the others.
+/// Who is at work, and what is next.
 #[derive(Default)]
 struct Crew {
-    busy: BTreeMap<RepositoryId, Stop>,
-    looks: BTreeMap<RepositoryId, Look>,
+    busy: BTreeMap<RepositoryId, (Start, Stop)>,
+    agenda: Agenda,
     runs: u64,
-}
-
-/// When a repository is looked at next.
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    at: Timestamp,
-    backoff: Duration,
 }
 
 impl Supervisor {
@@ -87,15 +65,19 @@ impl Supervisor {
         opener: Arc<Opener>,
         clock: Arc<dyn Clock>,
         identity: String,
-        workers: usize,
+        limits: Limits,
         stop: Stop,
     ) -> Self {
         let (crew, free) = (Mutex::default(), Condvar::new());
-        Self { backend, router, opener, clock, identity, workers, stop, crew, free }
+        Self { backend, router, opener, clock, identity, limits, stop, crew, free }
     }
 
     fn crew(&self) -> MutexGuard<'_, Crew> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> LogTime {
+        LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or_default())
     }
 
     /// Works until it is asked to stop; what is under way then is parked at its next boundary.
@@ -107,30 +89,31 @@ impl Supervisor {
             {
                 tracing::error!(error = error.chain(), "the machine takes no commands");
             }
-            while let Some((task, stop, number)) = self.take() {
-                let supervisor = self.clone();
-                let name = format!("cycle {}", task.registration.name);
-                let begun = std::thread::Builder::new().name(name).spawn({
-                    let task = task.clone();
-                    move || {
-                        let outcome = run::run(&supervisor, &task, stop, number);
-                        supervisor.done(&task.repository, &outcome);
-                    }
-                });
-                if let Err(error) = begun {
-                    tracing::error!(%error, repository = %task.registration.name, "no thread for a cycle");
-                    self.done(&task.repository, &Outcome::Failed);
-                }
+            for (task, stop, number) in self.take() {
+                self.begin(task, stop, number);
             }
             let (stop, seen) = (&self.stop, self.wishes());
             self.backend.wait(TICK, &mut |state| stop.is_asked() || count_wishes(state) != seen);
-            self.stop_paused();
+            self.park();
         }
         notify::tell(notify::State::Stopping);
         let mut crew = self.crew();
-        crew.busy.values().for_each(Stop::ask);
+        crew.busy.values().for_each(|(_, stop)| stop.ask());
         while !crew.busy.is_empty() {
             crew = self.free.wait(crew).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn begin(self: &Arc<Self>, task: Task, stop: Stop, number: u64) {
+        let supervisor = self.clone();
+        let (repository, name) = (task.repository.clone(), task.registration.name.clone());
+        let begun = std::thread::Builder::new().name(format!("cycle {name}")).spawn(move || {
+            let outcome = run::run(&supervisor, &task, stop, number);
+            supervisor.done(&task.repository, outcome);
+        });
+        if let Err(error) = begun {
+            tracing::error!(%error, repository = %name, "no thread for a cycle");
+            self.done(&repository, Outcome::Failed);
         }
     }
 
@@ -146,48 +129,55 @@ impl Supervisor {
         wishes
     }
 
-    /// The next thing to do, if there is one and a worker is free.
-    fn take(&self) -> Option<(Task, Stop, u64)> {
-        let now = self.clock.now();
+    /// What begins now, as far as there are places.
+    fn take(&self) -> Vec<(Task, Stop, u64)> {
+        let now = self.now();
         let mut crew = self.crew();
-        if crew.busy.len() >= self.workers || self.stop.is_asked() {
-            return None;
+        if self.stop.is_asked() {
+            return Vec::new();
         }
-        let mut task = None;
-        self.backend.look(&mut |state| task = next(state, &crew.busy.keys().collect(), &crew.looks, now));
-        let task = task?;
-        let stop = Stop::default();
-        crew.busy.insert(task.repository.clone(), stop.clone());
-        crew.runs += 1;
-        let number = crew.runs;
-        Some((task, stop, number))
+        let Crew { busy, agenda, runs } = &mut *crew;
+        let running: Vec<_> = busy.values().map(|(start, _)| start.running.clone()).collect();
+        let mut tasks = Vec::new();
+        self.backend.look(&mut |state| {
+            for start in agenda.begin(state, &running, &self.limits, now) {
+                let id = start.running.repository.clone();
+                let entry = state.repositories.get(&id).and_then(|entry| entry.registration.clone());
+                let Some(registration) = entry else { continue };
+                let stop = Stop::default();
+                *runs += 1;
+                tasks.push((
+                    Task { repository: id.clone(), registration, work: start.work.clone() },
+                    stop.clone(),
+                    *runs,
+                ));
+                busy.insert(id, (start, stop));
+            }
+        });
+        tasks
     }
 
-    fn done(&self, repository: &RepositoryId, outcome: &Outcome) {
-        let now = self.clock.now();
+    fn done(&self, repository: &RepositoryId, outcome: Outcome) {
+        let now = self.now();
         let mut crew = self.crew();
         crew.busy.remove(repository);
-        let before = crew.looks.get(repository).map_or(Duration::ZERO, |look| look.backoff);
-        let backoff = match outcome {
-            Outcome::Failed => (before * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX),
-            Outcome::Wait(_) | Outcome::Ran => Duration::ZERO,
-        };
-        let at = match outcome {
-            Outcome::Failed => now + backoff,
-            Outcome::Wait(Some(at)) => (*at).clamp(now, now + LOOK_EVERY),
-            Outcome::Wait(None) | Outcome::Ran => now + LOOK_EVERY,
-        };
-        crew.looks.insert(repository.clone(), Look { at, backoff });
+        crew.agenda.done(repository, outcome == Outcome::Failed, now);
         drop(crew);
         self.free.notify_all();
     }
 
-    /// Asks cycles that a person paused to stop at their next boundary.
-    fn stop_paused(&self) {
-        let crew = self.crew();
-        let is_paused = |state: &State, repository| state.open_cycle(repository).is_some_and(|cycle| cycle.paused);
+    /// Asks cycles to stop at their next boundary that a person paused, or that run by themselves and have come to the end of a window.
+    fn park(&self) {
+        let now = self.now();
+        let mut crew = self.crew();
+        let Crew { busy, agenda, .. } = &mut *crew;
         self.backend.look(&mut |state| {
-            crew.busy.iter().filter(|(repository, _)| is_paused(state, repository)).for_each(|(_, stop)| stop.ask());
+            for (start, stop) in busy.values().filter(|(_, stop)| !stop.is_asked()) {
+                if agenda.must_park(state, start, now) {
+                    tracing::info!(repository = %start.running.repository, "a cycle is to stop at its next boundary");
+                    stop.ask();
+                }
+            }
         });
     }
 }
@@ -200,44 +190,3 @@ fn count_wishes(state: &State) -> usize {
         .map(|entry| entry.requests.len() + usize::from(entry.registration.is_some()))
         .sum::<usize>()
 }
-
-/// What somebody asked for comes first, then what was begun, then what may be due; each by the order of the repositories.
-fn next(
-    state: &State,
-    busy: &BTreeSet<&RepositoryId>,
-    looks: &BTreeMap<RepositoryId, Look>,
-    now: Timestamp,
-) -> Option<Task> {
-    let free = || state.repositories.iter().filter(|(id, _)| !busy.contains(id));
-    let due = |id: &RepositoryId| looks.get(id).is_none_or(|look| look.at <= now);
-    let backs_off = |id: &RepositoryId| looks.get(id).is_some_and(|look| look.at > now && !look.backoff.is_zero());
-    let task = |(id, entry): (&RepositoryId, &Repository), why: Why| {
-        let registration = entry.registration.clone()?;
-        Some(Task { repository: id.clone(), registration, why })
-    };
-    let open = |entry: &Repository| entry.open.and_then(|id| state.cycles.get(&id));
-    let asked = free().find_map(|(id, entry)| {
-        let request = entry.requests.first()?;
-        // One with other options comes first, and a paused one has to be taken up or given up by a person.
-        let waits = open(entry).is_some_and(|cycle| cycle.options != request.options || cycle.paused);
-        if waits { None } else { task((id, entry), Why::Asked(request.key.clone(), request.options)) }
-    });
-    let unfinished = || {
-        free().filter(|(id, _)| !backs_off(id)).find_map(|(id, entry)| {
-            let cycle = open(entry).filter(|cycle| !cycle.paused)?;
-            task((id, entry), Why::Unfinished(cycle.options))
-        })
-    };
-    let looked = || {
-        free().filter(|(id, _)| due(id)).find_map(|(id, entry)| {
-            let registration = entry.registration.as_ref()?;
-            let rests = registration.suspended || registration.acting == Acting::Observe || entry.open.is_some();
-            if rests { None } else { task((id, entry), Why::Due) }
-        })
-    };
-    asked.or_else(unfinished).or_else(looked)
-}
-
-#[cfg(test)]
-#[path = "supervisor_tests.rs"]
-mod tests;

@@ -298,6 +298,7 @@ impl World {
 pub fn careful(mode: Option<Mode>) -> CycleRequest {
     CycleRequest {
         mode,
+        by_itself: false,
         safety: Safety::Full,
         alone: false,
         exclusive: true,

@@ -1,7 +1,7 @@
 //! What the interface needs of whoever can reach stores: it opens none itself.
 
 use verger_kopia::error::Result;
-use verger_proto::{Acting, IndexKind, Registration, RepositoryId, RepositoryName, SecretRef, Term};
+use verger_proto::{Acting, IndexKind, Own, Registration, RepositoryId, RepositoryName, SecretRef, Term};
 
 /// A repository that somebody wants to have looked after, or looked at again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -27,6 +27,8 @@ pub struct Probed {
     pub index: IndexKind,
     /// Kopia's maintenance owner (`user@host`); empty if nobody is.
     pub owner: String,
+    /// Its own settings of when maintenance is due, if they were read.
+    pub own: Option<Own>,
     /// What its store can do, for people: a JSON object.
     pub capabilities: serde_json::Value,
 }

@@ -9,10 +9,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use verger_proto::RepositoryId;
+use verger_proto::schedule::Lane;
 
 use super::board::Board;
 use super::problem::Problem;
 use super::server::Server;
+use crate::schedule::outlook;
 
 type Labels = Vec<(&'static str, String)>;
 type Count = Family<Labels, Counter<u64, AtomicU64>>;
@@ -35,11 +37,16 @@ pub(super) fn text(server: &Server) -> Result<String, Problem> {
     let mut registry = Registry::with_prefix("verger");
     registry.register("http_requests", "Calls of this interface", server.requests.0.clone());
     let open = Gauge::<f64, AtomicU64>::default();
-    let held = Level::default();
+    let (held, overdue, now) = (Level::default(), Level::default(), server.now());
     server.state(|state| {
         open.set(state.cycles.len() as f64);
-        for entry in state.repositories.values() {
+        for (id, entry) in &state.repositories {
             if let Some(registration) = &entry.registration {
+                for one in outlook(state, id, entry, now).into_iter().filter(|one| one.lane != Lane::Index) {
+                    let labels = vec![("repo", registration.name.to_string()), ("mode", one.lane.name().to_owned())];
+                    let Some(late) = one.overdue else { continue };
+                    overdue.get_or_create(&labels).set(late as f64 / 1_000.0);
+                }
                 let label = vec![("repo", registration.name.to_string())];
                 held.get_or_create(&label).set(if entry.lease.is_some() { 1.0 } else { 0.0 });
             }
@@ -47,6 +54,8 @@ pub(super) fn text(server: &Server) -> Result<String, Problem> {
     });
     registry.register("cycles_open", "Cycles that began and have not ended", open);
     registry.register("lease_held", "Whether this fleet holds the lease on the repository", held);
+    let help = "How long a cycle has been due that did not begin, in seconds; none where nothing runs by itself";
+    registry.register("cycle_overdue_seconds", help, overdue);
     of_the_board(&mut registry, &*server.board()?);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(error.to_string()))?;

@@ -18,6 +18,7 @@ mod health;
 mod leases;
 mod metrics;
 mod openapi;
+mod plans;
 mod problem;
 mod repositories;
 mod requests;

@@ -21,16 +21,34 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
     ("ActAs", &[("actAs", "string")]),
     ("NewRepository", &[
         ("name", "string"), ("address", "string"), ("password", "Secret"), ("acting", "Acting"),
-        ("exclusive?", "boolean"), ("tenant?", "string"),
+        ("exclusive?", "boolean"), ("tenant?", "string"), ("schedule?", "ScheduleChange"), ("pool?", "string"),
+        ("weight?", "integer"), ("markToDrop?", "day|five-hours"),
     ]),
     ("RepositoryChange", &[
         ("suspended?", "boolean"), ("acting?", "Acting"), ("exclusive?", "boolean"), ("password?", "Secret"),
+        ("schedule?", "ScheduleChange"), ("pool?", "string"), ("weight?", "integer"),
+        ("markToDrop?", "day|five-hours"),
     ]),
+    ("Schedule", &[
+        ("full", "string"), ("quick", "string"), ("index", "string"), ("zone", "string"), ("windows", "[string]"),
+        ("blackouts", "[string]"), ("jitterSeconds", "integer"), ("suspended", "boolean"),
+    ]),
+    ("ScheduleChange", &[
+        ("full?", "string"), ("quick?", "string"), ("index?", "string"), ("zone?", "string"),
+        ("windows?", "[string]"), ("blackouts?", "[string]"), ("jitterSeconds?", "integer"),
+        ("suspended?", "boolean"),
+    ]),
+    ("Next", &[("at?", "time"), ("reason", "string"), ("overdueSeconds?", "integer")]),
+    ("Lanes", &[("full", "Next"), ("quick", "Next"), ("index", "Next")]),
+    ("OwnCycle", &[("enabled", "boolean"), ("intervalSeconds", "integer")]),
+    ("OwnSettings", &[("full", "OwnCycle"), ("quick", "OwnCycle")]),
     ("Repository", &[
         ("name", "string"), ("id", "string"), ("address", "string"), ("tenant", "string"), ("password", "Secret"),
         ("acting", "Acting"), ("exclusive", "boolean"), ("suspended", "boolean"), ("index", "epochs|legacy"),
         ("due", "boolean"), ("leaseHeld", "boolean"), ("term", "integer"), ("openCycle?", "integer"),
         ("queued", "integer"), ("lastCycle?", "integer"), ("lastEnd?", "End"), ("probe?", "Found"),
+        ("schedule", "Schedule"), ("pool", "string"), ("weight", "integer"), ("markToDrop", "day|five-hours"),
+        ("ownSettings?", "OwnSettings"), ("next", "Lanes"),
     ]),
     ("Found", &[("owner", "string"), ("capabilities", "object")]),
     ("Probe", &[

@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use verger_kopia::error::ErrorKind;
 use verger_kopia::storage::address::Address;
-use verger_proto::{Acting, Command, Registration, RegistrationChange, RepositoryId, RepositoryName, SecretRef};
+use verger_proto::{
+    Acting, Command, MarkToDrop, Registration, RegistrationChange, RepositoryId, RepositoryName, SecretRef,
+};
 
 use super::call::Call;
 use super::hands::{Probed, Wanted};
 use super::health::{json_answer, ok};
+use super::plans::PlanBody;
 use super::problem::Problem;
 use super::server::{Answer, Server};
 use super::show;
+use crate::machine::Repository;
 
 /// Longest address, owner, or place of a secret, in bytes.
 const TEXT_BYTES_MAX: usize = 4_096;
@@ -32,7 +36,7 @@ enum ActingBody {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct AddBody {
     name: String,
     address: String,
@@ -41,15 +45,23 @@ struct AddBody {
     #[serde(default)]
     exclusive: bool,
     tenant: Option<String>,
+    schedule: Option<Map<String, Value>>,
+    pool: Option<String>,
+    weight: Option<u32>,
+    mark_to_drop: Option<MarkToDrop>,
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ChangeBody {
     suspended: Option<bool>,
     acting: Option<ActingBody>,
     exclusive: Option<bool>,
     password: Option<SecretRef>,
+    schedule: Option<Map<String, Value>>,
+    pool: Option<String>,
+    weight: Option<u32>,
+    mark_to_drop: Option<MarkToDrop>,
 }
 
 impl ActingBody {
@@ -160,7 +172,8 @@ fn wanted(known: &Registration) -> Wanted {
 }
 
 fn shown(server: &Server, id: &RepositoryId) -> Result<Value, Problem> {
-    let found = server.state(|state| state.repositories.get(id).and_then(|entry| show::repository(id, entry)));
+    let now = server.now();
+    let found = server.state(|state| show::repository(state, id, state.repositories.get(id)?, now));
     found.ok_or_else(|| Problem::not_found("this repository is not looked after any more"))
 }
 
@@ -173,6 +186,8 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
         return Err(Problem::denied(super::Denied::Forbidden));
     }
     let (password, acting) = (checked_secret(body.password)?, body.acting.checked()?);
+    let AddBody { schedule, pool, weight, mark_to_drop, .. } = body;
+    let plan = PlanBody { schedule, pool, weight, mark_to_drop }.of_new(server.now())?;
     let wanted = Wanted { name, address: checked_address(&body.address)?, password, acting, exclusive: body.exclusive };
     server.check_leads()?;
     let probed = probe(server, &wanted)?;
@@ -183,14 +198,28 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
         password: wanted.password,
         acting: wanted.acting,
         exclusive: wanted.exclusive,
-        suspended: false,
         index: probed.index,
+        schedule: plan.schedule,
+        pool: plan.pool,
+        weight: plan.weight,
+        mark_to_drop: plan.mark_to_drop,
     };
     let (repository, registration) = (probed.repository.clone(), Box::new(registration));
     server.order(&call.actor, Command::AddRepository { repository, registration })?;
+    looked(server, &call, &probed)?;
     let mut value = shown(server, &probed.repository)?;
     value["probe"] = found(&probed);
     Ok(json_answer(StatusCode::CREATED, &value))
+}
+
+/// Keeps what the look says of when cycles are due.
+fn looked(server: &Server, call: &Call, probed: &Probed) -> Result<(), Problem> {
+    let (repository, Some(own)) = (probed.repository.clone(), probed.own) else { return Ok(()) };
+    let known = server.state(|state| state.repositories.get(&repository).and_then(|entry| entry.calendar.own));
+    if known != Some(own) {
+        server.order(&call.actor, Command::RecordLook { repository, own, margins: None })?;
+    }
+    Ok(())
 }
 
 fn found(probed: &Probed) -> Value {
@@ -198,9 +227,10 @@ fn found(probed: &Probed) -> Value {
 }
 
 pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
+    let now = server.now();
     let all: Vec<(String, String, Value)> = server.state(|state| {
-        let shown = |(id, entry)| {
-            let value = show::repository(id, entry)?;
+        let shown = |(id, entry): (_, &Repository)| {
+            let value = show::repository(state, id, entry, now)?;
             let known = entry.registration.as_ref()?;
             Some((known.name.to_string(), known.tenant.clone(), value))
         };
@@ -218,15 +248,18 @@ pub(super) fn get(server: &Arc<Server>, call: Call) -> Answer {
 }
 
 pub(super) fn change(server: &Arc<Server>, call: Call) -> Answer {
-    let (repository, _) = find(server, &call)?;
+    let (repository, known) = find(server, &call)?;
     let body: ChangeBody = call.json()?;
+    // Whatever is wrong with any of it, nothing is changed.
+    let ChangeBody { schedule, pool, weight, mark_to_drop, .. } = body;
+    let plan = PlanBody { schedule, pool, weight, mark_to_drop }.changes(&known.schedule, server.now())?;
     let changes = [
         body.suspended.map(RegistrationChange::Suspended),
         body.exclusive.map(RegistrationChange::Exclusive),
         body.acting.map(ActingBody::checked).transpose()?.map(RegistrationChange::Acting),
         body.password.map(checked_secret).transpose()?.map(RegistrationChange::Password),
     ];
-    for change in changes.into_iter().flatten() {
+    for change in plan.into_iter().chain(changes.into_iter().flatten()) {
         server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
     }
     ok(&shown(server, &repository)?)
@@ -252,6 +285,7 @@ pub(super) fn probe_again(server: &Arc<Server>, call: Call) -> Answer {
         let change = RegistrationChange::Index(probed.index);
         server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
     }
+    looked(server, &call, &probed)?;
     ok(&json!({
         "name": known.name.as_str(),
         "id": repository.to_string(),

@@ -8,6 +8,7 @@ use verger_proto::{
 };
 
 use super::board::{Board, Told, mode_name, outcome};
+use super::plans;
 use crate::machine::{Cycle, Job, JobStatus, Past, Phase, Repository, State};
 
 /// Milliseconds since 1970 as RFC 3339.
@@ -64,9 +65,9 @@ pub(super) fn end(end: &CycleEnd) -> Value {
 }
 
 /// A repository; `None` if it is not looked after.
-pub(super) fn repository(id: &RepositoryId, entry: &Repository) -> Option<Value> {
+pub(super) fn repository(state: &State, id: &RepositoryId, entry: &Repository, now: LogTime) -> Option<Value> {
     let known = entry.registration.as_ref()?;
-    Some(filled(json!({
+    let mut value = json!({
         "name": known.name.as_str(),
         "id": id.to_string(),
         "address": known.address,
@@ -74,7 +75,6 @@ pub(super) fn repository(id: &RepositoryId, entry: &Repository) -> Option<Value>
         "password": plain(&known.password),
         "acting": acting(&known.acting),
         "exclusive": known.exclusive,
-        "suspended": known.suspended,
         "index": index_name(known.index),
         "due": entry.due,
         "leaseHeld": entry.lease.is_some(),
@@ -83,7 +83,11 @@ pub(super) fn repository(id: &RepositoryId, entry: &Repository) -> Option<Value>
         "queued": entry.requests.len(),
         "lastCycle": entry.past.last().map(|past| past.id.0),
         "lastEnd": entry.last_end.as_ref().map(end),
-    })))
+        "ownSettings": entry.calendar.own.map(|own| plain(&own)),
+        "next": plans::next(state, id, entry, now),
+    });
+    plans::shown(&mut value, known);
+    Some(filled(value))
 }
 
 fn options(value: &mut Value, options: &CycleOptions) {

@@ -7,3 +7,4 @@ mod gates;
 mod health;
 mod repositories;
 mod rig;
+mod schedules;

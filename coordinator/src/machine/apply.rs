@@ -85,6 +85,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::PauseCycle { cycle } => turn.with_cycle(cycle, cycle::pause),
         Command::UnpauseCycle { cycle } => turn.with_cycle(cycle, cycle::unpause),
         Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
+        Command::RecordLook { repository, own, margins } => registry::look(turn, repository, own, margins),
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
     }
 }

@@ -1,12 +1,14 @@
 //! The pure machine: a state, and what each command makes of it.
 
 mod apply;
+mod calendar;
 pub mod invariant;
 mod refuse;
 mod state;
 
 pub(crate) use apply::Turn;
 pub use apply::apply;
+pub use calendar::{Calendar, lane_of, mode_of};
 pub(crate) use refuse::{fence, present};
 pub use state::{Answer, Batches, Cycle, Job, JobStatus, Lease, Outstanding, Past, Phase, Repository, Sealed, State};
 

@@ -32,7 +32,8 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::ChangeRepository { .. }
         | Command::RemoveRepository { .. }
         | Command::RequestCycle { .. }
-        | Command::DropRequest { .. } => (None, None),
+        | Command::DropRequest { .. }
+        | Command::RecordLook { .. } => (None, None),
         Command::RecordReport { cycle, .. } => (Some(*cycle), None),
         Command::Ordered(ordered) => return about(&ordered.command),
     };

@@ -11,6 +11,8 @@ use verger_proto::{
     ViewRef, WorkerId,
 };
 
+use super::calendar::Calendar;
+
 /// What the machine knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct State {
@@ -54,6 +56,8 @@ pub struct Repository {
     pub answered: Vec<(String, Answer)>,
     /// Cycles that ended, the newest last.
     pub past: Vec<Past>,
+    /// When cycles began and ended, for its schedule.
+    pub calendar: Calendar,
 }
 
 /// What became of a wish.

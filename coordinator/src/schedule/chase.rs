@@ -1,7 +1,7 @@
 //! The chase (R15): after bytes were marked, come back when each margin ends instead of at the next slot.
 
-use serde::{Deserialize, Serialize};
 use verger_proto::LogTime;
+use verger_proto::schedule::{Margin, MarkToDrop};
 
 use super::{HOUR, MINUTE};
 
@@ -14,37 +14,6 @@ const PAIR_BEFORE_DROP: u64 = 5 * HOUR;
 
 /// So much after the end of a margin: margins must have *passed*, by the store's clock. Milliseconds.
 pub const CHASE_SLACK: u64 = MINUTE;
-
-/// The least time from mark to drop (R15).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MarkToDrop {
-    /// 24 hours: a client may sleep in the middle of a snapshot.
-    #[default]
-    Day,
-    /// Five hours: the owner states that none does.
-    FiveHours,
-}
-
-impl MarkToDrop {
-    /// Milliseconds.
-    #[must_use]
-    pub fn wait(self) -> u64 {
-        match self {
-            MarkToDrop::Day => 24 * HOUR,
-            MarkToDrop::FiveHours => 5 * HOUR,
-        }
-    }
-}
-
-/// A margin that the last report named: bytes can go when it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Margin {
-    /// Ends.
-    pub at: LogTime,
-    /// It is the wait from mark to drop, which also needs a second snapshot GC in between.
-    pub is_drop: bool,
-}
 
 /// When to come back, if the last full cycle began and ended at these times; `None`: no margin is waited for.
 ///

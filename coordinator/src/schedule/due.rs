@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use verger_proto::LogTime;
-use verger_proto::schedule::{CronLine, INTERVAL_SECONDS_MIN, Lane};
+use verger_proto::schedule::{CronLine, INTERVAL_SECONDS_MIN, Lane, Margin, MarkToDrop, Own};
 
-use super::chase::{self, Margin, MarkToDrop};
+use super::chase;
 use super::manual::Requests;
 use super::trigger::{Rule, slot_after};
 use super::{HOLD, HOUR, MINUTE, Opening, SECOND, Timetable};
@@ -41,24 +41,6 @@ pub enum Why {
         /// The first slot since the last start.
         slot: LogTime,
     },
-}
-
-/// One of Kopia's two cycles, as the repository's parameters have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OwnCycle {
-    /// Whether it runs by itself.
-    pub enabled: bool,
-    /// Seconds from start to start.
-    pub interval_seconds: u64,
-}
-
-/// The repository's own Kopia settings. Index work goes with the quick cycle, as in Kopia.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Own {
-    /// Full.
-    pub full: OwnCycle,
-    /// Quick.
-    pub quick: OwnCycle,
 }
 
 /// A cycle that began and did not end.

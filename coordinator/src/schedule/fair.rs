@@ -56,6 +56,8 @@ pub struct Running {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
+    /// In all.
+    pub total: u32,
     /// In a bucket that is not named below.
     pub bucket_default: u32,
     /// In a bucket.
@@ -71,6 +73,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            total: u32::MAX,
             bucket_default: 4,
             buckets: BTreeMap::new(),
             pool_default: 16,
@@ -209,6 +212,7 @@ impl Place {
 
 struct Places<'a> {
     limits: &'a Limits,
+    total: Place,
     buckets: BTreeMap<&'a str, Place>,
     pools: BTreeMap<&'a str, Place>,
     lanes: BTreeMap<&'a RepositoryId, Vec<Lane>>,
@@ -216,8 +220,11 @@ struct Places<'a> {
 
 impl<'a> Places<'a> {
     fn new(limits: &'a Limits, running: &'a [Running]) -> Self {
-        let mut places = Self { limits, buckets: BTreeMap::new(), pools: BTreeMap::new(), lanes: BTreeMap::new() };
+        let total = Place::new(limits.total, limits.short_percent);
+        let (buckets, pools, lanes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut places = Self { limits, total, buckets, pools, lanes };
         for cycle in running {
+            places.total.take(cycle.lane);
             places.bucket(&cycle.bucket).take(cycle.lane);
             places.pool(&cycle.pool).take(cycle.lane);
             places.lanes.entry(&cycle.repository).or_default().push(cycle.lane);
@@ -239,7 +246,8 @@ impl<'a> Places<'a> {
 
     fn fits(&mut self, candidate: &'a Candidate) -> bool {
         let beside = |lane: &Lane| candidate.beside && (*lane == Lane::Index) != (candidate.lane == Lane::Index);
-        self.bucket(&candidate.bucket).has_room(candidate.lane)
+        self.total.has_room(candidate.lane)
+            && self.bucket(&candidate.bucket).has_room(candidate.lane)
             && self.pool(&candidate.pool).has_room(candidate.lane)
             && self.lanes.get(&candidate.repository).is_none_or(|lanes| lanes.iter().all(beside))
     }
@@ -247,10 +255,11 @@ impl<'a> Places<'a> {
     /// Whether a full cycle waits for others, while a short one would have a place.
     fn is_full_of_full(&mut self, candidate: &'a Candidate) -> bool {
         let only_short = |place: &Place| !place.has_room(candidate.lane) && place.has_room(Lane::Quick);
-        only_short(self.bucket(&candidate.bucket)) || only_short(self.pool(&candidate.pool))
+        only_short(&self.total) || only_short(self.bucket(&candidate.bucket)) || only_short(self.pool(&candidate.pool))
     }
 
     fn take(&mut self, candidate: &'a Candidate) {
+        self.total.take(candidate.lane);
         self.bucket(&candidate.bucket).take(candidate.lane);
         self.pool(&candidate.pool).take(candidate.lane);
         self.lanes.entry(&candidate.repository).or_default().push(candidate.lane);

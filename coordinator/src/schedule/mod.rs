@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! Schedule -> Timetable: trigger (which slots) -> window (when it may run) -> due (what next) ; fair (which of the due ones)
+//! State -> Agenda: wishes, what is unfinished, what is due -> what begins now ; outlook: the same for people
 //! ```
 //! Records of when something began or failed come from the ledger, as [`History`]; times that Kopia's own schedule holds are not
 //! asked, because Verger itself may have set them.
 
+mod agenda;
 mod chase;
 mod due;
 mod fair;
 mod manual;
+mod outlook;
 mod trigger;
 mod window;
 
@@ -17,10 +20,13 @@ use jiff::tz::TimeZone;
 use verger_proto::schedule::{self, Lane, Schedule, ScheduleError};
 use verger_proto::{LogTime, RepositoryId};
 
-pub use chase::{CHASE_SLACK, Margin, MarkToDrop};
-pub use due::{BACK_OFF_MAX, BACK_OFF_MIN, History, Next, Own, OwnCycle, Past, Unfinished, Why, back_off};
+pub use agenda::{Agenda, LOOK_EVERY, Start, Work, bucket_of};
+pub use chase::CHASE_SLACK;
+pub use due::{BACK_OFF_MAX, BACK_OFF_MIN, History, Next, Past, Unfinished, Why, back_off};
 pub use fair::{Candidate, Fair, Limits, Running};
 pub use manual::{Asked, KEY_BYTES_MAX, KEYS_KEPT, REQUESTS_MAX, Requests};
+pub use outlook::{Outlook, outlook};
+pub use verger_proto::schedule::{Margin, MarkToDrop, Own, OwnCycle};
 pub use window::{HOLD, Opening};
 
 use trigger::Rule;

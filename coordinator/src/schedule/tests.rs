@@ -1,3 +1,4 @@
+mod agenda;
 mod due;
 mod fair;
 mod promise;

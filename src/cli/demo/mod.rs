@@ -120,6 +120,7 @@ impl Demo {
 fn request(safety: Safety, dry_run: bool, plan: Option<&Path>) -> CycleRequest {
     CycleRequest {
         mode: Some(Mode::Full),
+        by_itself: false,
         safety,
         alone: safety == Safety::None,
         exclusive: false,

@@ -4,6 +4,7 @@ pub(super) mod cycle;
 pub(super) mod events;
 pub(super) mod lease;
 pub(super) mod repo;
+mod schedule;
 pub(super) mod up;
 
 use std::path::PathBuf;

@@ -5,6 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use verger_kopia::{Error, ErrorKind, Result};
 
+use super::schedule::{self, ScheduleArgs};
 use super::{Coordinator, escaped, text_of};
 use crate::cli::Context;
 use crate::exit::Exit;
@@ -14,6 +15,11 @@ const EXAMPLES: &str = "Examples:
   verger repo add photos filesystem:///srv/photos --password-env PHOTOS_PASSWORD --take-ownership
   verger repo add velero s3://bucket/velero/kopia/ns/ --password-file /run/secrets/velero --act-as default@default
   verger repo add attic s3://bucket/attic/ --password-env ATTIC        only observed: nothing is changed
+  verger repo add music s3://bucket/music/ --password-env MUSIC --take-ownership --full-schedule '0 3 * * sun' \
+      --quick-schedule 'every 6h' --time-zone Europe/Berlin --window 'mon-fri 22:00-06:00' --window 'sat,sun 00:00-24:00'
+  verger repo set photos --full-schedule @daily --blackout '2026-12-24/2027-01-02 holidays'
+  verger repo set photos --window always --blackout none --full-schedule own
+  verger repo show photos                              its schedule, and when each lane runs next
   verger repo list --json
   verger repo suspend photos";
 
@@ -33,7 +39,9 @@ enum What {
     List(ListArgs),
     /// One repository
     Show(NameArgs),
-    /// What its store can do, and who maintains it
+    /// Look after it in another way, from now on
+    Set(SetArgs),
+    /// What its store can do, and who maintains it; reads Kopia's own settings again
     Probe(NameArgs),
     /// Nothing runs by itself any more
     Suspend(NameArgs),
@@ -85,6 +93,18 @@ struct AddArgs {
     #[arg(long)]
     exclusive: bool,
     #[command(flatten)]
+    schedule: ScheduleArgs,
+    #[command(flatten)]
+    coordinator: Coordinator,
+}
+
+#[derive(Debug, clap::Args)]
+struct SetArgs {
+    /// Name
+    name: String,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
+    #[command(flatten)]
     coordinator: Coordinator,
 }
 
@@ -93,7 +113,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
     match args.what {
         What::Add(args) => add(output, &args),
         What::List(args) => list(output, &args.coordinator),
-        What::Show(args) => one(output, &args, Method::GET, "", &Value::Null),
+        What::Show(args) => show(output, &args),
+        What::Set(args) => set(output, &args),
         What::Probe(args) => one(output, &args, Method::POST, "/probe", &json!({})),
         What::Suspend(args) => one(output, &args, Method::PATCH, "", &json!({ "suspended": true })),
         What::Resume(args) => one(output, &args, Method::PATCH, "", &json!({ "suspended": false })),
@@ -125,9 +146,10 @@ fn add(output: Output, args: &AddArgs) -> Result<()> {
         (None, false) => json!("observe"),
     };
     let observes = args.act_as.is_none() && !args.take_ownership;
-    let wanted = json!({
+    let mut wanted = json!({
         "name": args.name, "address": args.url, "password": password, "acting": acting, "exclusive": args.exclusive,
     });
+    args.schedule.add_to(&mut wanted)?;
     let added = args.coordinator.client()?.send_document(&Method::POST, "/v1/repositories", &wanted, None)?;
     if observes && !args.observe {
         let owner = text_of(&added["probe"], "owner");
@@ -148,9 +170,27 @@ fn list(output: Output, coordinator: &Coordinator) -> Result<()> {
     }
     let rows = all.as_array().into_iter().flatten();
     output.lines(rows.map(|one| {
-        let state = if one["suspended"].as_bool() == Some(true) { "suspended" } else { "" };
+        let state =
+            if one["suspended"].as_bool() == Some(true) { "suspended".to_owned() } else { schedule::soonest(one) };
         format!("{:<24} {} {state}", text_of(one, "name"), text_of(one, "address")).trim_end().to_owned()
     }))
+}
+
+fn show(output: Output, args: &NameArgs) -> Result<()> {
+    let found = args.coordinator.client()?.get(&format!("/v1/repositories/{}", escaped(&args.name)))?;
+    if output.json { output.document(&found) } else { output.lines(lines(&found)) }
+}
+
+fn set(output: Output, args: &SetArgs) -> Result<()> {
+    let mut change = json!({});
+    args.schedule.add_to(&mut change)?;
+    if change.as_object().is_none_or(serde_json::Map::is_empty) {
+        return Err(Error::new(ErrorKind::Usage, "it is not said what to set")
+            .with_fix("Give one of the flags of verger repo set --help, such as --full-schedule @daily"));
+    }
+    let path = format!("/v1/repositories/{}", escaped(&args.name));
+    let changed = args.coordinator.client()?.send_document(&Method::PATCH, &path, &change, None)?;
+    if output.json { output.document(&changed) } else { output.lines(lines(&changed)) }
 }
 
 fn one(output: Output, args: &NameArgs, method: Method, suffix: &str, body: &Value) -> Result<()> {
@@ -164,8 +204,8 @@ fn one(output: Output, args: &NameArgs, method: Method, suffix: &str, body: &Val
 /// Fields of a document, a line each.
 fn lines(value: &Value) -> Vec<String> {
     let fields = value.as_object().into_iter().flatten();
-    fields
-        .filter(|(_, value)| !value.is_null())
-        .map(|(name, _)| format!("{name:<14} {}", text_of(value, name)))
-        .collect()
+    let plain = fields
+        .filter(|(name, value)| !value.is_null() && !matches!(name.as_str(), "schedule" | "next" | "ownSettings"))
+        .map(|(name, _)| format!("{name:<14} {}", text_of(value, name)));
+    plain.chain(schedule::lines(value)).collect()
 }

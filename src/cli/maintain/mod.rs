@@ -109,6 +109,7 @@ fn request(cycle: CycleArgs) -> CycleRequest {
             (_, true) => Some(Mode::Quick),
             _ => None,
         },
+        by_itself: false,
         safety: if cycle.safety == Some(SafetyLevel::None) { Safety::None } else { Safety::Full },
         alone: false,
         exclusive: cycle.exclusive,

@@ -19,6 +19,7 @@ fn a_repository_is_looked_at_added_changed_and_forgotten() {
         "password": { "env": "PHOTOS_PASSWORD" }, "acting": "take-ownership", "exclusive": false, "suspended": false,
         "index": "epochs", "due": false, "leaseHeld": false, "term": 0, "queued": 0,
         "probe": { "owner": "kopia@cellar", "capabilities": { "conditionalWrites": true } },
+        "schedule": added["schedule"], "next": added["next"], "pool": "default", "weight": 1, "markToDrop": "day",
     });
     assert_eq!(added, expected);
     assert_eq!(rig.post("/v1/repositories", Rig::new_repository("photos")), expected, "the answer was lost: again");

@@ -58,6 +58,7 @@ pub(super) fn found(wanted: &Wanted) -> Probed {
         repository: format!("{unique}-{}", &unique[..32]).parse().unwrap(),
         index: IndexKind::Epochs,
         owner: "kopia@cellar".to_owned(),
+        own: None,
         capabilities: json!({ "conditionalWrites": true }),
     }
 }
