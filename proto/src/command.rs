@@ -10,6 +10,7 @@ use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Failure, JobReport, Progress};
 use crate::term::Term;
 use crate::time::StoreTime;
+use crate::token::TokenGrant;
 
 /// What is asked of the machine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -202,6 +203,16 @@ pub enum Command {
     },
     /// What somebody ordered through the interface. The machine does the same whoever says it; the ledger keeps who it was.
     Ordered(Box<Ordered>),
+    /// Keep a token's name, rights and hash: whoever holds it may act from now on.
+    CreateToken {
+        /// What is kept of it.
+        grant: Box<TokenGrant>,
+    },
+    /// Take a token back.
+    RevokeToken {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// A command and who gave it.
@@ -254,6 +265,8 @@ impl Command {
             Command::PauseCycle { .. } => "pause_cycle",
             Command::UnpauseCycle { .. } => "unpause_cycle",
             Command::Ordered(ordered) => ordered.command.name(),
+            Command::CreateToken { .. } => "create_token",
+            Command::RevokeToken { .. } => "revoke_token",
         }
     }
 }

@@ -15,7 +15,8 @@ use crate::report::{Damage, Failure, Progress, Severity, TaskStats};
 use crate::shard::Shard;
 use crate::stage::Stage;
 use crate::term::Term;
-use crate::time::StoreTime;
+use crate::time::{LogTime, StoreTime};
+use crate::token::{Access, Scopes};
 
 /// Why a stage did not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -145,11 +146,15 @@ pub enum Event {
     CyclePaused { cycle: CycleId },
     /// A person wants it to go on.
     CycleUnpaused { cycle: CycleId },
+    /// A token was made.
+    TokenCreated { name: String, access: Access, scopes: Scopes, expires: Option<LogTime> },
+    /// It was taken back.
+    TokenRevoked { name: String, access: Access },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 40] = [
+    pub const KINDS: [&'static str; 42] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -190,6 +195,8 @@ impl Event {
         "cycle_reported",
         "cycle_paused",
         "cycle_unpaused",
+        "token_created",
+        "token_revoked",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -236,6 +243,8 @@ impl Event {
             Event::CycleReported { .. } => "cycle_reported",
             Event::CyclePaused { .. } => "cycle_paused",
             Event::CycleUnpaused { .. } => "cycle_unpaused",
+            Event::TokenCreated { .. } => "token_created",
+            Event::TokenRevoked { .. } => "token_revoked",
         }
     }
 }

@@ -197,4 +197,13 @@ pub enum Refusal {
     /// Too many wishes wait.
     #[error("{0} cycles of this repository are asked for already")]
     TooManyRequests(u32),
+    /// A token that cannot be kept: its name, its scopes, or there are too many.
+    #[error("{0}")]
+    Token(String),
+    /// A token had this name, be it one that was revoked.
+    #[error("a token named {0:?} exists or existed; choose another name")]
+    TokenNameTaken(String),
+    /// No such token.
+    #[error("there is no token named {0:?}")]
+    UnknownToken(String),
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, OwnerGate, serve};
+use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, TokenGate, serve};
+use verger_coordinator::auth::{Bearer, TOKEN_BYTES};
 use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
@@ -21,7 +22,6 @@ use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::Digest;
 use verger_worker::progress::Stop;
 
 use crate::config::{Engine, token};
@@ -85,12 +85,12 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
             .with_fix("Choose another address with --listen, or stop what listens there")
     })?;
     let address = listener.local_addr().unwrap_or(options.listen);
-    let token = owner_token(&address)?;
+    let owner = owner_token(&address)?;
     let api = Arc::new(Api {
         backend: backend.clone(),
         hands: opener,
         events: Arc::new(LedgerEvents::new(&options.data_dir.join(NODE).join("ledger"))),
-        gate: Arc::new(OwnerGate::new(Digest::of(token.as_bytes()))),
+        gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
         stand: Arc::new(Alone { fleet: identity.clone() }),
         clock,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -176,21 +176,17 @@ fn fleet(data_dir: &Path) -> Result<String> {
 }
 
 /// The token that this user's command line finds: what is there for this address, else a new one.
-fn owner_token(address: &SocketAddr) -> Result<String> {
+fn owner_token(address: &SocketAddr) -> Result<Bearer> {
     let url = url::Url::parse(&format!("http://{address}"))
         .map_err(|error| Error::new(ErrorKind::Internal, "name the address").with_source(error))?;
     let path = token::path(&url).ok_or_else(|| {
         Error::new(ErrorKind::Usage, "there is no home directory to keep the token in")
             .with_fix("Set HOME or XDG_CONFIG_HOME")
     })?;
-    if let Ok(kept) = std::fs::read_to_string(&path)
-        && kept.trim().starts_with("vgr_")
-        && kept.trim().len() >= 43
-    {
-        return Ok(kept.trim().to_owned());
+    if let Some(kept) = std::fs::read_to_string(&path).ok().and_then(|text| Bearer::parse(text.trim()).ok()) {
+        return Ok(kept);
     }
-    let secret: [u8; 32] = rand::rng().random();
-    let token = format!("vgr_{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret));
-    token::keep(&path, &token)?;
-    Ok(token)
+    let made = Bearer::from_bytes(rand::rng().random::<[u8; TOKEN_BYTES]>());
+    token::keep(&path, &made.text())?;
+    Ok(made)
 }

@@ -25,6 +25,7 @@ mod route;
 mod server;
 mod show;
 mod standing;
+mod tokens;
 mod watch;
 
 use std::future::Future;
@@ -36,7 +37,7 @@ use verger_kopia::clock::Clock;
 use crate::drive::Backend;
 
 pub use events::{Events, LedgerEvents};
-pub use gate::{Actor, Denied, Gate, OwnerGate};
+pub use gate::{Gate, TokenGate};
 pub use hands::{Hands, Probed, Wanted};
 pub use standing::{Alone, Stand, Standing};
 
@@ -48,7 +49,7 @@ pub struct Api {
     pub hands: Arc<dyn Hands>,
     /// Reads what happened.
     pub events: Arc<dyn Events>,
-    /// Decides who may do what.
+    /// Tells who calls; what they may do, `auth` says.
     pub gate: Arc<dyn Gate>,
     /// Says whether commands can be taken here.
     pub stand: Arc<dyn Stand>,

@@ -1,3 +1,4 @@
+mod cells;
 mod client;
 mod cycles;
 mod document;

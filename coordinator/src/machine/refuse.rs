@@ -32,7 +32,9 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::ChangeRepository { .. }
         | Command::RemoveRepository { .. }
         | Command::RequestCycle { .. }
-        | Command::DropRequest { .. } => (None, None),
+        | Command::DropRequest { .. }
+        | Command::CreateToken { .. }
+        | Command::RevokeToken { .. } => (None, None),
         Command::RecordReport { cycle, .. } => (Some(*cycle), None),
         Command::Ordered(ordered) => return about(&ordered.command),
     };
