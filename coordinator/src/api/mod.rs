@@ -25,6 +25,7 @@ mod route;
 mod server;
 mod show;
 mod standing;
+mod tls;
 mod tokens;
 mod watch;
 
@@ -40,6 +41,7 @@ pub use events::{Events, LedgerEvents};
 pub use gate::{Gate, TokenGate};
 pub use hands::{Hands, Probed, Wanted};
 pub use standing::{Alone, Stand, Standing};
+pub use tls::{Tls, TlsFiles};
 
 /// What the interface stands on.
 pub struct Api {
@@ -100,6 +102,19 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     server::serve(listener, api, shutdown).await
+}
+
+/// As [`serve`], behind TLS. The files of the certificate are looked at every other second, and taken when they changed.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve_tls(
+    listener: tokio::net::TcpListener,
+    tls: Arc<Tls>,
+    api: Arc<Api>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    server::serve(tls::TlsListener::new(listener, tls), api, shutdown).await
 }
 
 #[cfg(test)]

@@ -94,11 +94,15 @@ impl Server {
     }
 }
 
-pub(super) async fn serve(
-    listener: tokio::net::TcpListener,
+pub(super) async fn serve<L>(
+    listener: L,
     api: Arc<Api>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) -> std::io::Result<()>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let grace = api.limits.grace;
     let server = Arc::new(Server::new(api));
     let _stop = StopAtTheEnd(server.clone());

@@ -8,3 +8,4 @@ mod gates;
 mod health;
 mod repositories;
 mod rig;
+mod tls;
