@@ -75,9 +75,15 @@ enum Command {
     Events(fleet::events::Args),
     /// Rights to change repositories
     Lease(fleet::lease::Args),
+    /// Rights to speak to the coordinator
+    Token(fleet::token::Args),
+    /// Keep a token for the address of a coordinator
+    Login(fleet::login::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
+
+pub(crate) use fleet::Trust;
 
 /// What every command gets besides its own arguments.
 pub(crate) struct Context {
@@ -123,6 +129,8 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Cycle(args) => fleet::cycle::run(&context, args),
         Command::Events(args) => fleet::events::run(&context, &args),
         Command::Lease(args) => fleet::lease::run(&context, args),
+        Command::Token(args) => fleet::token::run(&context, args),
+        Command::Login(args) => fleet::login::run(&context, &args),
         Command::Completion(args) => completion::run(&args),
     }
 }

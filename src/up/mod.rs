@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, TokenGate, serve};
+use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, Tls, TlsFiles, TokenGate, serve, serve_tls};
 use verger_coordinator::auth::{Bearer, TOKEN_BYTES};
 use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) data_dir: PathBuf,
     /// Where the API listens.
     pub(crate) listen: SocketAddr,
+    /// Its certificate; without one it is plain HTTP, for this machine alone.
+    pub(crate) tls: Option<TlsFiles>,
     /// Cycles at once.
     pub(crate) workers: usize,
     /// Where secrets are mounted.
@@ -54,11 +56,8 @@ pub(crate) struct Options {
 /// `Usage` for an address that is not of this machine alone; `Permission`, `DiskFull`, `Locked` for the data folder; `Damaged` for a
 /// ledger that does not hold.
 pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
-    if !options.listen.ip().is_loopback() {
-        let step = format!("{} is not of this machine alone, and this is plain HTTP", options.listen);
-        return Err(Error::new(ErrorKind::Usage, step).with_fix("Listen on 127.0.0.1 or [::1]"));
-    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = secured(options.listen, options.tls, &clock)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(ErrorKind::Internal, "start the API").with_source(error))?;
     let router = Arc::new(Router::default());
@@ -85,7 +84,8 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
             .with_fix("Choose another address with --listen, or stop what listens there")
     })?;
     let address = listener.local_addr().unwrap_or(options.listen);
-    let owner = owner_token(&address)?;
+    let base = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
+    let owner = owner_token(&base)?;
     let api = Arc::new(Api {
         backend: backend.clone(),
         hands: opener,
@@ -97,8 +97,12 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         limits: Limits::default(),
     });
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let served = runtime.spawn(serve(listener, api, async move { drop(closed.await) }));
-    said(&format!("verger looks after its repositories as {identity}; http://{address}"));
+    let closed = async move { drop(closed.await) };
+    let served = match tls {
+        Some(tls) => runtime.spawn(serve_tls(listener, tls, api, closed)),
+        None => runtime.spawn(serve(listener, api, closed)),
+    };
+    said(&format!("verger looks after its repositories as {identity}; {base}"));
     Arc::new(supervisor).work();
     drop(close);
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), served).await });
@@ -108,6 +112,19 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     runtime.block_on(node.shutdown());
     runtime.shutdown_background();
     Ok(())
+}
+
+/// What connections are taken with. Without a certificate this is plain HTTP, which goes no farther than this machine.
+fn secured(listen: SocketAddr, files: Option<TlsFiles>, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Tls>>> {
+    match files {
+        Some(files) => Ok(Some(Arc::new(Tls::read(files, clock.clone())?))),
+        None if listen.ip().is_loopback() => Ok(None),
+        None => {
+            let step = format!("{listen} is not of this machine alone, and this is plain HTTP");
+            Err(Error::new(ErrorKind::Usage, step)
+                .with_fix("Listen on 127.0.0.1 or [::1], or give a certificate: --tls-cert FILE --tls-key FILE"))
+        }
+    }
 }
 
 /// The only node of its cluster: what it takes is durable on this disk.
@@ -176,8 +193,8 @@ fn fleet(data_dir: &Path) -> Result<String> {
 }
 
 /// The token that this user's command line finds: what is there for this address, else a new one.
-fn owner_token(address: &SocketAddr) -> Result<Bearer> {
-    let url = url::Url::parse(&format!("http://{address}"))
+fn owner_token(base: &str) -> Result<Bearer> {
+    let url = url::Url::parse(base)
         .map_err(|error| Error::new(ErrorKind::Internal, "name the address").with_source(error))?;
     let path = token::path(&url).ok_or_else(|| {
         Error::new(ErrorKind::Usage, "there is no home directory to keep the token in")

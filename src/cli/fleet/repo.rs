@@ -84,6 +84,9 @@ struct AddArgs {
     /// Nobody else maintains it: needed where the store has no conditional writes, and for cycles without margins
     #[arg(long)]
     exclusive: bool,
+    /// Whose it is: tokens of other tenants neither see nor touch it [default: your token's tenant, else `default`]
+    #[arg(long, value_name = "NAME", env = "VERGER_TENANT")]
+    tenant: Option<String>,
     #[command(flatten)]
     coordinator: Coordinator,
 }
@@ -125,9 +128,12 @@ fn add(output: Output, args: &AddArgs) -> Result<()> {
         (None, false) => json!("observe"),
     };
     let observes = args.act_as.is_none() && !args.take_ownership;
-    let wanted = json!({
+    let mut wanted = json!({
         "name": args.name, "address": args.url, "password": password, "acting": acting, "exclusive": args.exclusive,
     });
+    if let Some(tenant) = &args.tenant {
+        wanted["tenant"] = json!(tenant);
+    }
     let added = args.coordinator.client()?.send_document(&Method::POST, "/v1/repositories", &wanted, None)?;
     if observes && !args.observe {
         let owner = text_of(&added["probe"], "owner");

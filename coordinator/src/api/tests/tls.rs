@@ -19,8 +19,7 @@ fn pair(from: i32, until: i32) -> (String, String) {
 }
 
 fn files(folder: &Path, certificate: &str, key: &str) -> TlsFiles {
-    let files =
-        TlsFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key"), client_authority: None };
+    let files = TlsFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key"), client_authority: None };
     std::fs::write(&files.certificate, certificate).unwrap();
     std::fs::write(&files.key, key).unwrap();
     files
