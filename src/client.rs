@@ -8,6 +8,7 @@ use reqwest::blocking::{RequestBuilder, Response};
 use serde_json::Value;
 use verger_kopia::{Error, ErrorKind, Result};
 
+use crate::cli::Trust;
 use crate::config::token;
 
 /// Where `verger up` listens if nobody says otherwise.
@@ -30,16 +31,14 @@ impl Client {
     /// Finds the token for an address: what was given, else what `verger up` left for this user.
     ///
     /// # Errors
-    /// `Usage` for an address that is none.
-    pub(crate) fn new(address: &str, token: Option<String>) -> Result<Self> {
+    /// `Usage` for an address that is none, or files of certificates that are none.
+    pub(crate) fn new(address: &str, token: Option<String>, trust: &Trust) -> Result<Self> {
         let base = address.trim_end_matches('/').to_owned();
-        let parsed = url::Url::parse(&base).map_err(|error| {
-            Error::new(ErrorKind::Usage, format!("{address} is no address of a coordinator"))
-                .with_source(error)
-                .with_fix(format!("Give one such as {ADDRESS_DEFAULT} with --addr or VERGER_ADDR"))
-        })?;
+        let parsed = self::address(address)?;
         let (given, kept) = (token.map(|token| token.trim().to_owned()), token::path(&parsed));
-        let http = reqwest::blocking::Client::builder().timeout(None).build();
+        // A token goes nowhere but to the address that was given: a coordinator leads nobody elsewhere.
+        let builder = reqwest::blocking::Client::builder().timeout(None).redirect(reqwest::redirect::Policy::none());
+        let http = trusting(builder, trust)?.build();
         let http = http.map_err(|error| Error::new(ErrorKind::Internal, "make an HTTP client").with_source(error))?;
         Ok(Self { base, given, kept, http })
     }
@@ -99,6 +98,13 @@ impl Client {
                 // Asked while the coordinator was starting, and before there was one.
                 Ok(response) if response.status().as_u16() == 401 && !had_token && self.token().is_some() => {}
                 Ok(response) => return Ok(response),
+                Err(error) if distrust(&error).is_some() => {
+                    let why = distrust(&error).unwrap_or_default();
+                    let step = format!("{} does not prove that it is the coordinator: {why}", self.base);
+                    let fix =
+                        "Give its authority with --ca-file or VERGER_CA_FILE, and the name that its certificate is for";
+                    return Err(Error::new(ErrorKind::Permission, step).with_fix(fix));
+                }
                 Err(error) if error.is_connect() && began.elapsed() < PATIENCE => {}
                 Err(error) => {
                     let step = format!("the coordinator at {} does not answer", self.base);
@@ -111,6 +117,71 @@ impl Client {
             std::thread::sleep(PAUSE);
         }
     }
+}
+
+/// The address of a coordinator.
+///
+/// # Errors
+/// `Usage` for one that is none, and for plain HTTP to another machine: whoever is in between could read the token.
+pub(crate) fn address(text: &str) -> Result<url::Url> {
+    let none = || Error::new(ErrorKind::Usage, format!("{text} is no address of a coordinator"));
+    let fix = format!("Give one such as {ADDRESS_DEFAULT} with --addr or VERGER_ADDR");
+    let url = url::Url::parse(text.trim_end_matches('/')).map_err(|error| none().with_source(error).with_fix(&fix))?;
+    let is_here = match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    };
+    match url.scheme() {
+        "https" if url.host().is_some() => Ok(url),
+        "http" if is_here => Ok(url),
+        "http" => Err(Error::new(
+            ErrorKind::Usage,
+            format!("{text} is plain HTTP to another machine, which would tell the token"),
+        )
+        .with_fix("Give an https:// address; `verger up --tls-cert FILE --tls-key FILE` has one")),
+        _ => Err(none().with_fix(fix)),
+    }
+}
+
+fn trusting(mut builder: reqwest::blocking::ClientBuilder, trust: &Trust) -> Result<reqwest::blocking::ClientBuilder> {
+    let read = |path: &std::path::Path| {
+        std::fs::read(path)
+            .map_err(|error| Error::new(ErrorKind::Usage, format!("read {}", path.display())).with_source(error))
+    };
+    let holds_none = |path: &std::path::Path, what: &str| {
+        Error::new(ErrorKind::Usage, format!("{} holds no {what}", path.display())).with_fix("Give PEM")
+    };
+    if let Some(path) = &trust.ca_file {
+        let all = reqwest::Certificate::from_pem_bundle(&read(path)?).unwrap_or_default();
+        if all.is_empty() {
+            return Err(holds_none(path, "certificate"));
+        }
+        builder = builder.tls_certs_only(all);
+    }
+    if let (Some(certificate), Some(key)) = (&trust.client_cert, &trust.client_key) {
+        let mut both = zeroize::Zeroizing::new(read(key)?);
+        both.push(b'\n');
+        both.extend(read(certificate)?);
+        // The cause is not told: it could be a part of the key.
+        let identity = reqwest::Identity::from_pem(&both).map_err(|_| holds_none(key, "key for that certificate"))?;
+        builder = builder.identity(identity);
+    }
+    Ok(builder)
+}
+
+/// Why TLS does not believe the other end, or the other way round.
+fn distrust(error: &reqwest::Error) -> Option<String> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+            return Some(tls.to_string());
+        }
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        cause = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| error.source());
+    }
+    None
 }
 
 fn refused(response: Response) -> Result<Response> {

@@ -8,6 +8,7 @@
 
 mod registry;
 mod request;
+mod token;
 
 mod cycle;
 mod stage;

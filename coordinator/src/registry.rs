@@ -60,6 +60,8 @@ pub(crate) fn remove(turn: &mut Turn<'_>, repository: RepositoryId) -> Result<()
     }
     let registration = entry.registration.take().ok_or(Refusal::UnknownRepository)?;
     entry.requests.clear();
+    // Whoever adds it next, maybe for another tenant, does not meet the wishes of those before.
+    entry.answered.clear();
     turn.events.push(Event::RepositoryRemoved { repository, name: registration.name });
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::report::{Failure, JobReport, Progress};
 use crate::schedule::{Margin, Own};
 use crate::term::Term;
 use crate::time::StoreTime;
+use crate::token::TokenGrant;
 
 /// What is asked of the machine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -212,6 +213,16 @@ pub enum Command {
         /// The margins that a full cycle's report named; `None`: no full cycle was at work, what is known stays.
         margins: Option<Vec<Margin>>,
     },
+    /// Keep a token's name, rights and hash: whoever holds it may act from now on.
+    CreateToken {
+        /// What is kept of it.
+        grant: Box<TokenGrant>,
+    },
+    /// Take a token back.
+    RevokeToken {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// A command and who gave it.
@@ -265,6 +276,8 @@ impl Command {
             Command::UnpauseCycle { .. } => "unpause_cycle",
             Command::Ordered(ordered) => ordered.command.name(),
             Command::RecordLook { .. } => "record_look",
+            Command::CreateToken { .. } => "create_token",
+            Command::RevokeToken { .. } => "revoke_token",
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::schedule::{Margin, Own};
 use crate::shard::Shard;
 use crate::stage::Stage;
 use crate::term::Term;
-use crate::time::StoreTime;
+use crate::time::{LogTime, StoreTime};
+use crate::token::{Access, Scopes};
 
 /// Why a stage did not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -148,11 +149,15 @@ pub enum Event {
     CycleUnpaused { cycle: CycleId },
     /// When cycles are due follows from other settings or margins now.
     LookRecorded { repository: RepositoryId, own: Own, margins: Option<Vec<Margin>> },
+    /// A token was made.
+    TokenCreated { name: String, access: Access, scopes: Scopes, expires: Option<LogTime> },
+    /// It was taken back.
+    TokenRevoked { name: String, access: Access },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 41] = [
+    pub const KINDS: [&'static str; 43] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -194,6 +199,8 @@ impl Event {
         "cycle_paused",
         "cycle_unpaused",
         "look_recorded",
+        "token_created",
+        "token_revoked",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -241,6 +248,8 @@ impl Event {
             Event::CyclePaused { .. } => "cycle_paused",
             Event::CycleUnpaused { .. } => "cycle_unpaused",
             Event::LookRecorded { .. } => "look_recorded",
+            Event::TokenCreated { .. } => "token_created",
+            Event::TokenRevoked { .. } => "token_revoked",
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod job;
 pub mod plan;
 
 pub mod repo;
+pub mod token;
 
 pub mod batch;
 
@@ -57,3 +58,4 @@ pub use shard::Shard;
 pub use stage::Stage;
 pub use term::Term;
 pub use time::{LogTime, StoreTime};
+pub use token::{Access, BadTenant, Scope, Scopes, TENANT_BYTES_MAX, Tenant, TokenGrant};

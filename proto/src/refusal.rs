@@ -200,4 +200,13 @@ pub enum Refusal {
     /// A report with more margins than are kept.
     #[error("{0} margins are more than a report has")]
     TooManyMargins(u32),
+    /// A token that cannot be kept: its name, its scopes, or there are too many.
+    #[error("{0}")]
+    Token(String),
+    /// A token had this name, be it one that was revoked.
+    #[error("a token named {0:?} exists or existed; choose another name")]
+    TokenNameTaken(String),
+    /// No such token.
+    #[error("there is no token named {0:?}")]
+    UnknownToken(String),
 }

@@ -9,10 +9,10 @@ use verger_proto::envelope::{self, Kind};
 use verger_proto::event::{CycleEnd, PassReason, Stop};
 use verger_proto::schedule::{Margin, MarkToDrop, Own, OwnCycle};
 use verger_proto::{
-    Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure,
+    Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure,
     FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
-    RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, SecretRef, Severity, Shard, Stage, StageWork,
-    StoreTime, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
+    RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, Severity, Shard,
+    Stage, StageWork, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
 };
 
 fn folder() -> PathBuf {
@@ -216,6 +216,17 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ("", Event::CyclePaused { cycle: CycleId(7) }),
         ("", Event::CycleUnpaused { cycle: CycleId(7) }),
         ("", Event::LookRecorded { repository, own, margins: Some(vec![margin]) }),
+        (
+            "",
+            token(
+                Access::One(Tenant::new("home").unwrap()),
+                &[Scope::Operate, Scope::Approve],
+                Some(LogTime(1_800_000_000_000)),
+            ),
+        ),
+        ("-all", token(Access::All, &[Scope::Admin], None)),
+        ("", Event::TokenRevoked { name: "cron".to_owned(), access: Access::All }),
+        ("-token", refused(Refusal::UnknownToken("cron".to_owned()))),
         ("-fleet", refused(Refusal::TooManyRequests(16))),
         ("-look", refused(Refusal::TooManyMargins(65))),
     ]
@@ -231,6 +242,10 @@ fn schedule() -> Schedule {
         jitter_seconds: 600,
         ..Schedule::default()
     }
+}
+
+fn token(access: Access, scopes: &[Scope], expires: Option<LogTime>) -> Event {
+    Event::TokenCreated { name: "cron".to_owned(), access, scopes: Scopes::of(scopes), expires }
 }
 
 fn refused(reason: Refusal) -> Event {

@@ -80,9 +80,15 @@ enum Command {
     Lease(fleet::lease::Args),
     /// Check the configuration file
     Config(settings::Args),
+    /// Rights to speak to the coordinator
+    Token(fleet::token::Args),
+    /// Keep a token for the address of a coordinator
+    Login(fleet::login::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
+
+pub(crate) use fleet::Trust;
 
 /// What every command gets besides its own arguments.
 pub(crate) struct Context {
@@ -135,6 +141,8 @@ fn dispatch(cli: Cli, file: File) -> Result<Exit> {
         Command::Events(args) => fleet::events::run(&context, &args),
         Command::Lease(args) => fleet::lease::run(&context, args),
         Command::Config(args) => settings::run(&context, &args),
+        Command::Token(args) => fleet::token::run(&context, args),
+        Command::Login(args) => fleet::login::run(&context, &args),
         Command::Completion(args) => completion::run(&args),
     }
 }

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, OwnerGate, serve};
+use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, Tls, TlsFiles, TokenGate, serve, serve_tls};
+use verger_coordinator::auth::{Bearer, TOKEN_BYTES};
 use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
@@ -23,7 +24,6 @@ use verger_coordinator::raft::types::Peer;
 use verger_coordinator::schedule::Limits as Places;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::Digest;
 use verger_worker::progress::Stop;
 
 use crate::config::{Engine, token};
@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
     /// How many cycles may run at once.
     pub(crate) places: Places,
+    /// Its certificate; without one it is plain HTTP, for this machine alone.
+    pub(crate) tls: Option<TlsFiles>,
     /// Where secrets are mounted.
     pub(crate) secrets: Option<PathBuf>,
     /// Limits of each cycle.
@@ -56,11 +58,8 @@ pub(crate) struct Options {
 /// `Usage` for an address that is not of this machine alone; `Permission`, `DiskFull`, `Locked` for the data folder; `Damaged` for a
 /// ledger that does not hold.
 pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
-    if !options.listen.ip().is_loopback() {
-        let step = format!("{} is not of this machine alone, and this is plain HTTP", options.listen);
-        return Err(Error::new(ErrorKind::Usage, step).with_fix("Listen on 127.0.0.1 or [::1]"));
-    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = secured(options.listen, options.tls, &clock)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(ErrorKind::Internal, "start the API").with_source(error))?;
     let router = Arc::new(Router::default());
@@ -87,20 +86,25 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
             .with_fix("Choose another address with --listen, or stop what listens there")
     })?;
     let address = listener.local_addr().unwrap_or(options.listen);
-    let token = owner_token(&address)?;
+    let base = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
+    let owner = owner_token(&base)?;
     let api = Arc::new(Api {
         backend: backend.clone(),
         hands: opener,
         events: Arc::new(LedgerEvents::new(&options.data_dir.join(NODE).join("ledger"))),
-        gate: Arc::new(OwnerGate::new(Digest::of(token.as_bytes()))),
+        gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
         stand: Arc::new(Alone { fleet: identity.clone() }),
         clock,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         limits: Limits::default(),
     });
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let served = runtime.spawn(serve(listener, api, async move { drop(closed.await) }));
-    said(&format!("verger looks after its repositories as {identity}; http://{address}"));
+    let closed = async move { drop(closed.await) };
+    let served = match tls {
+        Some(tls) => runtime.spawn(serve_tls(listener, tls, api, closed)),
+        None => runtime.spawn(serve(listener, api, closed)),
+    };
+    said(&format!("verger looks after its repositories as {identity}; {base}"));
     notify::tell(notify::State::Ready);
     Arc::new(supervisor).work();
     drop(close);
@@ -111,6 +115,19 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     runtime.block_on(node.shutdown());
     runtime.shutdown_background();
     Ok(())
+}
+
+/// What connections are taken with. Without a certificate this is plain HTTP, which goes no farther than this machine.
+fn secured(listen: SocketAddr, files: Option<TlsFiles>, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Tls>>> {
+    match files {
+        Some(files) => Ok(Some(Arc::new(Tls::read(files, clock.clone())?))),
+        None if listen.ip().is_loopback() => Ok(None),
+        None => {
+            let step = format!("{listen} is not of this machine alone, and this is plain HTTP");
+            Err(Error::new(ErrorKind::Usage, step)
+                .with_fix("Listen on 127.0.0.1 or [::1], or give a certificate: --tls-cert FILE --tls-key FILE"))
+        }
+    }
 }
 
 /// The only node of its cluster: what it takes is durable on this disk.
@@ -179,21 +196,17 @@ fn fleet(data_dir: &Path) -> Result<String> {
 }
 
 /// The token that this user's command line finds: what is there for this address, else a new one.
-fn owner_token(address: &SocketAddr) -> Result<String> {
-    let url = url::Url::parse(&format!("http://{address}"))
+fn owner_token(base: &str) -> Result<Bearer> {
+    let url = url::Url::parse(base)
         .map_err(|error| Error::new(ErrorKind::Internal, "name the address").with_source(error))?;
     let path = token::path(&url).ok_or_else(|| {
         Error::new(ErrorKind::Usage, "there is no home directory to keep the token in")
             .with_fix("Set HOME or XDG_CONFIG_HOME")
     })?;
-    if let Ok(kept) = std::fs::read_to_string(&path)
-        && kept.trim().starts_with("vgr_")
-        && kept.trim().len() >= 43
-    {
-        return Ok(kept.trim().to_owned());
+    if let Some(kept) = std::fs::read_to_string(&path).ok().and_then(|text| Bearer::parse(text.trim()).ok()) {
+        return Ok(kept);
     }
-    let secret: [u8; 32] = rand::rng().random();
-    let token = format!("vgr_{}", base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, secret));
-    token::keep(&path, &token)?;
-    Ok(token)
+    let made = Bearer::from_bytes(rand::rng().random::<[u8; TOKEN_BYTES]>());
+    token::keep(&path, &made.text())?;
+    Ok(made)
 }

@@ -1,6 +1,7 @@
 //! What the events say beyond the state: progress, plans, names of repositories that are gone, and figures over all time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use verger_kopia::error::Result;
 use verger_proto::event::CycleEnd;
@@ -13,9 +14,11 @@ use super::events::Events;
 
 /// Cycles whose figures are kept here.
 const CYCLES_MAX: usize = 10_000;
+/// Cycles of which it is known whose they are. One that is not among them is shown to those alone who see everything.
+const OWNED_MAX: usize = 100_000;
 
 /// What is known of a repository, or was.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Known {
     pub(super) name: RepositoryName,
     pub(super) tenant: String,
@@ -37,7 +40,9 @@ pub(super) struct Told {
 #[derive(Debug, Default)]
 pub(super) struct Board {
     next: u64,
-    names: BTreeMap<RepositoryId, Known>,
+    /// From which record on it is known so: what was another tenant's stays that tenant's, and so do the events of that time.
+    names: BTreeMap<RepositoryId, Vec<(u64, Arc<Known>)>>,
+    owned: BTreeMap<CycleId, Arc<Known>>,
     cycles: BTreeMap<CycleId, Told>,
     pub(super) ends: BTreeMap<(&'static str, &'static str), u64>,
     pub(super) successes: BTreeMap<(RepositoryId, &'static str), LogTime>,
@@ -68,26 +73,42 @@ impl Board {
         }
         events.read(self.next, &mut |record| {
             for event in &record.entry.events {
-                self.see(record.at, event);
+                self.see(record.sequence, record.at, event);
             }
             self.next = record.sequence.saturating_add(1);
             Ok(())
         })
     }
 
+    /// As what it is known now, or was at last.
     pub(super) fn known(&self, repository: &RepositoryId) -> Option<&Known> {
-        self.names.get(repository)
+        self.names.get(repository)?.last().map(|(_, known)| known.as_ref())
+    }
+
+    /// As what it was known when a record was written.
+    pub(super) fn known_at(&self, repository: &RepositoryId, sequence: u64) -> Option<&Known> {
+        let times = self.names.get(repository)?;
+        let after = times.partition_point(|(from, _)| *from <= sequence);
+        after.checked_sub(1).and_then(|index| times.get(index)).map(|(_, known)| known.as_ref())
+    }
+
+    /// As what a cycle's repository was known when it was opened.
+    pub(super) fn owner(&self, cycle: CycleId) -> Option<&Known> {
+        self.owned.get(&cycle).map(Arc::as_ref)
     }
 
     pub(super) fn told(&self, cycle: CycleId) -> Option<&Told> {
         self.cycles.get(&cycle)
     }
 
-    fn see(&mut self, at: LogTime, event: &Event) {
+    fn see(&mut self, sequence: u64, at: LogTime, event: &Event) {
         match event {
             Event::RepositoryAdded { repository, registration } => {
                 let known = Known { name: registration.name.clone(), tenant: registration.tenant.clone() };
-                self.names.insert(repository.clone(), known);
+                let times = self.names.entry(repository.clone()).or_default();
+                if times.last().is_none_or(|(_, before)| **before != known) {
+                    times.push((sequence, Arc::new(known)));
+                }
             }
             Event::CycleOpened { cycle, repository, options, .. } => self.open(*cycle, repository, *options),
             Event::StageOpened { cycle, stage, .. } => self.with(*cycle, |told| {
@@ -118,6 +139,12 @@ impl Board {
     fn open(&mut self, cycle: CycleId, repository: &RepositoryId, options: CycleOptions) {
         if self.cycles.len() >= CYCLES_MAX {
             self.cycles.pop_first();
+        }
+        if let Some((_, known)) = self.names.get(repository).and_then(|times| times.last()) {
+            self.owned.insert(cycle, known.clone());
+            if self.owned.len() > OWNED_MAX {
+                self.owned.pop_first();
+            }
         }
         let (repository, progress) = (repository.clone(), BTreeMap::new());
         let told = Told { repository, options, stage: Stage::Survey, plan: None, progress, freed: 0 };

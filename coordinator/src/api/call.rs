@@ -3,11 +3,12 @@
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, header};
 use serde::de::DeserializeOwned;
-use verger_proto::{CycleId, RepositoryName};
+use verger_proto::{Access, CycleId, RepositoryName, Tenant};
 
-use super::gate::{Actor, Gate};
+use super::gate::Gate;
 use super::problem::Problem;
 use super::route::Route;
+use crate::auth::{Action, Actor, Reach, authorize, enter};
 
 /// One call that came through the gate.
 pub(super) struct Call {
@@ -99,17 +100,34 @@ impl Call {
         if self.body.is_empty() { Ok(T::default()) } else { self.json() }
     }
 
-    /// Whether the caller sees what belongs to `tenant` (`None`: to nobody that is known).
-    pub(super) fn sees(&self, gate: &dyn Gate, tenant: Option<&str>) -> bool {
-        match (self.route.action, tenant) {
-            (None, _) => false,
-            (Some(_), None) => self.actor.tenant.is_none(),
-            (Some(action), tenant) => gate.check(bearer(&self.headers), action, tenant).is_ok(),
+    /// Whether the caller sees what belongs to `tenant` (`None`: to nobody that is known). What they do not see does not exist for them.
+    pub(super) fn sees(&self, tenant: Option<&str>) -> bool {
+        // What has no tenant's name is seen by those who see everything, as what is nobody's.
+        let tenant = tenant.and_then(|name| Tenant::new(name).ok());
+        let action = self.route.action;
+        action.reach() != Reach::Open && authorize(&self.actor, action, tenant.as_ref()).is_ok()
+    }
+
+    /// Whether the caller may do something else, too, to what they see.
+    ///
+    /// # Errors
+    /// 403.
+    pub(super) fn may(&self, action: Action, tenant: &str) -> Result<(), Problem> {
+        let tenant = Tenant::new(tenant).ok();
+        authorize(&self.actor, action, tenant.as_ref()).map_err(|denied| Problem::denied(&denied))
+    }
+
+    /// The tenant whose things alone the caller reaches, if it is one's.
+    pub(super) fn own(&self) -> Option<&Tenant> {
+        match &self.actor {
+            Actor::Known { access: Access::One(own), .. } => Some(own),
+            _ => None,
         }
     }
 
-    /// Whether the caller would still come through: a token may be taken back while somebody listens.
+    /// Whether the caller would still come through: a token may expire or be taken back while somebody listens.
     pub(super) fn is_still_allowed(&self, gate: &dyn Gate) -> bool {
-        self.route.action.is_some_and(|action| gate.check(bearer(&self.headers), action, None).is_ok())
+        gate.actor(bearer(&self.headers))
+            .is_ok_and(|actor| actor == self.actor && enter(&actor, self.route.action).is_ok())
     }
 }

@@ -40,12 +40,12 @@ pub(super) fn find(server: &Server, call: &Call, whole: bool) -> Result<Value, P
     let board = server.board()?;
     let found = server.state(|state| {
         let found = Found::in_state(state, id)?;
-        let tenant = board.known(found.repository()).map(|known| known.tenant.clone());
+        let tenant = board.owner(id).map(|known| known.tenant.clone());
         Some((found.show(&board, whole), tenant))
     });
     drop(board);
     let (value, tenant) = found.ok_or_else(missing)?;
-    if call.sees(server.api.gate.as_ref(), tenant.as_deref()) { Ok(value) } else { Err(missing()) }
+    if call.sees(tenant.as_deref()) { Ok(value) } else { Err(missing()) }
 }
 
 pub(super) fn get(server: &Arc<Server>, call: Call) -> Answer {
@@ -68,10 +68,10 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
     let mut all: Vec<(CycleId, Option<String>)> = server.state(|state| {
         let wanted =
             |found: &Found<'_>| found.id().0 < before && only.as_ref().is_none_or(|only| only == found.repository());
-        let tenant = |found: &Found<'_>| board.known(found.repository()).map(|known| known.tenant.clone());
+        let tenant = |found: &Found<'_>| board.owner(found.id()).map(|known| known.tenant.clone());
         Found::all(state).filter(wanted).map(|found| (found.id(), tenant(&found))).collect()
     });
-    all.retain(|(_, tenant)| call.sees(server.api.gate.as_ref(), tenant.as_deref()));
+    all.retain(|(_, tenant)| call.sees(tenant.as_deref()));
     all.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = all.len() > limit;
@@ -118,7 +118,7 @@ pub(super) fn resume(server: &Arc<Server>, call: Call) -> Answer {
 
 pub(super) fn abort(server: &Arc<Server>, call: Call) -> Answer {
     let body: AbortBody = call.json_or_default()?;
-    let reason = body.reason.unwrap_or_else(|| format!("aborted by {}", call.actor.name));
+    let reason = body.reason.unwrap_or_else(|| format!("aborted by {}", call.actor.name()));
     if reason.is_empty() || reason.len() > 1_000 {
         return Err(Problem::bad_request("reason: must be 1 to 1000 bytes"));
     }

@@ -55,7 +55,7 @@ pub(super) fn show(record: &Record, part: usize, event: &Event, fields: Value, a
     put("at", show::at(record.at));
     put("kind", json!(event.kind()));
     if let Some(repository) = &about.repository {
-        if let Some(known) = board.known(repository) {
+        if let Some(known) = board.known_at(repository, record.sequence) {
             put("repository", json!(known.name.as_str()));
         }
         put("repositoryId", json!(repository.to_string()));

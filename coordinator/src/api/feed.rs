@@ -10,14 +10,16 @@ use axum::response::Response;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use verger_kopia::clock::Timestamp;
-use verger_proto::{CycleId, Event, LogTime, RepositoryId, RepositoryName};
+use verger_proto::{Access, Command, CycleId, Event, LogTime, RepositoryId, RepositoryName};
 
+use super::board::Board;
 use super::call::Call;
-use super::event_json;
+use super::event_json::{self, About};
 use super::events::read_until;
 use super::problem::Problem;
 use super::repositories::find_named;
 use super::server::{Answer, Server};
+use crate::auth::{Action, authorize_token};
 
 /// Records that are read at a time.
 const PAGE_RECORDS: usize = 256;
@@ -118,7 +120,9 @@ impl Reading {
             for (part, event) in record.entry.events.iter().enumerate() {
                 let fields = event_json::fields(event);
                 let about = event_json::about(event, &fields, &board);
-                if self.wants(event, &about) && self.may_see(&about, &board) {
+                if self.wants(event, &about)
+                    && self.may_see(&record.entry.command, event, &about, record.sequence, &board)
+                {
                     lines.push((
                         event.kind(),
                         event_json::show(record, part, event, fields, &about, &board).to_string(),
@@ -147,9 +151,25 @@ impl Reading {
             && filter.repository.as_ref().is_none_or(|wanted| about.repository.as_ref() == Some(wanted))
     }
 
-    fn may_see(&self, about: &event_json::About, board: &super::board::Board) -> bool {
-        let known = about.repository.as_ref().and_then(|repository| board.known(repository));
-        self.call.sees(self.server.api.gate.as_ref(), known.map(|known| known.tenant.as_str()))
+    /// An event is its tenant's of that time. What happens to tokens is for those alone who may list them.
+    fn may_see(&self, command: &Command, event: &Event, about: &About, sequence: u64, board: &Board) -> bool {
+        if let Some(access) = token_access(command, event) {
+            return authorize_token(&self.call.actor, Action::TokenList, access).is_ok();
+        }
+        let known = about.repository.as_ref().and_then(|repository| board.known_at(repository, sequence));
+        self.call.sees(known.map(|known| known.tenant.as_str()))
+    }
+}
+
+/// What the token reaches that an event is about.
+fn token_access<'a>(command: &'a Command, event: &'a Event) -> Option<&'a Access> {
+    match (event, command) {
+        (Event::TokenCreated { access, .. } | Event::TokenRevoked { access, .. }, _) => Some(access),
+        (_, Command::Ordered(ordered)) => token_access(&ordered.command, event),
+        (_, Command::CreateToken { grant }) => Some(&grant.access),
+        // Refused: there is none.
+        (_, Command::RevokeToken { .. }) => Some(&Access::All),
+        _ => None,
     }
 }
 

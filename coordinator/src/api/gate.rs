@@ -1,63 +1,58 @@
-//! The one gate that every call goes through: deny by default.
+//! Who calls: the holder of which token. What they may do, `auth` says.
+
+use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
-use verger_proto::Digest;
+use verger_kopia::clock::Clock;
+use verger_proto::{Access, Digest, LogTime, Scope, Scopes};
 
-/// Who calls.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Actor {
-    /// The name that goes with the token; it is kept with everything that is ordered.
-    pub name: String,
-    /// Whose repositories it sees; `None`: everybody's, and what belongs to nobody.
-    pub tenant: Option<String>,
-}
+use crate::auth::{Actor, Bearer, Denied, OWNER};
+use crate::drive::Backend;
 
-/// Why a call does not come through.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum Denied {
-    /// No token, or none that is known (401).
-    #[error("this needs a token that is known here")]
-    Unknown,
-    /// The token is known, and this is not for it (403).
-    #[error("this token is not for that")]
-    Forbidden,
-}
-
-/// Decides who may do what. Must be quick: it is asked before anything of a request is read.
+/// Tells who holds a token. Must be quick: it is asked before anything of a request is read.
 pub trait Gate: Send + Sync {
-    /// Whether the holder of `bearer` may do `action` at all (`tenant` is `None`), or to what belongs to `tenant`.
+    /// Who holds `bearer` now; without one, nobody that is known.
     ///
     /// # Errors
-    /// [`Denied`].
-    fn check(&self, bearer: Option<&str>, action: &'static str, tenant: Option<&str>) -> Result<Actor, Denied>;
+    /// [`Denied`]: a token that is not known, that has expired, or that was revoked.
+    fn actor(&self, bearer: Option<&str>) -> Result<Actor, Denied>;
 }
 
-/// One token may do everything. Only its digest is held.
-pub struct OwnerGate(Digest);
+/// The tokens that the machine keeps; and the owner's, which is in no ledger and may do everything.
+pub struct TokenGate {
+    owner: Option<Digest>,
+    backend: Arc<dyn Backend>,
+    clock: Arc<dyn Clock>,
+}
 
-impl std::fmt::Debug for OwnerGate {
+impl std::fmt::Debug for TokenGate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("OwnerGate")
+        f.debug_struct("TokenGate").finish_non_exhaustive()
     }
 }
 
-impl OwnerGate {
-    /// A gate for the token with this BLAKE3 digest.
+impl TokenGate {
+    /// A gate for the tokens in the state of `backend`, valid by `clock`. `owner`: hash ([`Bearer::hash`]) of the token of whoever runs
+    /// this process.
     #[must_use]
-    pub fn new(digest: Digest) -> Self {
-        Self(digest)
+    pub fn new(owner: Option<Digest>, backend: Arc<dyn Backend>, clock: Arc<dyn Clock>) -> Self {
+        Self { owner, backend, clock }
     }
 }
 
-impl Gate for OwnerGate {
-    fn check(&self, bearer: Option<&str>, _: &'static str, _: Option<&str>) -> Result<Actor, Denied> {
-        let bearer = bearer.filter(|bearer| !bearer.is_empty()).ok_or(Denied::Unknown)?;
-        // Digests are compared, and in constant time: how long it takes says nothing of how much of a guess was right.
-        let given = Digest::of(bearer.as_bytes());
-        if bool::from(given.as_bytes().ct_eq(self.0.as_bytes())) {
-            Ok(Actor { name: "owner".to_owned(), tenant: None })
-        } else {
-            Err(Denied::Unknown)
+impl Gate for TokenGate {
+    fn actor(&self, bearer: Option<&str>) -> Result<Actor, Denied> {
+        let Some(bearer) = bearer else { return Ok(Actor::Anonymous) };
+        let bearer = Bearer::parse(bearer).map_err(|_| Denied::Unknown)?;
+        // Hashes are compared, and in constant time: how long it takes says nothing of how much of a guess was right.
+        let is_owner = self.owner.is_some_and(|owner| bool::from(owner.as_bytes().ct_eq(bearer.hash().as_bytes())));
+        if is_owner {
+            let scopes = Scopes::of(&[Scope::Admin]);
+            return Ok(Actor::Known { name: OWNER.to_owned(), access: Access::All, scopes });
         }
+        let now = LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0));
+        let mut found = Err(Denied::Unknown);
+        self.backend.look(&mut |state| found = state.tokens.actor(&bearer, now));
+        found
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
         };
         state.repositories.iter().filter_map(shown).collect()
     });
-    all.retain(|(_, tenant, _)| call.sees(server.api.gate.as_ref(), Some(tenant)));
+    all.retain(|(_, tenant, _)| call.sees(Some(tenant)));
     all.sort_by(|a, b| a.0.cmp(&b.0));
     ok(&Value::Array(all.into_iter().map(|(_, _, value)| value).collect()))
 }

@@ -26,6 +26,8 @@ mod route;
 mod server;
 mod show;
 mod standing;
+mod tls;
+mod tokens;
 mod watch;
 
 use std::future::Future;
@@ -37,9 +39,10 @@ use verger_kopia::clock::Clock;
 use crate::drive::Backend;
 
 pub use events::{Events, LedgerEvents};
-pub use gate::{Actor, Denied, Gate, OwnerGate};
+pub use gate::{Gate, TokenGate};
 pub use hands::{Hands, Probed, Wanted};
 pub use standing::{Alone, Stand, Standing};
+pub use tls::{Tls, TlsFiles};
 
 /// What the interface stands on.
 pub struct Api {
@@ -49,7 +52,7 @@ pub struct Api {
     pub hands: Arc<dyn Hands>,
     /// Reads what happened.
     pub events: Arc<dyn Events>,
-    /// Decides who may do what.
+    /// Tells who calls; what they may do, `auth` says.
     pub gate: Arc<dyn Gate>,
     /// Says whether commands can be taken here.
     pub stand: Arc<dyn Stand>,
@@ -100,6 +103,19 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     server::serve(listener, api, shutdown).await
+}
+
+/// As [`serve`], behind TLS. The files of the certificate are looked at every other second, and taken when they changed.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve_tls(
+    listener: tokio::net::TcpListener,
+    tls: Arc<Tls>,
+    api: Arc<Api>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    server::serve(tls::TlsListener::new(listener, tls), api, shutdown).await
 }
 
 #[cfg(test)]

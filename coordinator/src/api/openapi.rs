@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::route::{ROUTES, Route, Shape};
+use crate::auth::{Reach, Scope};
 
 /// A field: name (with `?` at its end if it may be absent) and type: a type of JSON, `time`, `a|b` for one of these words, `[T]`,
 /// or the name of a schema.
@@ -101,6 +102,14 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("confirmed", "time"), ("holder", "string"), ("actingAs", "string"),
     ]),
     ("Transfer", &[("to", "string")]),
+    ("NewToken", &[
+        ("name", "string"), ("scopes", "[Scope]"), ("tenant?", "string"), ("allTenants?", "boolean"),
+        ("expiresInSeconds?", "integer"),
+    ]),
+    ("Token", &[
+        ("name", "string"), ("scopes", "[Scope]"), ("tenant?", "string"), ("allTenants", "boolean"), ("createdAt", "time"),
+        ("expiresAt?", "time"), ("revokedAt?", "time"), ("state", "valid|expired|revoked"), ("token?", "string"),
+    ]),
     ("Released", &[
         ("repository", "string"), ("name", "string"), ("term?", "integer"), ("to?", "string"), ("free", "boolean"),
         ("message?", "string"),
@@ -138,6 +147,8 @@ fn schemas() -> Value {
         all.insert((*name).to_owned(), schema);
     }
     let words = json!({ "type": "string", "enum": ["observe", "take-ownership"] });
+    let scopes: Vec<&str> = Scope::ALL.into_iter().map(Scope::name).collect();
+    all.insert("Scope".to_owned(), json!({ "type": "string", "enum": scopes }));
     all.insert("Acting".to_owned(), json!({ "oneOf": [words, reference("ActAs")] }));
     all.into()
 }
@@ -185,10 +196,13 @@ fn operation(route: &Route) -> Value {
         let required = body != "Abort";
         value["requestBody"] = json!({ "required": required, "content": content(Shape::One(body)) });
     }
-    if let Some(action) = route.action {
-        value["operationId"] = json!(format!("{}:{action}", route.path.trim_start_matches('/')));
+    let action = route.action;
+    value["operationId"] = json!(format!("{} {}", route.method.name(), route.path));
+    value["x-action"] = json!(action.name());
+    if action.reach() != Reach::Open {
         value["security"] = json!([{ "token": [] }]);
-        value["x-action"] = json!(action);
+        value["x-scopes"] = json!(action.needs().iter().map(|scope| scope.name()).collect::<Vec<_>>());
+        value["x-reach"] = json!(if action.reach() == Reach::Fleet { "fleet" } else { "tenant" });
     }
     value
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use verger_kopia::error::{Error, ErrorKind};
 use verger_proto::{Event, Refusal};
 
-use super::gate::Denied;
+use crate::auth::Denied;
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -60,6 +60,10 @@ impl Problem {
         problem
     }
 
+    pub(super) fn kind(&self) -> &str {
+        &self.inner.kind
+    }
+
     pub(super) fn with_fix(mut self, fix: impl Into<String>) -> Self {
         self.inner.fix = Some(fix.into());
         self
@@ -70,19 +74,28 @@ impl Problem {
         self
     }
 
-    pub(super) fn denied(denied: Denied) -> Self {
-        match denied {
-            Denied::Unknown => Self::new(StatusCode::UNAUTHORIZED, "unauthorized", denied.to_string())
-                .with_fix("send it as \"Authorization: Bearer TOKEN\"")
-                .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Denied::Forbidden => Self::new(StatusCode::FORBIDDEN, "forbidden", denied.to_string()),
+    pub(super) fn denied(denied: &Denied) -> Self {
+        let text = denied.to_string();
+        // What helps stands after it in the same message.
+        let (message, fix) = text.split_once("; ").map_or((text.as_str(), None), |(what, fix)| (what, Some(fix)));
+        let problem = if denied.status() == 401 {
+            Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+                .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
+        } else {
+            Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+        };
+        match fix {
+            Some(fix) => problem.with_fix(fix),
+            None => problem,
         }
     }
 
     pub(super) fn refused(refusal: &Refusal) -> Self {
         let status = match refusal {
-            Refusal::Percentage(_) | Refusal::NotAlone => StatusCode::BAD_REQUEST,
-            Refusal::UnknownRepository | Refusal::UnknownRequest | Refusal::UnknownCycle => StatusCode::NOT_FOUND,
+            Refusal::Percentage(_) | Refusal::NotAlone | Refusal::Token(_) => StatusCode::BAD_REQUEST,
+            Refusal::UnknownRepository | Refusal::UnknownRequest | Refusal::UnknownCycle | Refusal::UnknownToken(_) => {
+                StatusCode::NOT_FOUND
+            }
             _ => StatusCode::CONFLICT,
         };
         Self::new(status, refusal_kind(refusal), refusal.to_string())

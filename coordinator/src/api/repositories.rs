@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use verger_kopia::error::ErrorKind;
 use verger_kopia::storage::address::Address;
 use verger_proto::{
-    Acting, Command, MarkToDrop, Registration, RegistrationChange, RepositoryId, RepositoryName, SecretRef,
+    Acting, Command, MarkToDrop, Registration, RegistrationChange, RepositoryId, RepositoryName, SecretRef, Tenant,
 };
 
 use super::call::Call;
@@ -18,6 +18,7 @@ use super::plans::PlanBody;
 use super::problem::Problem;
 use super::server::{Answer, Server};
 use super::show;
+use crate::auth::Action;
 use crate::machine::Repository;
 
 /// Longest address, owner, or place of a secret, in bytes.
@@ -81,7 +82,32 @@ impl ActingBody {
     }
 }
 
-fn checked_secret(secret: SecretRef) -> Result<SecretRef, Problem> {
+/// The caller's own tenant if nobody says, where there is one.
+fn checked_tenant(call: &Call, given: Option<String>) -> Result<String, Problem> {
+    let own = || call.own().map_or(TENANT, Tenant::as_str).to_owned();
+    let tenant = Tenant::new(given.unwrap_or_else(own));
+    let tenant = tenant.map_err(|bad| Problem::bad_request(format!("tenant: {bad}")))?;
+    call.may(Action::RepoAdd, tenant.as_str())?;
+    Ok(tenant.as_str().to_owned())
+}
+
+/// Where a secret is, if it may be there. The workers of all tenants see the same variables and files, so that the administrator of one
+/// tenant may name only what is mounted in that tenant's name: whoever could name another's password could use it.
+fn checked_secret(call: &Call, secret: SecretRef) -> Result<SecretRef, Problem> {
+    let secret = well_formed(secret)?;
+    let Some(own) = call.own() else { return Ok(secret) };
+    let is_own = |name: &str| name.strip_prefix(own.as_str()).is_some_and(|rest| rest.starts_with('.'));
+    match &secret {
+        SecretRef::Mounted(name) if is_own(name) => Ok(secret),
+        _ => {
+            let message = format!("password: the secrets of the tenant {own} are those mounted as {own}.NAME");
+            Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", message)
+                .with_fix("have it mounted so, or ask an administrator of all tenants to add the repository"))
+        }
+    }
+}
+
+fn well_formed(secret: SecretRef) -> Result<SecretRef, Problem> {
     let (SecretRef::Env(place) | SecretRef::File(place) | SecretRef::Mounted(place)) = &secret;
     let plain = !place.is_empty() && place.len() <= TEXT_BYTES_MAX && !place.chars().any(char::is_control);
     let fits = match &secret {
@@ -137,7 +163,7 @@ pub(super) fn find_named(
         let (id, entry) = state.named(name)?;
         Some((id.clone(), entry.registration.clone()?))
     });
-    let seen = found.filter(|(_, registration)| call.sees(server.api.gate.as_ref(), Some(&registration.tenant)));
+    let seen = found.filter(|(_, registration)| call.sees(Some(&registration.tenant)));
     seen.ok_or_else(|| Problem::not_found(format!("no repository is called {:?}", name.as_str())))
 }
 
@@ -180,12 +206,8 @@ fn shown(server: &Server, id: &RepositoryId) -> Result<Value, Problem> {
 pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
     let body: AddBody = call.json()?;
     let name = checked_name("name", &body.name)?;
-    let own = call.actor.tenant.clone().unwrap_or_else(|| TENANT.to_owned());
-    let tenant = checked_name("tenant", &body.tenant.unwrap_or(own))?.as_str().to_owned();
-    if !call.sees(server.api.gate.as_ref(), Some(&tenant)) {
-        return Err(Problem::denied(super::Denied::Forbidden));
-    }
-    let (password, acting) = (checked_secret(body.password)?, body.acting.checked()?);
+    let tenant = checked_tenant(&call, body.tenant)?;
+    let (password, acting) = (checked_secret(&call, body.password)?, body.acting.checked()?);
     let AddBody { schedule, pool, weight, mark_to_drop, .. } = body;
     let plan = PlanBody { schedule, pool, weight, mark_to_drop }.of_new(server.now())?;
     let wanted = Wanted { name, address: checked_address(&body.address)?, password, acting, exclusive: body.exclusive };
@@ -205,7 +227,8 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
         mark_to_drop: plan.mark_to_drop,
     };
     let (repository, registration) = (probed.repository.clone(), Box::new(registration));
-    server.order(&call.actor, Command::AddRepository { repository, registration })?;
+    let added = server.order(&call.actor, Command::AddRepository { repository, registration });
+    added.map_err(|problem| hide_others(server, &call, &probed.repository, problem))?;
     looked(server, &call, &probed)?;
     let mut value = shown(server, &probed.repository)?;
     value["probe"] = found(&probed);
@@ -222,6 +245,18 @@ fn looked(server: &Server, call: &Call, probed: &Probed) -> Result<(), Problem> 
     Ok(())
 }
 
+/// That a repository is looked after already is no secret from whoever can open it; another tenant's name for it is.
+fn hide_others(server: &Server, call: &Call, repository: &RepositoryId, problem: Problem) -> Problem {
+    let tenant = server.state(|state| {
+        let entry = state.repositories.get(repository)?;
+        entry.registration.as_ref().map(|known| known.tenant.clone())
+    });
+    if problem.kind() != "already-added" || call.sees(tenant.as_deref()) {
+        return problem;
+    }
+    Problem::new(StatusCode::CONFLICT, "already-added", "this repository is looked after already")
+}
+
 fn found(probed: &Probed) -> Value {
     json!({ "owner": probed.owner, "capabilities": probed.capabilities })
 }
@@ -236,8 +271,7 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
         };
         state.repositories.iter().filter_map(shown).collect()
     });
-    let gate = server.api.gate.as_ref();
-    let mut seen: Vec<_> = all.into_iter().filter(|(_, tenant, _)| call.sees(gate, Some(tenant))).collect();
+    let mut seen: Vec<_> = all.into_iter().filter(|(_, tenant, _)| call.sees(Some(tenant))).collect();
     seen.sort_by(|a, b| a.0.cmp(&b.0));
     ok(&Value::Array(seen.into_iter().map(|(_, _, value)| value).collect()))
 }
@@ -257,7 +291,7 @@ pub(super) fn change(server: &Arc<Server>, call: Call) -> Answer {
         body.suspended.map(RegistrationChange::Suspended),
         body.exclusive.map(RegistrationChange::Exclusive),
         body.acting.map(ActingBody::checked).transpose()?.map(RegistrationChange::Acting),
-        body.password.map(checked_secret).transpose()?.map(RegistrationChange::Password),
+        body.password.map(|secret| checked_secret(&call, secret)).transpose()?.map(RegistrationChange::Password),
     ];
     for change in plan.into_iter().chain(changes.into_iter().flatten()) {
         server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;

@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::repositories::find;
 use super::server::{Answer, Server};
 use super::show;
+use crate::auth::Action;
 use crate::machine::{Answer as Outcome, State};
 
 /// Longest key, in bytes.
@@ -54,6 +55,9 @@ fn key(call: &Call) -> Result<String, Problem> {
 pub(super) fn ask(server: &Arc<Server>, call: Call) -> Answer {
     let (repository, known) = find(server, &call)?;
     let (body, key): (CycleBody, _) = (call.json()?, key(&call)?);
+    if body.i_am_alone || body.allow_removing.is_some() {
+        call.may(Action::CycleStartWithWord, &known.tenant)?;
+    }
     let options = CycleOptions {
         mode: body.mode,
         safety: body.safety,

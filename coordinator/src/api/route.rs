@@ -6,7 +6,8 @@ use axum::routing::MethodFilter;
 
 use super::call::Call;
 use super::server::{Answer, Server};
-use super::{cycles, feed, health, leases, repositories, requests, watch};
+use super::{cycles, feed, health, leases, repositories, requests, tokens, watch};
+use crate::auth::Action;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
@@ -57,8 +58,8 @@ pub(super) enum Shape {
 pub(super) struct Route {
     pub(super) method: Method,
     pub(super) path: &'static str,
-    /// What the gate is asked for; `None`: open to all.
-    pub(super) action: Option<&'static str>,
+    /// What the gate is asked for. Those that are open to all say so there.
+    pub(super) action: Action,
     pub(super) summary: &'static str,
     /// Query parameters: name, type, what it is.
     pub(super) query: &'static [(&'static str, &'static str, &'static str)],
@@ -83,11 +84,11 @@ const EVENTS_QUERY: &[(&str, &str, &str)] = &[
 ];
 
 macro_rules! route {
-    ($method:ident $path:literal, $action:expr, $summary:literal, $query:expr, $body:expr, $status:literal $shape:expr, $handler:path) => {
+    ($method:ident $path:literal, $action:ident, $summary:literal, $query:expr, $body:expr, $status:literal $shape:expr, $handler:path) => {
         Route {
             method: Method::$method,
             path: $path,
-            action: $action,
+            action: Action::$action,
             summary: $summary,
             query: $query,
             body: $body,
@@ -103,52 +104,58 @@ use Shape::{Any, Lines, Many, One, Stream, Text};
 /// All routes; those of one path follow each other.
 #[rustfmt::skip]
 pub(super) static ROUTES: &[Route] = &[
-    route!(Get "/healthz", None, "Whether the process lives",
+    route!(Get "/healthz", Health, "Whether the process lives",
         NO_QUERY, None, 200 One("Health"), health::healthz),
-    route!(Get "/readyz", None, "Whether commands can be taken here",
+    route!(Get "/readyz", Health, "Whether commands can be taken here",
         NO_QUERY, None, 200 One("Health"), health::readyz),
-    route!(Get "/metrics", Some("metrics.read"), "Figures for Prometheus",
+    route!(Get "/metrics", Metrics, "Figures for Prometheus",
         NO_QUERY, None, 200 Text, health::metrics),
-    route!(Get "/v1/openapi.json", None, "This document",
+    route!(Get "/v1/openapi.json", Describe, "This document",
         NO_QUERY, None, 200 Any, health::document),
-    route!(Get "/v1/status", Some("status.read"), "Version, leader, how much there is",
+    route!(Get "/v1/status", Status, "Version, leader, how much there is",
         NO_QUERY, None, 200 One("Status"), health::status),
-    route!(Get "/v1/repositories", Some("repositories.read"), "All repositories, by name",
+    route!(Get "/v1/repositories", RepoList, "All repositories, by name",
         NO_QUERY, None, 200 Many("Repository"), repositories::list),
-    route!(Post "/v1/repositories", Some("repositories.add"), "Look at a repository and look after it from now on",
+    route!(Post "/v1/repositories", RepoAdd, "Look at a repository and look after it from now on",
         NO_QUERY, Some("NewRepository"), 201 One("Repository"), repositories::add),
-    route!(Get "/v1/repositories/{name}", Some("repositories.read"), "One repository",
+    route!(Get "/v1/repositories/{name}", RepoShow, "One repository",
         NO_QUERY, None, 200 One("Repository"), repositories::get),
-    route!(Patch "/v1/repositories/{name}", Some("repositories.change"), "Look after it in another way",
+    route!(Patch "/v1/repositories/{name}", RepoEdit, "Look after it in another way",
         NO_QUERY, Some("RepositoryChange"), 200 One("Repository"), repositories::change),
-    route!(Delete "/v1/repositories/{name}", Some("repositories.remove"), "Look after it no more; nothing in it changes",
+    route!(Delete "/v1/repositories/{name}", RepoRemove, "Look after it no more; nothing in it changes",
         NO_QUERY, None, 200 One("Repository"), repositories::remove),
-    route!(Post "/v1/repositories/{name}/probe", Some("repositories.probe"), "Look at it again",
+    route!(Post "/v1/repositories/{name}/probe", RepoProbe, "Look at it again",
         NO_QUERY, None, 200 One("Probe"), repositories::probe_again),
-    route!(Post "/v1/repositories/{name}/cycles", Some("cycles.request"), "Ask for a cycle; Idempotency-Key makes the same wish the same",
+    route!(Post "/v1/repositories/{name}/cycles", CycleStart, "Ask for a cycle; Idempotency-Key makes the same wish the same",
         NO_QUERY, Some("NewCycle"), 202 One("Request"), requests::ask),
-    route!(Get "/v1/repositories/{name}/requests/{key}", Some("cycles.read"), "What became of a wish",
+    route!(Get "/v1/repositories/{name}/requests/{key}", CycleShow, "What became of a wish",
         NO_QUERY, None, 200 One("Request"), requests::get),
-    route!(Get "/v1/cycles", Some("cycles.read"), "Cycles, the newest first; Link leads to the next page",
+    route!(Get "/v1/cycles", CycleList, "Cycles, the newest first; Link leads to the next page",
         CYCLES_QUERY, None, 200 Many("Cycle"), cycles::list),
-    route!(Get "/v1/cycles/{id}", Some("cycles.read"), "One cycle, with jobs and report",
+    route!(Get "/v1/cycles/{id}", CycleShow, "One cycle, with jobs and report",
         NO_QUERY, None, 200 One("Cycle"), cycles::get),
-    route!(Post "/v1/cycles/{id}/pause", Some("cycles.pause"), "Stop at the next batch and keep what was done",
+    route!(Post "/v1/cycles/{id}/pause", CyclePause, "Stop at the next batch and keep what was done",
         NO_QUERY, None, 200 One("Cycle"), cycles::pause),
-    route!(Post "/v1/cycles/{id}/resume", Some("cycles.resume"), "Go on with a paused cycle",
+    route!(Post "/v1/cycles/{id}/resume", CycleResume, "Go on with a paused cycle",
         NO_QUERY, None, 200 One("Cycle"), cycles::resume),
-    route!(Post "/v1/cycles/{id}/abort", Some("cycles.abort"), "End it without finishing it",
+    route!(Post "/v1/cycles/{id}/abort", CycleAbort, "End it without finishing it",
         NO_QUERY, Some("Abort"), 200 One("Cycle"), cycles::abort),
-    route!(Post "/v1/cycles/{id}/approve", Some("cycles.approve"), "A person's word for a plan that removes much",
+    route!(Post "/v1/cycles/{id}/approve", CycleApprove, "A person's word for a plan that removes much",
         NO_QUERY, Some("Approval"), 200 One("Cycle"), cycles::approve),
-    route!(Get "/v1/cycles/{id}/watch", Some("cycles.read"), "The cycle at every change, until it ends",
+    route!(Get "/v1/cycles/{id}/watch", CycleWatch, "The cycle at every change, until it ends",
         NO_QUERY, None, 200 Stream("Cycle"), watch::watch),
-    route!(Get "/v1/events", Some("events.read"), "What happened; with Accept: text/event-stream, what happens",
+    route!(Get "/v1/events", Events, "What happened; with Accept: text/event-stream, what happens",
         EVENTS_QUERY, None, 200 Lines("Event"), feed::events),
-    route!(Get "/v1/leases", Some("leases.read"), "Leases that this fleet holds",
+    route!(Get "/v1/leases", LeaseList, "Leases that this fleet holds",
         NO_QUERY, None, 200 Many("Lease"), leases::list),
-    route!(Post "/v1/leases/{name}/release", Some("leases.release"), "Let go of the lease on a repository",
+    route!(Post "/v1/leases/{name}/release", LeaseRelease, "Let go of the lease on a repository",
         NO_QUERY, None, 200 One("Released"), leases::release),
-    route!(Post "/v1/leases/{name}/transfer", Some("leases.transfer"), "Only observe from now on, and leave the lease to one other holder",
+    route!(Post "/v1/leases/{name}/transfer", LeaseTransfer, "Only observe from now on, and leave the lease to one other holder",
         NO_QUERY, Some("Transfer"), 200 One("Released"), leases::transfer),
+    route!(Get "/v1/tokens", TokenList, "Tokens, in the order in which they were made; never a token itself",
+        NO_QUERY, None, 200 Many("Token"), tokens::list),
+    route!(Post "/v1/tokens", TokenCreate, "Make a token; it is in this answer and nowhere else",
+        NO_QUERY, Some("NewToken"), 201 One("Token"), tokens::create),
+    route!(Delete "/v1/tokens/{name}", TokenRevoke, "Take a token back, at once and for ever",
+        NO_QUERY, None, 200 One("Token"), tokens::revoke),
 ];

@@ -15,11 +15,11 @@ use verger_proto::{Command, Event, Ordered};
 
 use super::board::Board;
 use super::call::{Call, bearer};
-use super::gate::Actor;
 use super::metrics::Requests;
 use super::problem::Problem;
 use super::route::{ROUTES, Route};
 use super::{Api, Standing};
+use crate::auth::{Actor, Reach, enter};
 use crate::machine::State;
 
 /// How long the state is waited for at a time; a change that falls between two waits is seen after it at the latest.
@@ -83,7 +83,7 @@ impl Server {
     /// Gives a command in the caller's name.
     pub(super) fn order(&self, actor: &Actor, command: Command) -> Result<Vec<Event>, Problem> {
         self.check_leads()?;
-        let ordered = Ordered { actor: actor.name.clone(), command };
+        let ordered = Ordered { actor: actor.name().to_owned(), command };
         let kept = self.api.backend.submit(Command::Ordered(Box::new(ordered)));
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         *trouble = kept.as_ref().err().map(verger_kopia::error::Error::chain);
@@ -94,11 +94,15 @@ impl Server {
     }
 }
 
-pub(super) async fn serve(
-    listener: tokio::net::TcpListener,
+pub(super) async fn serve<L>(
+    listener: L,
     api: Arc<Api>,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) -> std::io::Result<()>
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let grace = api.limits.grace;
     let server = Arc::new(Server::new(api));
     let _stop = StopAtTheEnd(server.clone());
@@ -202,11 +206,11 @@ async fn take(server: Arc<Server>, route: &'static Route, request: Request) -> R
 /// The gate comes before anything of the request is read.
 async fn answer(server: &Arc<Server>, route: &'static Route, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
-    let nobody = Actor { name: String::new(), tenant: None };
-    let actor = match route.action {
-        None => nobody,
-        Some(action) => server.api.gate.check(bearer(&parts.headers), action, None).map_err(Problem::denied)?,
-    };
+    let is_open = route.action.reach() == Reach::Open;
+    // Who calls does not matter there, and a token that is not valid any more is no reason to hide that the process lives.
+    let actor = if is_open { Ok(Actor::Anonymous) } else { server.api.gate.actor(bearer(&parts.headers)) };
+    let actor = actor.and_then(|actor| enter(&actor, route.action).map(|()| actor));
+    let actor = actor.map_err(|denied| Problem::denied(&denied))?;
     let path = RawPathParams::from_request_parts(&mut parts, &()).await;
     let path = path.map_err(|error| Problem::bad_request(error.to_string()))?;
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
@@ -215,7 +219,7 @@ async fn answer(server: &Arc<Server>, route: &'static Route, request: Request) -
     let body = read_body(body, server.api.limits.body_bytes, &parts.headers).await?;
     let call = Call { route, actor, headers: parts.headers, path, query, body };
     call.check_query()?;
-    if route.action.is_none() {
+    if is_open {
         // These ask nothing that could block, and are to answer however busy all threads are.
         return (route.handler)(server, call);
     }

@@ -158,7 +158,7 @@ impl<'a> Found<'a> {
         let (id, repository) = (self.id(), self.repository());
         let told = board.told(id);
         let mut value = json!({ "id": id.0 });
-        if let Some(known) = board.known(repository) {
+        if let Some(known) = board.owner(id).or_else(|| board.known(repository)) {
             value["repository"] = json!(known.name.as_str());
         }
         value["repositoryId"] = json!(repository.to_string());

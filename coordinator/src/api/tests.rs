@@ -1,3 +1,4 @@
+mod cells;
 mod client;
 mod cycles;
 mod document;
@@ -8,3 +9,4 @@ mod health;
 mod repositories;
 mod rig;
 mod schedules;
+mod tls;

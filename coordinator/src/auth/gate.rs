@@ -1,6 +1,8 @@
 //! The one gate.
 
-use super::scope::{Access, Action, Reach, Scope, Scopes, Tenant};
+use verger_proto::{Access, Scope, Scopes, Tenant};
+
+use super::action::{Action, Reach};
 
 /// Who asks. Made from a token, or from what an identity provider vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +98,17 @@ pub fn authorize(actor: &Actor, action: Action, tenant: Option<&Tenant>) -> Resu
     match action.needs().iter().find(|scope| !scopes.contains(**scope)) {
         Some(needs) => Err(Denied::Scope { action, needs: *needs, name: name.clone() }),
         None => Ok(()),
+    }
+}
+
+/// May this actor do this at all: to something of its own, or of everyone's? What it may be done to is asked when it is known.
+///
+/// # Errors
+/// [`Denied`].
+pub fn enter(actor: &Actor, action: Action) -> Result<(), Denied> {
+    match actor {
+        Actor::Known { access: Access::One(own), .. } => authorize(actor, action, Some(own)),
+        _ => authorize(actor, action, None),
     }
 }
 

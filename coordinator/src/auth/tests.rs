@@ -1,4 +1,4 @@
-use verger_proto::{Digest, LogTime};
+use verger_proto::{Digest, LogTime, TokenGrant};
 
 use super::*;
 
@@ -8,6 +8,11 @@ fn tenant(name: &str) -> Tenant {
 
 fn bearer(byte: u8) -> Bearer {
     Bearer::from_bytes([byte; TOKEN_BYTES])
+}
+
+fn token(name: &str, bearer: &Bearer, access: Access, scopes: &[Scope], expires: Option<LogTime>) -> Token {
+    let (scopes, hash) = (Scopes::of(scopes), bearer.hash());
+    Token::granted(TokenGrant { name: name.to_owned(), access, scopes, expires, hash }, LogTime(10))
 }
 
 fn known(access: Access, scopes: &[Scope]) -> Actor {
@@ -48,6 +53,8 @@ const TABLE: &[(Action, &str, char)] = &[
     (Action::WorkerDrain, "-y-yy", 'f'),
     (Action::Metrics, "yyyyy", 'f'),
     (Action::Health, "yyyyy", 'o'),
+    (Action::Status, "yyyyy", 't'),
+    (Action::Describe, "yyyyy", 'o'),
 ];
 
 const ROLES: [&[Scope]; 5] =
@@ -149,8 +156,8 @@ fn tokens() -> Tokens {
     let mut tokens = Tokens::default();
     for (name, byte) in [("ann", 1), ("bob", 2), ("cron", 3)] {
         let access = if byte == 1 { Access::All } else { Access::One(tenant("own")) };
-        let token = Token::new(name, &bearer(byte), access, Scopes::of(&[Scope::Operate]), LogTime(10));
-        tokens.add(token.expiring(LogTime(1000 * u64::from(byte)))).unwrap();
+        let expires = Some(LogTime(1000 * u64::from(byte)));
+        tokens.add(token(name, &bearer(byte), access, &[Scope::Operate], expires)).unwrap();
     }
     tokens
 }
@@ -180,12 +187,13 @@ fn a_token_is_found_until_it_expires_or_is_revoked() {
 fn names_are_taken_once_and_scopes_are_never_empty() {
     let mut tokens = tokens();
     tokens.revoke("ann", LogTime(0)).unwrap();
-    let new = |name: &str, scopes: &[Scope]| Token::new(name, &bearer(9), Access::All, Scopes::of(scopes), LogTime(0));
+    let new = |name: &str, scopes: &[Scope]| token(name, &bearer(9), Access::All, scopes, None);
     let taken = tokens.add(new("ann", &[Scope::Read]));
     assert_eq!(taken, Err(TokenError::NameTaken("ann".to_owned())), "also by a revoked token");
     for name in ["", "two words", "line\nbreak", &"x".repeat(65)] {
         assert_eq!(tokens.add(new(name, &[Scope::Read])), Err(TokenError::Name));
     }
+    assert_eq!(tokens.add(new("owner", &[Scope::Read])), Err(TokenError::NameTaken("owner".to_owned())));
     assert_eq!(tokens.add(new("eve", &[])), Err(TokenError::NoScope));
     assert_eq!(tokens.add(new("eve", &[Scope::Read])), Ok(()));
     for name in ["", "-a", "a-", "A", "a b", "a/b", &"a".repeat(65)] {
@@ -197,7 +205,7 @@ fn names_are_taken_once_and_scopes_are_never_empty() {
 #[test]
 fn debug_shows_neither_token_nor_hash() {
     let bearer = Bearer::from_bytes(std::array::from_fn(|i| 200 - u8::try_from(i).unwrap_or(0)));
-    let token = Token::new("ann", &bearer, Access::All, Scopes::of(&[Scope::Admin]), LogTime(0));
+    let token = token("ann", &bearer, Access::All, &[Scope::Admin], None);
     let mut tokens = Tokens::default();
     tokens.add(token.clone()).unwrap();
     let actor = tokens.actor(&bearer, LogTime(0)).unwrap();
@@ -220,4 +228,31 @@ fn stored_tokens_read_back_and_hold_the_hash_alone() {
     let raw = [1u8; TOKEN_BYTES];
     assert!(!bytes.windows(TOKEN_BYTES).any(|window| window == raw));
     assert!(!json.contains(&bearer(1).text()[4..]));
+}
+
+#[test]
+fn a_token_that_is_over_makes_room_and_a_valid_one_does_not() {
+    let mut tokens = Tokens::default();
+    for number in 0..4096 {
+        tokens.add(token(&format!("t{number}"), &bearer(1), Access::All, &[Scope::Read], None)).unwrap();
+    }
+    let one_more = || token("more", &bearer(2), Access::All, &[Scope::Read], None);
+    assert_eq!(tokens.add(one_more()), Err(TokenError::TooMany));
+    tokens.revoke("t7", LogTime(11)).unwrap();
+    assert_eq!(tokens.add(one_more()), Ok(()));
+    assert_eq!((tokens.named("t7"), tokens.iter().count()), (None, 4096));
+}
+
+#[test]
+fn whoever_may_do_it_to_nothing_does_not_come_in() {
+    let (own, all) = (known(Access::One(tenant("own")), &[Scope::Read]), known(Access::All, &[Scope::Read]));
+    for (action, by_own, by_all) in [
+        (Action::RepoList, true, true),
+        (Action::ClusterStatus, false, true),
+        (Action::RepoAdd, false, false),
+        (Action::Health, true, true),
+    ] {
+        assert_eq!((enter(&own, action).is_ok(), enter(&all, action).is_ok()), (by_own, by_all), "{action}");
+        assert_eq!(enter(&Actor::Anonymous, action).is_ok(), action == Action::Health);
+    }
 }

@@ -6,11 +6,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
-use verger_proto::{Digest, LogTime};
+use verger_proto::{Access, Digest, LogTime, Scopes, TokenGrant};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::gate::{Actor, Denied};
-use super::scope::{Access, Scopes};
 
 /// What a token's text begins with, so that scanners for secrets know it.
 pub const PREFIX: &str = "vgr_";
@@ -18,6 +17,12 @@ pub const PREFIX: &str = "vgr_";
 pub const TOKEN_BYTES: usize = 32;
 /// Longest name of a token, in bytes.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Whoever holds the token that a coordinator made for its own user is called so, and no other.
+pub const OWNER: &str = "owner";
+/// Names that stand for somebody in the ledger already.
+const RESERVED: [&str; 2] = [OWNER, "anonymous"];
+/// Tokens that are kept.
+const TOKENS_MAX: usize = 4096;
 
 /// Separates these hashes from all others. Fast hashing is right here: 256 random bits cannot be guessed.
 const CONTEXT: &str = "verger 2026 hash of a bearer token, version 1";
@@ -85,6 +90,9 @@ pub enum TokenError {
     /// No scopes.
     #[error("a token needs at least one scope: read, operate, approve or admin")]
     NoScope,
+    /// As many as may be are valid.
+    #[error("{TOKENS_MAX} tokens are valid already; revoke those that nobody needs")]
+    TooMany,
 }
 
 /// What is kept of a token.
@@ -106,17 +114,17 @@ pub struct Token {
 }
 
 impl Token {
-    /// A token that is valid from `created` on.
+    /// What is kept of a token that is valid from `created` on.
     #[must_use]
-    pub fn new(name: impl Into<String>, bearer: &Bearer, access: Access, scopes: Scopes, created: LogTime) -> Self {
-        Self { name: name.into(), access, scopes, created, expires: None, revoked: None, hash: bearer.hash() }
+    pub fn granted(grant: TokenGrant, created: LogTime) -> Self {
+        let TokenGrant { name, access, scopes, expires, hash } = grant;
+        Self { name, access, scopes, created, expires, revoked: None, hash }
     }
 
-    /// Valid until then only.
+    /// Whether it is of no use any more.
     #[must_use]
-    pub fn expiring(mut self, at: LogTime) -> Self {
-        self.expires = Some(at);
-        self
+    pub fn is_over(&self, now: LogTime) -> bool {
+        self.refusal(now).is_some()
     }
 
     /// Why it is not valid at this time, if so.
@@ -144,7 +152,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// All tokens of a fleet, in the order in which they were made.
+/// All tokens of a fleet, in the order in which they were made. One that is over is forgotten when there are too many.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Tokens(Vec<Token>);
 
@@ -152,7 +160,7 @@ impl Tokens {
     /// Keeps a token.
     ///
     /// # Errors
-    /// [`TokenError`]: its name is bad or taken, or it has no scope.
+    /// [`TokenError`]: its name is bad or taken, it has no scope, or too many are valid.
     pub fn add(&mut self, token: Token) -> Result<(), TokenError> {
         let is_name =
             (1..=NAME_BYTES_MAX).contains(&token.name.len()) && token.name.bytes().all(|b| b.is_ascii_graphic());
@@ -162,8 +170,12 @@ impl Tokens {
         if token.scopes.is_empty() {
             return Err(TokenError::NoScope);
         }
-        if self.0.iter().any(|other| other.name == token.name) {
+        if RESERVED.contains(&token.name.as_str()) || self.0.iter().any(|other| other.name == token.name) {
             return Err(TokenError::NameTaken(token.name));
+        }
+        if self.0.len() >= TOKENS_MAX {
+            let over = self.0.iter().position(|other| other.is_over(token.created)).ok_or(TokenError::TooMany)?;
+            self.0.remove(over);
         }
         self.0.push(token);
         Ok(())
@@ -178,6 +190,12 @@ impl Tokens {
         let token = token.ok_or_else(|| TokenError::NoSuchName(name.to_owned()))?;
         token.revoked.get_or_insert(now);
         Ok(token)
+    }
+
+    /// The token of this name, valid or not.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Token> {
+        self.0.iter().find(|token| token.name == name)
     }
 
     /// All, revoked and expired ones too.

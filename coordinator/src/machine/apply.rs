@@ -4,7 +4,7 @@ use verger_proto::{Command, Effect, Event, LogTime, Refusal, Ticket};
 
 use super::refuse;
 use super::state::{Cycle, State};
-use crate::{approve, collect, commit, cycle, lease, offer, registry, request, seal};
+use crate::{approve, collect, commit, cycle, lease, offer, registry, request, seal, token};
 
 /// What one command makes: the state that it changes, and what it says.
 pub(crate) struct Turn<'a> {
@@ -87,6 +87,8 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
         Command::RecordLook { repository, own, margins } => registry::look(turn, repository, own, margins),
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
+        Command::CreateToken { grant } => token::create(turn, *grant),
+        Command::RevokeToken { name } => token::revoke(turn, &name),
     }
 }
 

@@ -33,7 +33,9 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::RemoveRepository { .. }
         | Command::RequestCycle { .. }
         | Command::DropRequest { .. }
-        | Command::RecordLook { .. } => (None, None),
+        | Command::RecordLook { .. }
+        | Command::CreateToken { .. }
+        | Command::RevokeToken { .. } => (None, None),
         Command::RecordReport { cycle, .. } => (Some(*cycle), None),
         Command::Ordered(ordered) => return about(&ordered.command),
     };

@@ -12,6 +12,7 @@ use verger_proto::{
 };
 
 use super::calendar::Calendar;
+use crate::auth::Tokens;
 
 /// What the machine knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -26,12 +27,14 @@ pub struct State {
     pub next_job: u64,
     /// Time of the last command that changed anything. Time never runs backwards here, whatever clocks do.
     pub now: LogTime,
+    /// Tokens of the interface, as hashes.
+    pub tokens: Tokens,
 }
 
 impl Default for State {
     fn default() -> Self {
         let (repositories, cycles) = (BTreeMap::new(), BTreeMap::new());
-        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0) }
+        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens: Tokens::default() }
     }
 }
 

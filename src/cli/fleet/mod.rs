@@ -3,8 +3,10 @@
 pub(super) mod cycle;
 pub(super) mod events;
 pub(super) mod lease;
+pub(super) mod login;
 pub(super) mod repo;
 mod schedule;
+pub(super) mod token;
 pub(super) mod up;
 
 use std::path::PathBuf;
@@ -13,7 +15,7 @@ use serde_json::Value;
 use verger_kopia::{Error, ErrorKind, Result};
 
 use crate::client::{ADDRESS_DEFAULT, Client};
-use crate::config::token;
+use crate::config::token as kept;
 
 /// Which coordinator, and by what right.
 #[derive(Debug, Clone, clap::Args)]
@@ -24,6 +26,34 @@ pub(crate) struct Coordinator {
     /// File with a token [default: what `verger up` left for this user; else VERGER_TOKEN]
     #[arg(long, value_name = "FILE", env = "VERGER_TOKEN_FILE", help_heading = "Coordinator")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    trust: Trust,
+}
+
+/// Which coordinator is believed to be one, and who one is to it.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Trust {
+    /// Authorities that a coordinator's certificate must come from (PEM) [default: those of this machine]
+    #[arg(long, value_name = "FILE", env = "VERGER_CA_FILE", help_heading = "Coordinator")]
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Certificate to show to a coordinator that wants one (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VERGER_CLIENT_CERT",
+        requires = "client_key",
+        help_heading = "Coordinator"
+    )]
+    pub(crate) client_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "VERGER_CLIENT_KEY",
+        requires = "client_cert",
+        help_heading = "Coordinator"
+    )]
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 impl Coordinator {
@@ -36,9 +66,9 @@ impl Coordinator {
             Some(path) => Some(std::fs::read_to_string(path).map_err(|error| {
                 Error::new(ErrorKind::Usage, format!("read the token in {}", path.display())).with_source(error)
             })?),
-            None => token::from_environment(),
+            None => kept::from_environment(),
         };
-        Client::new(&self.addr, token)
+        Client::new(&self.addr, token, &self.trust)
     }
 }
 

@@ -92,6 +92,9 @@ struct AddArgs {
     /// Nobody else maintains it: needed where the store has no conditional writes, and for cycles without margins
     #[arg(long)]
     exclusive: bool,
+    /// Whose it is: tokens of other tenants neither see nor touch it [default: your token's tenant, else `default`]
+    #[arg(long, value_name = "NAME", env = "VERGER_TENANT")]
+    tenant: Option<String>,
     #[command(flatten)]
     schedule: ScheduleArgs,
     #[command(flatten)]
@@ -150,6 +153,9 @@ fn add(output: Output, args: &AddArgs) -> Result<()> {
         "name": args.name, "address": args.url, "password": password, "acting": acting, "exclusive": args.exclusive,
     });
     args.schedule.add_to(&mut wanted)?;
+    if let Some(tenant) = &args.tenant {
+        wanted["tenant"] = json!(tenant);
+    }
     let added = args.coordinator.client()?.send_document(&Method::POST, "/v1/repositories", &wanted, None)?;
     if observes && !args.observe {
         let owner = text_of(&added["probe"], "owner");

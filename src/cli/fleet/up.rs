@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use verger_coordinator::api::TlsFiles;
 use verger_coordinator::schedule::Limits;
-use verger_kopia::{Error, ErrorKind};
+use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use crate::cli::Context;
@@ -16,6 +17,7 @@ const EXAMPLES: &str = "Examples:
   verger up --data-dir /var/lib/verger                 look after repositories; the API is on 127.0.0.1:7420
   verger repo add photos filesystem:///srv/photos --password-env PHOTOS_PASSWORD --take-ownership
   verger cycle list photos
+  verger up --data-dir /var/lib/verger --listen 0.0.0.0:7420 --tls-cert tls.crt --tls-key tls.key
 
 Ctrl-C parks what is under way at its next boundary; the next start goes on there. The command line of the same user finds its
 token by itself.";
@@ -27,9 +29,18 @@ pub(crate) struct Args {
     /// Folder of the ledger and of everything else that is kept
     #[arg(long, value_name = "DIR", env = "VERGER_DATA_DIR")]
     data_dir: PathBuf,
-    /// Address of the API; loopback only
+    /// Address of the API; loopback only without TLS
     #[arg(long, value_name = "HOST:PORT", env = "VERGER_LISTEN", default_value = "127.0.0.1:7420")]
     listen: SocketAddr,
+    /// Certificate of the API, with those between it and its authority (PEM); read again when it changes
+    #[arg(long, value_name = "FILE", env = "VERGER_TLS_CERT", requires = "tls_key", help_heading = "TLS")]
+    tls_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", env = "VERGER_TLS_KEY", requires = "tls_cert", help_heading = "TLS")]
+    tls_key: Option<PathBuf>,
+    /// Authorities that certificates of clients must come from (PEM) [default: clients need none]
+    #[arg(long, value_name = "FILE", env = "VERGER_TLS_CLIENT_CA", requires = "tls_cert", help_heading = "TLS")]
+    tls_client_ca: Option<PathBuf>,
     /// Cycles at once [default: one a core]
     #[arg(long, value_name = "N", env = "VERGER_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
@@ -69,6 +80,11 @@ pub(crate) fn run(context: &Context, args: Args) -> verger_kopia::Result<Exit> {
         data_dir: args.data_dir,
         listen: args.listen,
         places: limits(args.workers.map_or(cores, usize::from), args.bucket_cycles, args.pool_cycles),
+        tls: args.tls_cert.zip(args.tls_key).map(|(certificate, key)| TlsFiles {
+            certificate,
+            key,
+            client_authority: args.tls_client_ca,
+        }),
         secrets: args.secrets,
         engine,
     };

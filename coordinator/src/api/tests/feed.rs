@@ -1,12 +1,8 @@
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde_json::{Value, json};
 use verger_kopia::clock::Timestamp;
-use verger_proto::Digest;
 
 use super::super::*;
-use super::rig::{Rig, TOKEN};
+use super::rig::Rig;
 
 const STREAM: [(&str, &str); 1] = [("Accept", "text/event-stream")];
 
@@ -102,25 +98,31 @@ fn a_watch_shows_stages_and_progress_and_ends_with_the_cycle() {
     assert_eq!((late.len(), late[0].event.as_str()), (1, "end"));
 }
 
-/// One token, until it is taken back.
-struct Revocable(OwnerGate, AtomicBool);
-
-impl Gate for Revocable {
-    fn check(&self, bearer: Option<&str>, action: &'static str, tenant: Option<&str>) -> Result<Actor, Denied> {
-        if self.1.load(Ordering::SeqCst) { Err(Denied::Unknown) } else { self.0.check(bearer, action, tenant) }
-    }
-}
-
 #[test]
-fn a_token_that_is_taken_back_hears_no_more() {
-    let gate = Arc::new(Revocable(OwnerGate::new(Digest::of(TOKEN.as_bytes())), AtomicBool::new(false)));
-    let rig = Rig::with(gate.clone(), Limits::default());
-    let repository = rig.add("photos");
-    let mut stream = rig.follow("/v1/events?since=0", &STREAM);
-    gate.1.store(true, Ordering::SeqCst);
-    rig.take_lease(&repository, 1);
-    let rest = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stream.next()));
-    assert!(!matches!(rest, Ok(Some(_))), "the stream breaks off");
+fn a_token_that_expires_or_is_taken_back_hears_no_more() {
+    for expires in [true, false] {
+        let rig = Rig::new();
+        let (repository, cycle) = rig.with_cycle("photos");
+        let body = json!({ "name": "t", "scopes": ["read"], "allTenants": true, "expiresInSeconds": 60 });
+        let token = rig.post("/v1/tokens", body)["token"].as_str().unwrap().to_owned();
+        let watched = format!("/v1/cycles/{cycle}/watch");
+        let streams = [rig.follow_as(&token, "/v1/events", &STREAM), rig.follow_as(&token, &watched, &[])];
+        if expires {
+            rig.clock.advance(std::time::Duration::from_secs(60));
+        } else {
+            rig.call("DELETE", "/v1/tokens/t", None);
+        }
+        rig.submit(verger_proto::Command::PauseCycle { cycle });
+        rig.take_lease(&repository, 2);
+        for stream in streams {
+            // What it heard before is its own; then the stream breaks off.
+            let rest = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                stream.map(|one| one.data).collect::<Vec<_>>()
+            }));
+            let heard = rest.unwrap_or_default();
+            assert!(heard.iter().all(|data| data["stop"].is_null() && data["kind"] != "lease_taken"), "{heard:?}");
+        }
+    }
 }
 
 #[test]

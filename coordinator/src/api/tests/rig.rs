@@ -15,11 +15,12 @@ use verger_proto::{
 use super::super::*;
 use super::client::{Messages, Reply, call, send, text};
 use super::document::check;
+use crate::auth::Bearer;
 use crate::drive::{Backend, Effects, FileBackend};
 use crate::machine::State;
 use crate::testing::{batch, digest, done, output, worker};
 
-pub(super) const TOKEN: &str = "a token that only tests know";
+pub(super) const TOKEN: &str = "vgr_YSB0b2tlbiB0aGF0IG9ubHkgdGVzdHMga25vdyBvZi4";
 pub(super) const FLEET: &str = "verger@fleet-0a1b2c3d";
 
 type Look = Box<dyn Fn(&Wanted) -> Result<Probed> + Send + Sync>;
@@ -89,14 +90,16 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new() -> Self {
-        Self::with(Arc::new(OwnerGate::new(Digest::of(TOKEN.as_bytes()))), Limits::default())
+        Self::with(Limits::default())
     }
 
-    pub(super) fn with(gate: Arc<dyn Gate>, limits: Limits) -> Self {
+    pub(super) fn with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(SetClock::new(Timestamp::from_second(1_700_000_000).unwrap()));
         let effects = Arc::new(Effects::new(Arc::new(LocalQueue::default())));
         let backend = Arc::new(FileBackend::open(folder.path(), clock.clone(), effects, None).unwrap());
+        let owner = Bearer::parse(TOKEN).unwrap().hash();
+        let gate = Arc::new(TokenGate::new(Some(owner), backend.clone(), clock.clone()));
         let look: Look = Box::new(|wanted| Ok(found(wanted)));
         let hands = Arc::new(FakeHands { look: Mutex::new(look), freed: Mutex::default(), handed: Mutex::default() });
         let stand = Arc::new(FakeStand(Mutex::new(Standing::Leads)));
@@ -166,7 +169,11 @@ impl Rig {
     }
 
     pub(super) fn follow(&self, path: &str, headers: &[(&str, &str)]) -> Messages {
-        let (status, found, body) = send(self.address, text("GET", path, Some(TOKEN), headers, None).as_bytes());
+        self.follow_as(TOKEN, path, headers)
+    }
+
+    pub(super) fn follow_as(&self, token: &str, path: &str, headers: &[(&str, &str)]) -> Messages {
+        let (status, found, body) = send(self.address, text("GET", path, Some(token), headers, None).as_bytes());
         assert_eq!(status, 200, "{path}");
         assert!(found.iter().any(|(name, value)| name == "content-type" && value == "text/event-stream"), "{found:?}");
         Messages::new(body)
@@ -183,6 +190,16 @@ impl Rig {
 
     pub(super) fn add(&self, name: &str) -> RepositoryId {
         self.post("/v1/repositories", Self::new_repository(name))["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// A token of this name, made by the owner: for one tenant, or for all.
+    pub(super) fn token(&self, name: &str, tenant: Option<&str>, scopes: &[&str]) -> String {
+        let mut body = json!({ "name": name, "scopes": scopes });
+        match tenant {
+            Some(tenant) => body["tenant"] = json!(tenant),
+            None => body["allTenants"] = json!(true),
+        }
+        self.post("/v1/tokens", body)["token"].as_str().unwrap().to_owned()
     }
 
     pub(super) fn submit(&self, command: Command) -> Vec<Event> {

@@ -1,0 +1,316 @@
+//! Passwords, keys and tokens go through a whole run of `verger up`, and are found nowhere afterwards: not in the ledger, the raft log,
+//! the events, answers, logs, figures or errors (S9).
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/fleet.rs"]
+mod fleet;
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use aes_gcm::aead::{Aead as _, Payload};
+use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce};
+use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use fleet::Fleet;
+use memchr::memmem;
+use serde_json::{Value, json};
+use support::{Golden, OWNER, PASSWORD, json, run};
+use verger_kopia::crypto::keys;
+
+/// What must not be found, by what it is.
+#[derive(Default)]
+struct Canaries {
+    all: Vec<(String, Vec<u8>)>,
+    /// Everything that was printed or answered.
+    said: Vec<(String, Vec<u8>)>,
+}
+
+impl Canaries {
+    /// A new one: 24 letters that stand nowhere else.
+    fn new(&mut self, what: &str) -> String {
+        let mut digest = [0; 32];
+        let seed = format!("{what} {} {:?}", self.all.len(), std::time::SystemTime::now());
+        digest.copy_from_slice(verger_proto::Digest::of(seed.as_bytes()).as_bytes());
+        let text = digest.iter().take(24).map(|byte| char::from(b'a' + byte % 26)).collect::<String>();
+        self.keep(what, text.as_bytes());
+        text
+    }
+
+    fn keep(&mut self, what: &str, secret: &[u8]) {
+        assert!(secret.len() >= 16, "{what} is too short to be told from chance");
+        self.all.push((what.to_owned(), secret.to_vec()));
+    }
+
+    /// A token: its text, and the bytes that it stands for.
+    fn token(&mut self, what: &str, text: &str) {
+        let digits = text.trim().strip_prefix("vgr_").unwrap();
+        self.keep(what, digits.as_bytes());
+        self.keep(&format!("{what} (bytes)"), &BASE64_URL_SAFE_NO_PAD.decode(digits).unwrap());
+    }
+
+    /// Runs a command, whatever comes of it, and remembers what it said.
+    fn hear(&mut self, command: &mut Command) -> std::process::Output {
+        let output = command.output().unwrap();
+        let arguments: Vec<String> = command.get_args().map(|part| part.to_string_lossy().into_owned()).collect();
+        self.said.push((arguments.join(" "), [output.stdout.clone(), output.stderr.clone()].concat()));
+        output
+    }
+
+    /// As [`Self::hear`], of one that must fail.
+    fn fail(&mut self, command: &mut Command) {
+        let output = self.hear(command);
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && !told.contains("--ca-file"), "{command:?}: {told}");
+    }
+
+    /// In which of these bytes which canary stands: as it is, in base64 or in hexadecimal digits.
+    fn found(&self, place: &str, bytes: &[u8]) -> Vec<String> {
+        let forms = |secret: &[u8]| {
+            let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+            [secret.to_vec(), BASE64_STANDARD_NO_PAD.encode(secret).into_bytes(), hex.into_bytes()]
+        };
+        let is_in = |secret: &[u8]| forms(secret).iter().any(|form| memmem::find(bytes, form).is_some());
+        self.all.iter().filter(|(_, secret)| is_in(secret)).map(|(what, _)| format!("{what} in {place}")).collect()
+    }
+
+    /// As [`Self::found`], in the files below a folder.
+    fn found_below(&self, folder: &Path, but: &Path) -> Vec<String> {
+        files(folder)
+            .iter()
+            .filter(|path| !path.starts_with(but))
+            .flat_map(|path| self.found(&path.display().to_string(), &std::fs::read(path).unwrap_or_default()))
+            .collect()
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Gives the repository another password, as `kopia repository change-password` does; its keys are canaries, too.
+fn change_password(golden: &Golden, password: &str, canaries: &mut Canaries) {
+    let [path, settings] = ["kopia.repository.f", "kopia.blobcfg.f"].map(|name| golden.repository().join(name));
+    let mut envelope: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let text = |name: &str| envelope[name].as_str().unwrap().to_owned();
+    let unique = BASE64_STANDARD.decode(text("uniqueID")).unwrap();
+    let cipher = |password: &str| {
+        let key = keys::format_key(&text("keyAlgo"), password, &unique).unwrap();
+        let derive = |purpose: &[u8]| keys::derive(&key[..], &unique, purpose);
+        (Aes256Gcm::new_from_slice(&derive(b"AES")[..]).unwrap(), derive(b"CHECKSUM").to_vec())
+    };
+    let (old, new) = (cipher(PASSWORD), cipher(password));
+    let open = |sealed: &[u8]| {
+        let (nonce, msg) = sealed.split_at(12);
+        let nonce: [u8; 12] = nonce.try_into().unwrap();
+        old.0.decrypt(&Nonce::from(nonce), Payload { msg, aad: &old.1 }).unwrap()
+    };
+    let seal = |plain: &[u8]| {
+        let message = new.0.encrypt(&Nonce::from([9; 12]), Payload { msg: plain, aad: &new.1 }).unwrap();
+        [&[9; 12][..], &message].concat()
+    };
+    let config = open(&BASE64_STANDARD.decode(text("encryptedBlockFormat")).unwrap());
+    let keys: Value = serde_json::from_slice(&config).unwrap();
+    for name in ["masterKey", "secret"] {
+        canaries.keep(name, &BASE64_STANDARD.decode(keys["format"][name].as_str().unwrap()).unwrap());
+    }
+    envelope["encryptedBlockFormat"] = json!(BASE64_STANDARD.encode(seal(&config)));
+    std::fs::write(&path, serde_json::to_vec(&envelope).unwrap()).unwrap();
+    let changed = seal(&open(&std::fs::read(&settings).unwrap()));
+    std::fs::write(&settings, changed).unwrap();
+}
+
+/// Certificate and key of this machine.
+fn certificate(folder: &Path, canaries: &mut Canaries) -> [String; 2] {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let key = made.signing_key.serialize_pem();
+    let line = key.lines().nth(1).unwrap();
+    canaries.keep("key of the certificate", &line.as_bytes()[24..]);
+    canaries.keep("key of the certificate (bytes)", &made.signing_key.serialize_der()[40..]);
+    let paths = ["tls.crt", "tls.key"].map(|name| folder.join(name));
+    std::fs::write(&paths[0], made.cert.pem()).unwrap();
+    std::fs::write(&paths[1], key).unwrap();
+    paths.map(|path| path.display().to_string())
+}
+
+/// Adds repositories in all the ways that do not work.
+fn add_wrongly(fleet: &Fleet, golden: &Golden, secrets: &Path, ca: &str, canaries: &mut Canaries) {
+    let add = |address: &str, flags: &[&str]| {
+        let mut command = fleet.owner(&["repo", "add", "wrong", address, "--observe"]);
+        command.args(flags).env("VERGER_CA_FILE", ca);
+        command
+    };
+    for number in 0..8 {
+        canaries.fail(&mut add(&golden.address(), &["--password-env", &format!("WRONG_{number}")]));
+    }
+    for number in 0..6 {
+        let path = secrets.join(format!("wrong-{number}"));
+        let password = canaries.new("wrong password in a file");
+        std::fs::write(&path, password).unwrap();
+        canaries.fail(&mut add(&golden.address(), &["--password-secret", &format!("wrong-{number}")]));
+        canaries.fail(&mut add(&golden.address(), &["--password-file", &path.display().to_string()]));
+    }
+    for address in ["s3://attic/photos/", "azure://attic/photos/", "filesystem:///nowhere/at/all"] {
+        canaries.fail(&mut add(address, &["--password-env", "PHOTOS_PASSWORD"]));
+    }
+    // Secrets where none belong.
+    let (user, query) = (canaries.new("password in an address"), canaries.new("password in a query"));
+    for address in [format!("s3://key:{user}@attic/photos/"), format!("s3://attic/photos/?secret={query}")] {
+        canaries.fail(&mut add(&address, &["--password-env", "PHOTOS_PASSWORD"]));
+        // The address that was typed is the caller's own; what the coordinator makes of it is looked at.
+    }
+}
+
+/// Asks everything that can be asked, rightly and wrongly.
+fn ask_everything(fleet: &Fleet, ca: &str, token: &str, canaries: &mut Canaries) {
+    let ca = reqwest::Certificate::from_pem(&std::fs::read(ca).unwrap()).unwrap();
+    let client = reqwest::blocking::Client::builder().tls_certs_only([ca]).build().unwrap();
+    let mut ask = |method: reqwest::Method, path: &str, token: &str, body: Option<Value>| {
+        let request = client.request(method, format!("{}{path}", fleet.base())).bearer_auth(token);
+        let request = match body {
+            Some(body) => request.json(&body),
+            None => request,
+        };
+        let answer = request.send().unwrap();
+        let headers = format!("{:?}", answer.headers());
+        let status = answer.status().as_u16();
+        canaries.said.push((path.to_owned(), [headers.into_bytes(), answer.bytes().unwrap().to_vec()].concat()));
+        status
+    };
+    let get = reqwest::Method::GET;
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/openapi.json",
+        "/v1/status",
+        "/v1/repositories",
+        "/v1/repositories/photos",
+        "/v1/cycles",
+        "/v1/cycles/1",
+        "/v1/events",
+        "/v1/leases",
+        "/v1/tokens",
+    ] {
+        assert_eq!(ask(get.clone(), path, token, None), 200, "{path}");
+    }
+    let mut given = Canaries::default();
+    for (path, body) in [
+        (
+            "/v1/repositories",
+            json!({ "name": "a", "address": "s3://b/c/", "acting": "observe", "password": given.new("password itself") }),
+        ),
+        (
+            "/v1/repositories",
+            json!({ "name": "a", "address": "s3://b/c/", "acting": "observe", "password": { "plain": given.new("password") } }),
+        ),
+        (
+            "/v1/tokens",
+            json!({ "name": "a", "scopes": ["read"], "allTenants": true, "token": given.new("token of one's own") }),
+        ),
+    ] {
+        assert_eq!(ask(reqwest::Method::POST, path, token, Some(body)), 400);
+    }
+    let unknown =
+        format!("vgr_{}", BASE64_URL_SAFE_NO_PAD.encode(&given.new("seed of an unknown token").repeat(2)[..32]));
+    given.token("unknown token", &unknown);
+    let twisted = format!("vgr_{}", given.new("no token"));
+    for token in [&unknown, &twisted] {
+        assert_eq!(ask(get.clone(), "/v1/status", token, None), 401);
+    }
+    canaries.all.extend(given.all);
+}
+
+#[test]
+fn forty_secrets_go_through_a_run_and_stay_where_they_are() {
+    let (golden, secrets) = (Golden::unpack("default"), tempfile::tempdir().unwrap());
+    let mut canaries = Canaries::default();
+    let password = canaries.new("password of the repository");
+    change_password(&golden, &password, &mut canaries);
+    let [certificate, key] = certificate(secrets.path(), &mut canaries);
+    let mut environment = vec![
+        ("PHOTOS_PASSWORD".to_owned(), password),
+        ("AWS_ACCESS_KEY_ID".to_owned(), "nobody".to_owned()),
+        ("AWS_REGION".to_owned(), "nowhere".to_owned()),
+        ("AWS_S3_ENDPOINT".to_owned(), "http://127.0.0.1:9".to_owned()),
+        ("AZURE_STORAGE_ACCOUNT".to_owned(), "nobody".to_owned()),
+        ("VERGER_CA_FILE".to_owned(), certificate.clone()),
+    ];
+    for name in
+        ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "KOPIA_PASSWORD", "VERGER_TOKEN"]
+    {
+        environment.push((name.to_owned(), canaries.new(name)));
+    }
+    let storage_key = canaries.new("AZURE_STORAGE_KEY");
+    environment.push(("AZURE_STORAGE_KEY".to_owned(), BASE64_STANDARD.encode(storage_key)));
+    for number in 0..8 {
+        environment.push((format!("WRONG_{number}"), canaries.new("wrong password in a variable")));
+    }
+    let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let folder = secrets.path().display().to_string();
+    let flags = ["--tls-cert", &certificate, "--tls-key", &key, "--secrets", &folder, "--log", "debug,verger=trace"];
+    let mut fleet = Fleet::start(tempfile::tempdir().unwrap(), &flags, &borrowed);
+    // The users' own command lines have none of that environment, but for the authority.
+    let ca_file = certificate.clone();
+    let owner = |fleet: &Fleet, arguments: &[&str]| {
+        let mut command = fleet.owner(arguments);
+        command.env("VERGER_CA_FILE", &ca_file);
+        command
+    };
+    let photos = ["repo", "add", "photos", &golden.address(), "--password-env", "PHOTOS_PASSWORD", "--act-as", OWNER];
+    run(&mut owner(&fleet, &[&photos[..], &["--exclusive"]].concat()));
+    add_wrongly(&fleet, &golden, secrets.path(), &certificate, &mut canaries);
+    let mut last = String::new();
+    for scope in ["read", "operate", "approve", "admin"] {
+        let made =
+            json(&run(&mut owner(&fleet, &["token", "create", scope, "--scope", scope, "--all-tenants", "--json"])));
+        last = made["token"].as_str().unwrap().to_owned();
+        canaries.token(&format!("token {scope}"), &last);
+    }
+    let full =
+        ["cycle", "start", "photos", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--wait"];
+    let report = canaries.hear(&mut owner(&fleet, &[&full[..], &["--json"]].concat()));
+    assert_eq!(json(&report)["outcome"], "done");
+    run(&mut owner(&fleet, &["token", "revoke", "read"]));
+    ask_everything(&fleet, &certificate, &last, &mut canaries);
+    for arguments in [
+        &["repo", "list", "--json"][..],
+        &["events", "--json"],
+        &["token", "list"],
+        &["lease", "list"],
+        &["cycle", "list"],
+    ] {
+        canaries.hear(&mut owner(&fleet, arguments));
+    }
+    // A start reads everything again, and a stop leaves everything behind.
+    fleet.kill();
+    fleet.again(&flags);
+    canaries.hear(&mut owner(&fleet, &["repo", "probe", "photos", "--json"]));
+    fleet.kill();
+    let tokens = fleet.home.path().join("config/verger/tokens");
+    let kept = files(&tokens);
+    assert_eq!(kept.len(), 1, "the owner's token is the only secret that is kept");
+    let owners = std::fs::read_to_string(&kept[0]).unwrap();
+    canaries.token("the owner's token", &owners);
+    judge(&canaries, &fleet, &golden, &tokens);
+}
+
+fn judge(canaries: &Canaries, fleet: &Fleet, golden: &Golden, tokens: &Path) {
+    assert!(canaries.all.len() >= 40, "{} canaries", canaries.all.len());
+    assert!(canaries.said.len() >= 40, "{} answers", canaries.said.len());
+    let said = canaries.said.iter().flat_map(|(place, bytes)| canaries.found(place, bytes));
+    let mut found: Vec<String> = said.collect();
+    found.extend(canaries.found_below(fleet.home.path(), tokens));
+    found.extend(canaries.found_below(&golden.repository(), tokens));
+    assert_eq!(found, Vec::<String>::new());
+    // And they would be found: what the ledger and the log do hold is seen, and so is the token where it is kept.
+    let holds = |folder: &Path, word: &str| {
+        files(folder).iter().any(|path| memmem::find(&std::fs::read(path).unwrap(), word.as_bytes()).is_some())
+    };
+    assert!(holds(&fleet.data(), "PHOTOS_PASSWORD"), "the place of the password is in the ledger");
+    let log = std::fs::read(fleet.log()).unwrap();
+    assert!(memmem::find(&log, b"repository=photos").is_some() && memmem::find(&log, b"DEBUG").is_some());
+    assert!(!canaries.found_below(tokens, &fleet.data()).is_empty());
+}
