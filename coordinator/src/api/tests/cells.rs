@@ -35,6 +35,7 @@ const ROWS: &[(&str, &str, &str, char)] = &[
     ("GET", "/v1/events", "yyyyy", 't'),
     ("GET", "/v1/leases", "yyyyy", 't'),
     ("POST", "/v1/leases/{name}/release", "---y-", 't'),
+    ("POST", "/v1/leases/{name}/transfer", "---y-", 't'),
     ("GET", "/v1/tokens", "---y-", 't'),
     ("POST", "/v1/tokens", "---y-", 't'),
     ("DELETE", "/v1/tokens/{name}", "---y-", 't'),
