@@ -88,6 +88,21 @@ impl Client {
         Ok(std::io::BufReader::new(refused(response)?))
     }
 
+    /// One of the two ends does not believe the other.
+    fn distrust(&self, tls: &rustls::Error) -> Error {
+        let (step, fix) = match tls {
+            rustls::Error::AlertReceived(_) => (
+                format!("the coordinator at {} does not take this connection: {tls}", self.base),
+                "If it wants certificates of its clients, give one: --client-cert FILE --client-key FILE",
+            ),
+            _ => (
+                format!("{} does not prove that it is the coordinator: {tls}", self.base),
+                "Give its authority with --ca-file or VERGER_CA_FILE, and the name that its certificate is for",
+            ),
+        };
+        Error::new(ErrorKind::Permission, step).with_fix(fix)
+    }
+
     /// A coordinator that is about to start is waited for.
     fn send(&self, request: impl Fn() -> RequestBuilder) -> Result<Response> {
         let began = Instant::now();
@@ -98,15 +113,11 @@ impl Client {
                 // Asked while the coordinator was starting, and before there was one.
                 Ok(response) if response.status().as_u16() == 401 && !had_token && self.token().is_some() => {}
                 Ok(response) => return Ok(response),
-                Err(error) if distrust(&error).is_some() => {
-                    let why = distrust(&error).unwrap_or_default();
-                    let step = format!("{} does not prove that it is the coordinator: {why}", self.base);
-                    let fix =
-                        "Give its authority with --ca-file or VERGER_CA_FILE, and the name that its certificate is for";
-                    return Err(Error::new(ErrorKind::Permission, step).with_fix(fix));
-                }
-                Err(error) if error.is_connect() && began.elapsed() < PATIENCE => {}
+                Err(error) if tls_error(&error).is_none() && error.is_connect() && began.elapsed() < PATIENCE => {}
                 Err(error) => {
+                    if let Some(tls) = tls_error(&error) {
+                        return Err(self.distrust(tls));
+                    }
                     let step = format!("the coordinator at {} does not answer", self.base);
                     let fix = "Start one (verger up --data-dir DIR), or say where it is: --addr or VERGER_ADDR";
                     return Err(Error::new(ErrorKind::StoreUnavailable, step)
@@ -171,12 +182,12 @@ fn trusting(mut builder: reqwest::blocking::ClientBuilder, trust: &Trust) -> Res
     Ok(builder)
 }
 
-/// Why TLS does not believe the other end, or the other way round.
-fn distrust(error: &reqwest::Error) -> Option<String> {
+/// What TLS says, if it is TLS that says something. To ask again would not help.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(tls.to_string());
+            return Some(tls);
         }
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         cause = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| error.source());

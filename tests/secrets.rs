@@ -29,7 +29,7 @@ struct Canaries {
 
 impl Canaries {
     /// A new one: 24 letters that stand nowhere else.
-    fn new(&mut self, what: &str) -> String {
+    fn make(&mut self, what: &str) -> String {
         let mut digest = [0; 32];
         let seed = format!("{what} {} {:?}", self.all.len(), std::time::SystemTime::now());
         digest.copy_from_slice(verger_proto::Digest::of(seed.as_bytes()).as_bytes());
@@ -147,7 +147,7 @@ fn add_wrongly(fleet: &Fleet, golden: &Golden, secrets: &Path, ca: &str, canarie
     }
     for number in 0..6 {
         let path = secrets.join(format!("wrong-{number}"));
-        let password = canaries.new("wrong password in a file");
+        let password = canaries.make("wrong password in a file");
         std::fs::write(&path, password).unwrap();
         canaries.fail(&mut add(&golden.address(), &["--password-secret", &format!("wrong-{number}")]));
         canaries.fail(&mut add(&golden.address(), &["--password-file", &path.display().to_string()]));
@@ -156,7 +156,7 @@ fn add_wrongly(fleet: &Fleet, golden: &Golden, secrets: &Path, ca: &str, canarie
         canaries.fail(&mut add(address, &["--password-env", "PHOTOS_PASSWORD"]));
     }
     // Secrets where none belong.
-    let (user, query) = (canaries.new("password in an address"), canaries.new("password in a query"));
+    let (user, query) = (canaries.make("password in an address"), canaries.make("password in a query"));
     for address in [format!("s3://key:{user}@attic/photos/"), format!("s3://attic/photos/?secret={query}")] {
         canaries.fail(&mut add(&address, &["--password-env", "PHOTOS_PASSWORD"]));
         // The address that was typed is the caller's own; what the coordinator makes of it is looked at.
@@ -200,23 +200,23 @@ fn ask_everything(fleet: &Fleet, ca: &str, token: &str, canaries: &mut Canaries)
     for (path, body) in [
         (
             "/v1/repositories",
-            json!({ "name": "a", "address": "s3://b/c/", "acting": "observe", "password": given.new("password itself") }),
+            json!({ "name": "a", "address": "s3://b/c/", "acting": "observe", "password": given.make("password itself") }),
         ),
         (
             "/v1/repositories",
-            json!({ "name": "a", "address": "s3://b/c/", "acting": "observe", "password": { "plain": given.new("password") } }),
+            json!({ "name": "a", "address": "s3://b/c/", "acting": "observe", "password": { "plain": given.make("password") } }),
         ),
         (
             "/v1/tokens",
-            json!({ "name": "a", "scopes": ["read"], "allTenants": true, "token": given.new("token of one's own") }),
+            json!({ "name": "a", "scopes": ["read"], "allTenants": true, "token": given.make("token of one's own") }),
         ),
     ] {
         assert_eq!(ask(reqwest::Method::POST, path, token, Some(body)), 400);
     }
     let unknown =
-        format!("vgr_{}", BASE64_URL_SAFE_NO_PAD.encode(&given.new("seed of an unknown token").repeat(2)[..32]));
+        format!("vgr_{}", BASE64_URL_SAFE_NO_PAD.encode(&given.make("seed of an unknown token").repeat(2)[..32]));
     given.token("unknown token", &unknown);
-    let twisted = format!("vgr_{}", given.new("no token"));
+    let twisted = format!("vgr_{}", given.make("no token"));
     for token in [&unknown, &twisted] {
         assert_eq!(ask(get.clone(), "/v1/status", token, None), 401);
     }
@@ -227,7 +227,7 @@ fn ask_everything(fleet: &Fleet, ca: &str, token: &str, canaries: &mut Canaries)
 fn forty_secrets_go_through_a_run_and_stay_where_they_are() {
     let (golden, secrets) = (Golden::unpack("default"), tempfile::tempdir().unwrap());
     let mut canaries = Canaries::default();
-    let password = canaries.new("password of the repository");
+    let password = canaries.make("password of the repository");
     change_password(&golden, &password, &mut canaries);
     let [certificate, key] = certificate(secrets.path(), &mut canaries);
     let mut environment = vec![
@@ -241,12 +241,12 @@ fn forty_secrets_go_through_a_run_and_stay_where_they_are() {
     for name in
         ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_SAS_TOKEN", "KOPIA_PASSWORD", "VERGER_TOKEN"]
     {
-        environment.push((name.to_owned(), canaries.new(name)));
+        environment.push((name.to_owned(), canaries.make(name)));
     }
-    let storage_key = canaries.new("AZURE_STORAGE_KEY");
+    let storage_key = canaries.make("AZURE_STORAGE_KEY");
     environment.push(("AZURE_STORAGE_KEY".to_owned(), BASE64_STANDARD.encode(storage_key)));
     for number in 0..8 {
-        environment.push((format!("WRONG_{number}"), canaries.new("wrong password in a variable")));
+        environment.push((format!("WRONG_{number}"), canaries.make("wrong password in a variable")));
     }
     let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let folder = secrets.path().display().to_string();

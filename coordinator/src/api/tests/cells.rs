@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::super::route::ROUTES;
+use super::super::route::{ROUTES, Route};
 use super::client::Reply;
 use super::rig::{Rig, TOKEN};
+use crate::auth::Reach;
 
 /// Method, path; whether a token with this one scope comes through, as read, operate, approve, admin, and operate with approve; whose
 /// its object is (t: a tenant's, f: the fleet's, o: open to all).
@@ -67,6 +68,25 @@ fn every_route_has_a_row_and_every_row_a_route() {
     let rows: Vec<_> = ROWS.iter().map(|row| (row.0, row.1)).collect();
     let routes: Vec<_> = ROUTES.iter().map(|route| (route.method.name(), route.path)).collect();
     assert_eq!(rows, routes);
+}
+
+#[test]
+fn the_page_about_security_has_every_route_with_its_scopes_and_no_other() {
+    let row = |route: &Route| {
+        let scopes: Vec<&str> = route.action.needs().iter().map(|scope| scope.name()).collect();
+        let scopes = if scopes.is_empty() { "none".to_owned() } else { scopes.join(", ") };
+        let whose = match route.action.reach() {
+            Reach::Tenant => "its tenant",
+            Reach::Fleet => "the fleet",
+            Reach::Open => "everybody",
+        };
+        format!("| `{} {}` | {} | {scopes} | {whose} |", route.method.name(), route.path, route.action)
+    };
+    let expected: Vec<String> = ROUTES.iter().map(row).collect();
+    let page = include_str!("../../../../docs/security.md");
+    let begins = ["| `GET ", "| `POST ", "| `PATCH ", "| `DELETE "];
+    let found = page.lines().filter(|line| begins.iter().any(|begin| line.starts_with(begin)));
+    assert_eq!(found.collect::<Vec<_>>(), expected, "docs/security.md:\n{}", expected.join("\n"));
 }
 
 #[test]
