@@ -141,6 +141,20 @@ fn what_fails_is_let_alone_longer_each_time_but_not_by_a_person() {
 }
 
 #[test]
+fn what_cannot_even_begin_is_let_alone_longer_each_time() {
+    let mut fleet = Fleet::new(NIGHT);
+    fleet.add(1, full("every 1w", "UTC"));
+    fleet.shut = true;
+    fleet.run(HOUR);
+    let waits: Vec<u64> = fleet.starts_of(1).windows(2).map(|pair| pair[1].since(pair[0]) / MINUTE).collect();
+    assert_eq!(waits, [2, 3, 5, 9, 17]);
+    assert!(fleet.state.cycles.is_empty());
+    fleet.shut = false;
+    fleet.run(HOUR);
+    assert_eq!(fleet.said().last().unwrap(), "1 done");
+}
+
+#[test]
 fn a_failed_cycle_is_remembered_by_the_machine() {
     let mut fleet = Fleet::new(NIGHT);
     fleet.add(1, full("every 1w", "UTC"));

@@ -57,6 +57,8 @@ pub(super) struct Fleet {
     pub(super) length: u64,
     /// Every cycle fails at its end.
     pub(super) fails: bool,
+    /// The store does not answer, so no cycle is opened.
+    pub(super) shut: bool,
     pub(super) own: Own,
     pub(super) log: Vec<(LogTime, String)>,
     pub(super) looks: u32,
@@ -76,6 +78,7 @@ impl Fleet {
             limits: Limits { total: 4, ..Limits::default() },
             length: MINUTE,
             fails: false,
+            shut: false,
             own: Own { full: cycle, quick: cycle },
             log: Vec::new(),
             looks: 0,
@@ -151,7 +154,7 @@ impl Fleet {
                 self.running.push((start, ends));
             } else {
                 self.end(&start, &id);
-                self.agenda.done(&id, self.fails, self.at);
+                self.agenda.done(&id, self.fails || self.shut, self.at);
             }
         }
         let running: Vec<Running> = self.running.iter().map(|(start, _)| start.running.clone()).collect();
@@ -177,6 +180,9 @@ impl Fleet {
         let mode = if options.mode == Mode::Full { "full" } else { "quick" };
         let what = if what == "goes on" { what.to_owned() } else { format!("{what} {mode}") };
         self.say(&repository, &what);
+        if self.shut {
+            return;
+        }
         let term = Term(self.state.repositories[&repository].last_term.0 + 1);
         let (store_now, acts_until) = (StoreTime(self.at.0), StoreTime(self.at.0 + 120_000));
         self.go(Command::TakeLease { repository: repository.clone(), term, kept: false, store_now, acts_until });
