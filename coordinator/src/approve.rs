@@ -70,6 +70,7 @@ fn check_plan(cycle: &Cycle, request: &BatchRequest) -> Result<(), Refusal> {
         (Stage::Survey, None) => Ok(()),
         (Stage::Survey, Some(_)) => Err(Refusal::OtherPlan),
         (stage, _) if stage.is_repeatable() => Err(Refusal::NotADeed(stage)),
+        _ if cycle.sealed.is_none() && mutant::on(Mutant::P2DeedBeforeSeal) => Ok(()),
         (_, None) => Err(Refusal::NoPlan),
         (_, plan) if plan == sealed => Ok(()),
         _ => Err(Refusal::OtherPlan),
@@ -128,5 +129,6 @@ fn time_left(turn: &Turn<'_>, lease: &Lease, request: &BatchRequest) -> u64 {
     }
     let by_store = lease.acts_until.since(request.store_now);
     let by_log = lease.confirmed_until.since(turn.at);
-    by_store.min(by_log).min(DEADLINE_MILLISECONDS_MAX)
+    let more = u64::from(mutant::on(Mutant::P2OneMillisecondMore));
+    by_store.min(by_log).min(DEADLINE_MILLISECONDS_MAX).saturating_add(more)
 }

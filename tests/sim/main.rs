@@ -1,0 +1,53 @@
+//! A whole cluster in simulation: the real machine and the real raft on simulated disks, wires and clocks, for many seeds. One seed is
+//! one course of events. `docs/simulation.md` says what is simulated, and how a seed is lived through again.
+//!
+//! `VERGER_SIM_SEED=n` lives through one seed and prints its course, `VERGER_SIM_SEEDS=from..to` through many.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
+mod clock;
+mod course;
+mod disk;
+mod faults;
+mod network;
+mod oracle;
+mod replicas;
+mod seeds;
+mod steps;
+mod trace;
+mod workers;
+mod world;
+
+use std::time::Instant;
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 2_000;
+
+#[test]
+fn whatever_breaks_replicas_are_one_and_everything_finishes() {
+    let (wanted, print) = seeds::wanted(SEEDS);
+    let (began, count) = (Instant::now(), wanted.end - wanted.start);
+    let (courses, failure) = seeds::all(wanted, |seed| course::run(seed, print));
+    if let Some((seed, failure)) = failure {
+        let (trace, finding) = (failure.trace, failure.finding);
+        panic!("{trace}seed {seed}, after {} good ones: {finding}\nAgain: VERGER_SIM_SEED={seed}", courses.len());
+    }
+    let sum = |of: fn(&course::Course) -> u64| courses.iter().map(of).sum::<u64>();
+    let (answers, cycles) = (sum(|c| c.acknowledged), sum(|c| c.cycles.into()));
+    let batches = sum(|c| c.batches.into());
+    println!("{count} seeds, {answers} answers, {cycles} cycles, {batches} batches, {:?}", began.elapsed());
+    if count >= 20 {
+        assert!(answers > 50 * count && cycles > 2 * count && batches > 10 * count, "nothing much happened");
+    }
+}
+
+#[test]
+fn one_seed_is_one_course_of_events() {
+    for seed in 10_000..10_006 {
+        let run = || course::run(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.finding));
+        let first = run();
+        let second = std::thread::spawn(move || course::run(seed, false).map_err(|failure| failure.finding)).join();
+        assert_eq!(Ok(&first), second.unwrap().as_ref(), "seed {seed}");
+        assert_ne!(first.hash, course::run(seed + 100, false).unwrap().hash);
+    }
+}
