@@ -72,7 +72,7 @@ async fn course(world: &World, seed: u64) -> Result<(), Finding> {
         check(world)?;
         world.turn(&mut dice).await;
         if world.now() > until {
-            return Err(format!("the nodes are not one again after {HEALED_WITHIN} ms"));
+            return Err(format!("not one again after {HEALED_WITHIN} ms:\n{}", world.standing()));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -1,7 +1,7 @@
-//! What holds between replicas at every step: one leader a term, one ledger, one state at each of its records, and nothing that was
+//! What holds between replicas at every step: no leader that lacks what was applied, one ledger, one state at each of its records, and nothing that was
 //! answered is ever gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use openraft::RaftMetrics;
@@ -21,7 +21,8 @@ const STATES_KEPT: usize = 400;
 /// What all replicas agree on.
 #[derive(Default)]
 pub struct Replicas {
-    leaders: BTreeMap<u64, u64>,
+    /// Term and node: with openraft, a node with a higher number may follow another one in the same term.
+    leaders: BTreeSet<(u64, u64)>,
     applied: BTreeMap<u64, LogId>,
     ledger: Vec<u8>,
     chain: ChainHead,
@@ -50,14 +51,13 @@ impl Replicas {
     /// A node's own figures changed.
     pub fn figures(&mut self, id: u64, figures: &RaftMetrics<u64, Peer>, disks: &BTreeMap<u64, Disk>) -> bool {
         let mut is_new = false;
-        if figures.state.is_leader() && figures.vote.is_committed() {
-            let (term, leader) = (figures.vote.leader_id().term, figures.vote.leader_id().voted_for());
-            if leader == Some(id) {
-                is_new = !self.leaders.contains_key(&term);
-                let known = *self.leaders.entry(term).or_insert(id);
-                if known != id {
-                    self.find(Err(format!("nodes {known} and {id} lead in term {term}")));
-                }
+        if figures.state.is_leader() && figures.vote.leader_id().voted_for() == Some(id) {
+            let term = figures.vote.leader_id().term;
+            is_new = self.leaders.insert((term, id));
+            // Of an older term, a candidate may hear that it was elected after a newer leader has begun.
+            let before = self.applied.values().rev().find(|applied| applied.leader_id.term < term).copied();
+            if let Some(before) = before.filter(|before| !disks[&id].has_synced(*before) && is_new && !self.disk_lost) {
+                self.find(Err(format!("node {id} leads in term {term} without {before}, which was applied")));
             }
         }
         if let Some(applied) = figures.last_applied {

@@ -218,6 +218,9 @@ impl World {
                     world.trace(&format!("node {id} leads in term {}", figures.current_term));
                 }
             }
+            if let Some(node) = weak.upgrade().filter(|node| world.is_current(id, node) && !world.disk(id).is_dead()) {
+                world.find(format!("the raft of node {id} ended by itself: {}", node.stopped().await.chain()));
+            }
         });
     }
 
@@ -310,6 +313,21 @@ impl World {
         members
             .iter()
             .all(|id| self.node(*id).is_some_and(|node| self.replicas().is_whole(&node, &self.folder_of(*id))))
+    }
+
+    /// How far each node is, for a report.
+    pub fn standing(&self) -> String {
+        let tell = |id: &u64| match self.node(*id) {
+            None => format!("node {id} is down\n"),
+            Some(node) => {
+                let figures = node.metrics().borrow().clone();
+                let ledger = super::replicas::ledger(&self.folder_of(*id)).len();
+                let (running, vote) = (&figures.running_state, figures.vote);
+                let logs = (figures.snapshot, figures.last_log_index, figures.last_applied);
+                format!("node {id}: {:?}, {vote}, {logs:?}, ledger {ledger}, {running:?}\n", figures.state)
+            }
+        };
+        self.members().iter().map(tell).collect()
     }
 
     pub async fn end(&self) {
