@@ -110,6 +110,11 @@ impl Disk {
         lock(&self.inner).breaks = Some((operations, how));
     }
 
+    /// No operation to come breaks.
+    pub fn mend(&self) {
+        lock(&self.inner).breaks = None;
+    }
+
     /// Another, empty disk is in its place.
     pub fn lose(&self) {
         let mut inner = lock(&self.inner);

@@ -111,6 +111,7 @@ pub async fn heal(world: &World, dice: &mut SmallRng) {
     world.network().set_weather(Weather::default());
     for id in world.members() {
         world.clock(id).set_ahead(0);
+        world.disk(id).mend();
     }
     world.start_all(dice).await;
 }
@@ -129,7 +130,7 @@ async fn lose_disk(world: &World, dice: &mut SmallRng) {
     world.trace(&format!("node {behind} is alone, then node {lost} loses its disk"));
     world.network().isolate(behind, &members);
     pass(5_000).await;
-    world.replicas().disk_lost = true;
+    world.replicas().disk_lost = Some(lost);
     world.crash(lost, true).await;
     std::fs::remove_dir_all(world.folder_of(lost)).unwrap();
     world.disk(lost).lose();

@@ -51,3 +51,41 @@ fn one_seed_is_one_course_of_events() {
         assert_ne!(first.hash, course::run(seed + 100, false).unwrap().hash);
     }
 }
+
+/// Rules of replicas and of the machine that are taken out, and how many seeds may pass before that is noticed.
+#[cfg(feature = "mutants")]
+const MUTANTS: [&str; 9] = [
+    "P2DeedBeforeSeal",
+    "P2OneMillisecondMore",
+    "P3AckBeforeSync",
+    "P3OldDiskHeard",
+    "P4ClockInApply",
+    "P5AskedAgainIsNew",
+    "S3OldTermHeard",
+    "S3OldAttemptHeard",
+    "R5UnconfirmedLeaseCounts",
+];
+
+/// Each in a process of its own: a mutant is chosen when a program starts.
+#[cfg(feature = "mutants")]
+#[test]
+fn each_rule_that_is_taken_out_is_noticed_within_200_seeds() {
+    if std::env::var_os("VERGER_MUTANT").is_some() {
+        return;
+    }
+    let (mut missed, mut told) = (Vec::new(), Vec::new());
+    for mutant in MUTANTS {
+        let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+        program.args(["--exact", "whatever_breaks_replicas_are_one_and_everything_finishes", "--nocapture"]);
+        program.env("VERGER_MUTANT", mutant).env("VERGER_SIM_SEEDS", "0..200").env("RUST_BACKTRACE", "0");
+        let done = program.output().unwrap();
+        let text = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+        let found = text.lines().find(|line| line.starts_with("seed ") && line.contains(" good ones: "));
+        told.push(format!("{mutant}: {found:?}"));
+        if done.status.success() || found.is_none() {
+            missed.push(mutant);
+        }
+    }
+    println!("{}", told.join("\n"));
+    assert!(missed.is_empty(), "{missed:?} were not noticed");
+}

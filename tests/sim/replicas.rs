@@ -33,7 +33,7 @@ pub struct Replicas {
     pub oracle: Oracle,
     pub finding: Option<Finding>,
     /// A disk was taken away on purpose: who has what is not counted any more.
-    pub disk_lost: bool,
+    pub disk_lost: Option<u64>,
 }
 
 /// The whole ledger of a node.
@@ -56,7 +56,9 @@ impl Replicas {
             is_new = self.leaders.insert((term, id));
             // Of an older term, a candidate may hear that it was elected after a newer leader has begun.
             let before = self.applied.values().rev().find(|applied| applied.leader_id.term < term).copied();
-            if let Some(before) = before.filter(|before| !disks[&id].has_synced(*before) && is_new && !self.disk_lost) {
+            if let Some(before) =
+                before.filter(|before| !disks[&id].has_synced(*before) && is_new && self.disk_lost.is_none())
+            {
                 self.find(Err(format!("node {id} leads in term {term} without {before}, which was applied")));
             }
         }
@@ -68,7 +70,7 @@ impl Replicas {
             let members = figures.membership_config.membership();
             let voters: Vec<u64> = members.voter_ids().collect();
             let synced = voters.iter().filter(|id| disks.get(id).is_some_and(|disk| disk.has_synced(applied))).count();
-            if !self.disk_lost && synced * 2 <= voters.len() {
+            if self.disk_lost.is_none() && synced * 2 <= voters.len() {
                 self.find(Err(format!("{applied} was applied, and is on {synced} disks of {voters:?}")));
             }
         }

@@ -98,7 +98,7 @@ pub async fn finish_all(world: &World, seed: u64) -> Result<u32, String> {
         };
         let id = CommandId(dice.random());
         if world.submit(id, &command, PATIENCE).await.is_none() {
-            return Err("nobody answers although all is well".to_owned());
+            return Err(format!("nobody answers although all is well:\n{}", world.standing()));
         }
         if let Some(finding) = world.finding() {
             return Err(finding);

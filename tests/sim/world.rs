@@ -218,8 +218,10 @@ impl World {
                     world.trace(&format!("node {id} leads in term {}", figures.current_term));
                 }
             }
-            if let Some(node) = weak.upgrade().filter(|node| world.is_current(id, node) && !world.disk(id).is_dead()) {
-                world.find(format!("the raft of node {id} ended by itself: {}", node.stopped().await.chain()));
+            // The raft has ended.
+            let ended = weak.upgrade().filter(|node| world.is_current(id, node) && !world.disk(id).is_dead());
+            if let Some(node) = ended.filter(|_| world.replicas().disk_lost != Some(id)) {
+                world.find(format!("node {id} ended by itself: {}", node.stopped().await.chain()));
             }
         });
     }
