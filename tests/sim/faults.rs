@@ -18,7 +18,7 @@ async fn pass(milliseconds: u64) {
 /// Breaks things until `until` (milliseconds).
 pub async fn storm(world: &World, dice: &mut SmallRng, until: u64) {
     // A seed without it is one in which nothing but the rest happens.
-    let mut lost_disk = dice.random_bool(0.25).then(|| dice.random_range(until / 4..until * 3 / 4));
+    let mut lost_disk = dice.random_bool(0.25).then(|| dice.random_range(until / 4..until / 4 * 3));
     while world.now() < until && world.finding().is_none() {
         pass(dice.random_range(200..2_500)).await;
         world.turn(dice).await;

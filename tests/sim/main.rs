@@ -8,12 +8,17 @@
 mod clock;
 mod course;
 mod disk;
+mod engine;
 mod faults;
 mod network;
 mod oracle;
 mod replicas;
 mod seeds;
 mod steps;
+#[path = "../support/store.rs"]
+mod store;
+#[path = "../support/mod.rs"]
+mod support;
 mod trace;
 mod workers;
 mod world;
@@ -97,4 +102,29 @@ fn each_rule_that_is_taken_out_is_noticed_within_200_seeds() {
     }
     println!("{}", told.join("\n"));
     assert!(missed.is_empty(), "{missed:?} were not noticed");
+}
+
+/// Seeds of an ordinary run in which whole cycles run.
+const ENGINE_SEEDS: u64 = 24;
+
+#[test]
+fn whatever_breaks_cycles_leave_the_repository_whole() {
+    let (wanted, print) = seeds::wanted(ENGINE_SEEDS);
+    let began = Instant::now();
+    let mut stage = engine::Stage::new();
+    let (mut answers, mut cycles, mut batches, count) = (0, 0, 0, wanted.end - wanted.start);
+    for seed in wanted {
+        match stage.run(seed, print) {
+            Ok(course) => {
+                answers += course.acknowledged;
+                cycles += course.cycles;
+                batches += course.batches;
+            }
+            Err(failure) => {
+                let (trace, finding) = (failure.trace, failure.finding);
+                panic!("{trace}seed {seed}: {finding}\nAgain: VERGER_SIM_SEED={seed}");
+            }
+        }
+    }
+    println!("{count} seeds, {answers} answers, {cycles} cycles, {batches} batches, {:?}", began.elapsed());
 }

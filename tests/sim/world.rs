@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::Instant;
+use verger_coordinator::drive::{Router, Run};
 use verger_coordinator::machine::State;
 use verger_coordinator::raft::durable::DurableLog;
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace, SubmitError};
@@ -44,6 +45,7 @@ struct Inner {
     trace: Mutex<Trace>,
     replicas: Mutex<Replicas>,
     seen: Seen,
+    router: Arc<Router>,
 }
 
 #[derive(Default)]
@@ -81,6 +83,7 @@ impl World {
             trace: Mutex::new(Trace::new(print)),
             replicas: Mutex::default(),
             seen: Seen::default(),
+            router: Arc::default(),
         }));
         lock(&world.0.live).next_id = 4;
         for id in 1..=3 {
@@ -90,6 +93,11 @@ impl World {
         let first = world.node(1).unwrap();
         first.initialize(members).await.unwrap();
         world
+    }
+
+    /// Where effects go that the leader's machine orders.
+    pub fn router(&self) -> Arc<Router> {
+        self.0.router.clone()
     }
 
     pub fn network(&self) -> &Network {
@@ -183,7 +191,10 @@ impl World {
             data_dir: self.folder_of(id),
             transport: Arc::new(self.0.network.clone()),
             clock: Arc::new(self.clock(id)),
-            effects: None,
+            effects: Some({
+                let router = self.0.router.clone();
+                Arc::new(move |effect, _| router.run(effect))
+            }),
             pace: pace(),
         };
         let opened = Node::open_with(options, move |_| Ok(Arc::new(log) as Arc<dyn DurableLog>)).await;
