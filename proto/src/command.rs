@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchOutcome, BatchRequest};
+use crate::driver::{Driven, Driver};
 use crate::id::{CycleId, PlanDigest, RepositoryId, WorkerId};
 use crate::job::{OutputRef, Ticket};
 use crate::mode::CycleOptions;
@@ -202,6 +203,31 @@ pub enum Command {
     },
     /// What somebody ordered through the interface. The machine does the same whoever says it; the ledger keeps who it was.
     Ordered(Box<Ordered>),
+    /// A coordinator is to become a member. Its number is never given again, not even after it has left.
+    AdmitNode {
+        /// Its number.
+        node: u64,
+        /// Made at random together with its data folder: the same again is the same folder.
+        key: u128,
+        /// The member that leaves when this one votes.
+        replaces: Option<u64>,
+    },
+    /// A process wants to drive the cycles of a repository, alone.
+    TakeDrive {
+        /// Repository.
+        repository: RepositoryId,
+        /// Which attempt of which process.
+        driver: Driver,
+    },
+    /// It does not drive them any more.
+    LeaveDrive {
+        /// Repository.
+        repository: RepositoryId,
+        /// Who.
+        driver: Driver,
+    },
+    /// What whoever drives a repository says.
+    Driven(Box<Driven>),
 }
 
 /// A command and who gave it.
@@ -254,6 +280,10 @@ impl Command {
             Command::PauseCycle { .. } => "pause_cycle",
             Command::UnpauseCycle { .. } => "unpause_cycle",
             Command::Ordered(ordered) => ordered.command.name(),
+            Command::AdmitNode { .. } => "admit_node",
+            Command::TakeDrive { .. } => "take_drive",
+            Command::LeaveDrive { .. } => "leave_drive",
+            Command::Driven(driven) => driven.command.name(),
         }
     }
 }

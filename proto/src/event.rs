@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Approval, BatchOutcome};
 use crate::digest::Digest;
+use crate::driver::Driver;
 use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, WorkerId};
 use crate::job::{OutputRef, Ticket, ViewRef};
 use crate::mode::CycleOptions;
@@ -15,7 +16,7 @@ use crate::report::{Damage, Failure, Progress, Severity, TaskStats};
 use crate::shard::Shard;
 use crate::stage::Stage;
 use crate::term::Term;
-use crate::time::StoreTime;
+use crate::time::{LogTime, StoreTime};
 
 /// Why a stage did not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -145,11 +146,19 @@ pub enum Event {
     CyclePaused { cycle: CycleId },
     /// A person wants it to go on.
     CycleUnpaused { cycle: CycleId },
+    /// A coordinator may become a member.
+    NodeAdmitted { node: u64, replaces: Option<u64> },
+    /// A process drives the cycles of a repository from now on, until then unless it is heard of; `before`: whose time was over.
+    DriveTaken { repository: RepositoryId, driver: Driver, until: LogTime, before: Option<Driver> },
+    /// It was heard of.
+    DriveRenewed { repository: RepositoryId, driver: Driver, until: LogTime },
+    /// It does not any more.
+    DriveLeft { repository: RepositoryId, driver: Driver },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 40] = [
+    pub const KINDS: [&'static str; 44] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -190,6 +199,10 @@ impl Event {
         "cycle_reported",
         "cycle_paused",
         "cycle_unpaused",
+        "node_admitted",
+        "drive_taken",
+        "drive_renewed",
+        "drive_left",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -236,6 +249,10 @@ impl Event {
             Event::CycleReported { .. } => "cycle_reported",
             Event::CyclePaused { .. } => "cycle_paused",
             Event::CycleUnpaused { .. } => "cycle_unpaused",
+            Event::NodeAdmitted { .. } => "node_admitted",
+            Event::DriveTaken { .. } => "drive_taken",
+            Event::DriveRenewed { .. } => "drive_renewed",
+            Event::DriveLeft { .. } => "drive_left",
         }
     }
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use verger_proto::envelope::{self, Kind};
 use verger_proto::event::{CycleEnd, PassReason, Stop};
 use verger_proto::{
-    Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure,
+    Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event, Failure,
     FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
     RegistrationChange, RepositoryId, RepositoryName, Safety, SecretRef, Severity, Shard, Stage, StageWork, StoreTime,
     Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
@@ -148,6 +148,7 @@ fn samples() -> Vec<(&'static str, Event)> {
     ]
     .into_iter()
     .chain(fleet_samples())
+    .chain(cluster_samples())
     .collect()
 }
 
@@ -204,7 +205,21 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ("", Event::CycleReported { repository, cycle: CycleId(7), report: "{}".to_owned() }),
         ("", Event::CyclePaused { cycle: CycleId(7) }),
         ("", Event::CycleUnpaused { cycle: CycleId(7) }),
+    ]
+}
+
+/// Of several coordinators.
+fn cluster_samples() -> Vec<(&'static str, Event)> {
+    let (first, second) = (Driver { node: 1, boots: 300, run: 7 }, Driver { node: 2, boots: 5, run: 70_000 });
+    let until = LogTime(1_700_000_015_000);
+    let (taken, renewed, left) = (repository(), repository(), repository());
+    vec![
+        ("", Event::NodeAdmitted { node: 4, replaces: Some(2) }),
+        ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
+        ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
+        ("", Event::DriveLeft { repository: left, driver: second }),
         ("-fleet", refused(Refusal::TooManyRequests(16))),
+        ("-driven", refused(Refusal::DrivenByOther(first))),
     ]
 }
 

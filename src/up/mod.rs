@@ -1,9 +1,11 @@
 //! `verger up`: a coordinator, its workers and its API in one process.
 
+pub(crate) mod cluster;
 mod hands;
 pub(crate) mod log;
 mod opener;
 mod run;
+mod service;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -13,21 +15,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, OwnerGate, serve};
-use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
+use verger_coordinator::api::Alone;
+use verger_coordinator::drive::{Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::Digest;
 use verger_worker::progress::Stop;
 
 use crate::config::{Engine, token};
 
 use opener::Opener;
-use supervisor::Supervisor;
+use service::{Service, check_loopback};
 
 /// Folder of the raft log, its snapshots and the ledger.
 const NODE: &str = "node";
@@ -54,10 +55,7 @@ pub(crate) struct Options {
 /// `Usage` for an address that is not of this machine alone; `Permission`, `DiskFull`, `Locked` for the data folder; `Damaged` for a
 /// ledger that does not hold.
 pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
-    if !options.listen.ip().is_loopback() {
-        let step = format!("{} is not of this machine alone, and this is plain HTTP", options.listen);
-        return Err(Error::new(ErrorKind::Usage, step).with_fix("Listen on 127.0.0.1 or [::1]"));
-    }
+    check_loopback(options.listen)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(ErrorKind::Internal, "start the API").with_source(error))?;
@@ -66,48 +64,22 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         .map_err(|error| Error::of_file(format!("make {}", options.data_dir.display()), error))?;
     let fleet = fleet(&options.data_dir)?;
     let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
-    let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
     let identity = format!("verger@fleet-{fleet}");
     let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
-    let opener = Arc::new(Opener { engine, secrets: options.secrets });
-    let supervisor = Supervisor::new(
-        backend.clone(),
+    let service = Service {
+        runtime,
+        node,
+        ledger: &options.data_dir.join(NODE).join("ledger"),
         router,
-        opener.clone(),
-        clock.clone(),
-        identity.clone(),
-        options.workers,
-        stop.clone(),
-    );
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(|error| {
-        Error::new(ErrorKind::Permission, format!("listen on {}", options.listen))
-            .with_source(error)
-            .with_fix("Choose another address with --listen, or stop what listens there")
-    })?;
-    let address = listener.local_addr().unwrap_or(options.listen);
-    let token = owner_token(&address)?;
-    let api = Arc::new(Api {
-        backend: backend.clone(),
-        hands: opener,
-        events: Arc::new(LedgerEvents::new(&options.data_dir.join(NODE).join("ledger"))),
-        gate: Arc::new(OwnerGate::new(Digest::of(token.as_bytes()))),
-        stand: Arc::new(Alone { fleet: identity.clone() }),
+        opener: Arc::new(Opener { engine, secrets: options.secrets }),
         clock,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        limits: Limits::default(),
-    });
-    let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let served = runtime.spawn(serve(listener, api, async move { drop(closed.await) }));
-    said(&format!("verger looks after its repositories as {identity}; http://{address}"));
-    Arc::new(supervisor).work();
-    drop(close);
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), served).await });
-    if let Ok(Ok(Err(error))) = ended {
-        tracing::warn!(%error, "the API ended badly");
-    }
-    runtime.block_on(node.shutdown());
-    runtime.shutdown_background();
-    Ok(())
+        identity: identity.clone(),
+        stand: Arc::new(Alone { fleet: identity.clone() }),
+        listen: options.listen,
+        workers: options.workers,
+        drives: None,
+    };
+    service.run(stop, |address| said(&format!("verger looks after its repositories as {identity}; http://{address}")))
 }
 
 /// The only node of its cluster: what it takes is durable on this disk.

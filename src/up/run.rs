@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Ownership, Safety, Shared};
+use verger_coordinator::drive::Backend;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::Access;
 use verger_kopia::{Error, ErrorKind, Result};
@@ -16,34 +17,48 @@ use super::supervisor::{Outcome, Supervisor, Task, Why};
 /// Runs what the task says, and tells the machine what came of it.
 pub(super) fn run(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> Outcome {
     let name = &task.registration.name;
-    match cycle(supervisor, task, stop, number) {
+    let (backend, worker) = match supervisor.drive(task, number) {
+        Ok(Some(driven)) => driven,
+        Ok(None) => return Outcome::Wait(None),
+        Err(error) => {
+            tracing::warn!(repository = %name, error = error.chain(), "the machine takes no commands");
+            return Outcome::Failed;
+        }
+    };
+    match cycle(supervisor, task, stop, &backend, &worker) {
         Ok(report) if report.outcome == "nothing-due" => Outcome::Wait(report.next_due),
         Ok(report) => {
             tracing::info!(repository = %name, cycle = report.cycle, outcome = report.outcome, "a cycle ended");
-            tell(supervisor, task, &report);
-            give_up(supervisor, task, None);
+            tell(&*backend, task, &report);
+            give_up(&*backend, task, None);
             Outcome::Ran
         }
         Err(error) if error.kind() == ErrorKind::Interrupted => Outcome::Ran,
         Err(error) => {
             tracing::warn!(repository = %name, error = error.chain(), "no cycle");
-            give_up(supervisor, task, Some(&error));
+            give_up(&*backend, task, Some(&error));
             Outcome::Failed
         }
     }
 }
 
-fn cycle(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> Result<CycleReport> {
+fn cycle(
+    supervisor: &Arc<Supervisor>,
+    task: &Task,
+    stop: Stop,
+    backend: &Arc<dyn Backend>,
+    worker: &str,
+) -> Result<CycleReport> {
     let request = request(task);
     let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let registration = &task.registration;
     let repository =
         supervisor.opener.open(&registration.name, &registration.address, &registration.password, access)?;
-    let worker = WorkerId::new(format!("{}-{}-{number}", supervisor.identity, std::process::id()))
+    let worker = WorkerId::new(format!("{}-{worker}", supervisor.identity))
         .map_err(|error| Error::new(ErrorKind::Internal, "name a worker").with_source(error))?;
     let engine = &supervisor.opener.engine;
     let shared = Shared {
-        backend: supervisor.backend.clone(),
+        backend: backend.clone(),
         router: supervisor.router.clone(),
         repository: task.repository.clone(),
         worker,
@@ -94,24 +109,24 @@ fn request(task: &Task) -> CycleRequest {
     }
 }
 
-fn tell(supervisor: &Supervisor, task: &Task, report: &CycleReport) {
+fn tell(backend: &dyn Backend, task: &Task, report: &CycleReport) {
     let Ok(text) = serde_json::to_string(report) else { return };
     let (repository, cycle) = (task.repository.clone(), CycleId(report.cycle));
-    let told = supervisor.backend.submit(Command::RecordReport { repository, cycle, report: text });
+    let told = backend.submit(Command::RecordReport { repository, cycle, report: text });
     if let Err(error) = told {
         tracing::error!(error = error.chain(), "a report was not kept");
     }
 }
 
 /// A wish for which no cycle began is given up; one that a cycle began for is answered already.
-fn give_up(supervisor: &Supervisor, task: &Task, error: Option<&Error>) {
+fn give_up(backend: &dyn Backend, task: &Task, error: Option<&Error>) {
     let Why::Asked(key, _) = &task.why else { return };
     let waits = |state: &verger_coordinator::machine::State| {
         let entry = state.repositories.get(&task.repository);
         entry.is_some_and(|entry| entry.requests.iter().any(|request| request.key == *key))
     };
     let mut still = false;
-    supervisor.backend.look(&mut |state| still = waits(state));
+    backend.look(&mut |state| still = waits(state));
     if !still {
         return;
     }
@@ -123,7 +138,7 @@ fn give_up(supervisor: &Supervisor, task: &Task, error: Option<&Error>) {
         }
     };
     let (repository, key) = (task.repository.clone(), key.clone());
-    if let Err(error) = supervisor.backend.submit(Command::DropRequest { repository, key, failure }) {
+    if let Err(error) = backend.submit(Command::DropRequest { repository, key, failure }) {
         tracing::error!(error = error.chain(), "a wish was not given up");
     }
 }

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use verger_coordinator::drive::{Backend, Router};
+use verger_coordinator::drive::{Backend, DrivenBackend, Router};
 use verger_coordinator::machine::{Phase, Repository, State};
 use verger_kopia::clock::{Clock, Timestamp};
-use verger_proto::{Acting, Command, CycleOptions, Registration, RepositoryId};
+use verger_kopia::ErrorKind;
+use verger_proto::{Acting, Command, CycleOptions, Driver, LogTime, Registration, RepositoryId};
 use verger_worker::progress::Stop;
 
 use super::opener::Opener;
 use super::run;
 
+/// How often whoever else could drive the same repository is told that this process lives.
+const LIVE_EVERY: Duration = Duration::from_secs(4);
 /// How often the machine is told that time passes.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a repository that gave an error is left alone, at first and at most.
@@ -62,12 +65,24 @@ pub(crate) struct Supervisor {
     stop: Stop,
     crew: Mutex<Crew>,
     free: Condvar,
+    drives: Option<Drives>,
+}
+
+/// This process among those that could drive the same repositories.
+pub(crate) struct Drives {
+    /// The node's number.
+    pub(crate) node: u64,
+    /// How often its folder was opened.
+    pub(crate) boots: u64,
+    /// Whether it is this process's turn to tell the machine that time passes.
+    pub(crate) leads: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// Who is at work, and what is known of the others.
 #[derive(Default)]
 struct Crew {
     busy: BTreeMap<RepositoryId, Stop>,
+    driven: BTreeMap<RepositoryId, Arc<DrivenBackend>>,
     looks: BTreeMap<RepositoryId, Look>,
     runs: u64,
 }
@@ -91,7 +106,42 @@ impl Supervisor {
         stop: Stop,
     ) -> Self {
         let (crew, free) = (Mutex::default(), Condvar::new());
-        Self { backend, router, opener, clock, identity, workers, stop, crew, free }
+        Self { backend, router, opener, clock, identity, workers, stop, crew, free, drives: None }
+    }
+
+    /// With others that could drive the same repositories: it drives none before it has taken it.
+    pub(crate) fn with_drives(self, drives: Option<Drives>) -> Self {
+        Self { drives, ..self }
+    }
+
+    /// What speaks for one run at a repository, and the run's name; `None` if another process drives it.
+    pub(super) fn drive(&self, task: &Task, number: u64) -> verger_kopia::Result<Option<(Arc<dyn Backend>, String)>> {
+        let Some(Drives { node, boots, .. }) = self.drives else {
+            return Ok(Some((self.backend.clone(), format!("{}-{number}", std::process::id()))));
+        };
+        let driver = Driver { node, boots, run: number };
+        let driven = DrivenBackend::take(self.backend.clone(), &task.repository, driver)?.map(Arc::new);
+        Ok(driven.map(|driven| {
+            self.crew().driven.insert(task.repository.clone(), driven.clone());
+            (driven as Arc<dyn Backend>, driver.to_string())
+        }))
+    }
+
+    /// Tells that this process is still at what it drives. What is not its own any more stops.
+    fn live(&self) {
+        let driven = self.crew().driven.clone();
+        for (repository, driven) in driven {
+            match driven.live() {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    tracing::warn!(%repository, error = error.chain(), "a cycle is given away");
+                    if let Some(stop) = self.crew().busy.get(&repository) {
+                        stop.ask();
+                    }
+                }
+                Err(error) => tracing::error!(error = error.chain(), "no sign of life was kept"),
+            }
+        }
     }
 
     fn crew(&self) -> MutexGuard<'_, Crew> {
@@ -100,9 +150,15 @@ impl Supervisor {
 
     /// Works until it is asked to stop; what is under way then is parked at its next boundary.
     pub(crate) fn work(self: &Arc<Self>) {
+        let mut lived = Instant::now();
         while !self.stop.is_asked() {
+            if lived.elapsed() >= LIVE_EVERY {
+                lived = Instant::now();
+                self.live();
+            }
             // What it asks for is there again a second later. A machine at rest is not told, for telling it is a record.
-            if self.is_at_work()
+            if self.drives.as_ref().is_none_or(|drives| (drives.leads)())
+                && self.is_at_work()
                 && let Err(error) = self.backend.submit(Command::Tick)
             {
                 tracing::error!(error = error.chain(), "the machine takes no commands");
@@ -129,7 +185,10 @@ impl Supervisor {
         let mut crew = self.crew();
         crew.busy.values().for_each(Stop::ask);
         while !crew.busy.is_empty() {
-            crew = self.free.wait(crew).unwrap_or_else(PoisonError::into_inner);
+            crew = self.free.wait_timeout(crew, LIVE_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            drop(crew);
+            self.live();
+            crew = self.crew();
         }
     }
 
@@ -153,7 +212,11 @@ impl Supervisor {
             return None;
         }
         let mut task = None;
-        self.backend.look(&mut |state| task = next(state, &crew.busy.keys().collect(), &crew.looks, now));
+        self.backend.look(&mut |state| {
+            let mut busy: BTreeSet<&RepositoryId> = crew.busy.keys().collect();
+            busy.extend(self.drives.iter().flat_map(|drives| driven_elsewhere(state, drives, now)));
+            task = next(state, &busy, &crew.looks, now);
+        });
         let task = task?;
         let stop = Stop::default();
         crew.busy.insert(task.repository.clone(), stop.clone());
@@ -166,6 +229,7 @@ impl Supervisor {
         let now = self.clock.now();
         let mut crew = self.crew();
         crew.busy.remove(repository);
+        let driven = crew.driven.remove(repository);
         let before = crew.looks.get(repository).map_or(Duration::ZERO, |look| look.backoff);
         let backoff = match outcome {
             Outcome::Failed => (before * 2).clamp(BACKOFF_FIRST, BACKOFF_MAX),
@@ -178,6 +242,9 @@ impl Supervisor {
         };
         crew.looks.insert(repository.clone(), Look { at, backoff });
         drop(crew);
+        if let Some(driven) = driven {
+            driven.leave();
+        }
         self.free.notify_all();
     }
 
@@ -189,6 +256,21 @@ impl Supervisor {
             crew.busy.iter().filter(|(repository, _)| is_paused(state, repository)).for_each(|(_, stop)| stop.ask());
         });
     }
+}
+
+/// Repositories that another process drives, as far as this one can tell; the machine decides.
+fn driven_elsewhere<'a>(
+    state: &'a State,
+    drives: &'a Drives,
+    now: Timestamp,
+) -> impl Iterator<Item = &'a RepositoryId> {
+    let now = LogTime(u64::try_from(now.as_millisecond()).unwrap_or(0));
+    let is_elsewhere = move |(driver, until): (Driver, LogTime)| {
+        let mine = Driver { node: drives.node, boots: drives.boots, run: 0 };
+        until >= now && !mine.proves_dead(&driver)
+    };
+    let all = state.repositories.iter();
+    all.filter(move |(_, entry)| entry.driver.is_some_and(is_elsewhere)).map(|(id, _)| id)
 }
 
 fn count_wishes(state: &State) -> usize {

@@ -8,6 +8,7 @@
 
 mod board;
 mod call;
+mod cluster;
 mod cycles;
 mod event_json;
 mod events;
@@ -38,7 +39,7 @@ use crate::drive::Backend;
 pub use events::{Events, LedgerEvents};
 pub use gate::{Actor, Denied, Gate, OwnerGate};
 pub use hands::{Hands, Probed, Wanted};
-pub use standing::{Alone, Stand, Standing};
+pub use standing::{Alone, Members, MembersError, Newcomer, Stand, Standing};
 
 /// What the interface stands on.
 pub struct Api {

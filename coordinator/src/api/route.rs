@@ -6,7 +6,7 @@ use axum::routing::MethodFilter;
 
 use super::call::Call;
 use super::server::{Answer, Server};
-use super::{cycles, feed, health, leases, repositories, requests, watch};
+use super::{cluster, cycles, feed, health, leases, repositories, requests, watch};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Method {
@@ -149,4 +149,10 @@ pub(super) static ROUTES: &[Route] = &[
         NO_QUERY, None, 200 Many("Lease"), leases::list),
     route!(Post "/v1/leases/{name}/release", Some("leases.release"), "Let go of the lease on a repository",
         NO_QUERY, None, 200 One("Released"), leases::release),
+    route!(Get "/v1/cluster", Some("cluster.read"), "The coordinators: who leads, who is behind",
+        NO_QUERY, None, 200 One("Cluster"), cluster::status),
+    route!(Post "/v1/cluster/members", Some("cluster.admit"), "Take a coordinator in; it votes as soon as it has caught up",
+        NO_QUERY, Some("NewMember"), 202 One("Cluster"), cluster::admit),
+    route!(Delete "/v1/cluster/members/{id}", Some("cluster.remove"), "Let a coordinator go; its number is never used again",
+        NO_QUERY, None, 200 One("Cluster"), cluster::remove),
 ];

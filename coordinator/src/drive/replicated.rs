@@ -43,7 +43,7 @@ impl Backend for ReplicatedBackend {
         let actor = command.actor().map(str::to_owned);
         let began = Instant::now();
         loop {
-            let answer = self.runtime.block_on(self.node.propose(id, actor.clone(), command.clone()));
+            let answer = self.runtime.block_on(self.node.propose_anywhere(id, actor.clone(), command.clone()));
             match answer {
                 Ok(events) => return Ok(events),
                 Err(SubmitError::Stopped(error)) => return Err(error),

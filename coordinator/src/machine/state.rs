@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
-    Approval, Batch, CycleId, CycleOptions, CycleRequest, Failure, JobId, JobSpec, LogTime, OutputRef, PlanDigest,
+    Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef, PlanDigest,
     PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime, Term, Ticket,
     ViewRef, WorkerId,
 };
@@ -24,12 +24,23 @@ pub struct State {
     pub next_job: u64,
     /// Time of the last command that changed anything. Time never runs backwards here, whatever clocks do.
     pub now: LogTime,
+    /// Coordinators that are or were members, by number: none of these is given again.
+    pub nodes: BTreeMap<u64, Admitted>,
+}
+
+/// A coordinator that is or was a member.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Of its data folder.
+    pub key: u128,
+    /// The member that leaves when this one votes.
+    pub replaces: Option<u64>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let (repositories, cycles) = (BTreeMap::new(), BTreeMap::new());
-        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0) }
+        let (repositories, cycles, nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), nodes }
     }
 }
 
@@ -54,6 +65,8 @@ pub struct Repository {
     pub answered: Vec<(String, Answer)>,
     /// Cycles that ended, the newest last.
     pub past: Vec<Past>,
+    /// Who drives its cycles, where several processes could, and until when unless it is heard of.
+    pub driver: Option<(Driver, LogTime)>,
 }
 
 /// What became of a wish.
