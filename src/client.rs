@@ -206,6 +206,9 @@ fn refused(response: Response) -> Result<Response> {
         (None, 401) => {
             error.with_fix("Give a token with --token-file or VERGER_TOKEN; `verger up` leaves one for its own user")
         }
+        (None, 503) => error.with_fix(
+            "A majority of the coordinators has to run: start the others (`verger cluster status` shows which there are)",
+        ),
         _ => error,
     })
 }

@@ -8,14 +8,15 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use fleet::{Fleet, copy};
+use serde_json::Value;
 use support::{Golden, Kopia, OWNER, fails, json, run};
 
 /// Kills of leaders and followers, in all cycles together.
 const KILLS: usize = 50;
 
-const FULL: [&str; 9] = ["cycle", "start", "photos", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100"];
+const FULL: [&str; 9] =
+    ["cycle", "start", "photos", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100"];
 
 fn verified(golden: &Golden) {
     let report = json(&run(&mut golden.verger(["verify", "--full", "--json", "--quiet", &golden.address()])));
@@ -80,7 +81,7 @@ fn nodes_join_are_replaced_and_removed_and_a_number_is_never_used_again() {
     fleet.leader();
     fleet.kill(rest[1]);
     assert_eq!(fleet.json(&["repo", "list", "--json"]), serde_json::json!([]), "what it knows it tells");
-    let nobody = fails(&mut fleet.verger(&["repo", "suspend", "photos"]), 22);
+    let nobody = fails(&mut fleet.verger(&["cluster", "remove", &rest[0].to_string()]), 22);
     assert!(nobody.contains("of 3 coordinators"), "{nobody}");
 }
 

@@ -55,7 +55,8 @@ pub(crate) fn check(turn: &Turn<'_>, repository: &RepositoryId, driver: Driver) 
 /// Its driver was heard of.
 pub(crate) fn heard(turn: &mut Turn<'_>, repository: &RepositoryId) {
     let at = turn.at;
-    let Some((driver, old)) = turn.state.repositories.get_mut(repository).and_then(|entry| entry.driver.as_mut()) else {
+    let Some((driver, old)) = turn.state.repositories.get_mut(repository).and_then(|entry| entry.driver.as_mut())
+    else {
         return;
     };
     if until(at).since(*old) >= KEPT_MILLISECONDS {

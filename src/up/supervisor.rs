@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use verger_coordinator::drive::{Backend, DrivenBackend, Router};
 use verger_coordinator::machine::{Phase, Repository, State};
-use verger_kopia::clock::{Clock, Timestamp};
 use verger_kopia::ErrorKind;
+use verger_kopia::clock::{Clock, Timestamp};
 use verger_proto::{Acting, Command, CycleOptions, Driver, LogTime, Registration, RepositoryId};
 use verger_worker::progress::Stop;
 
@@ -83,6 +83,8 @@ pub(crate) struct Drives {
 struct Crew {
     busy: BTreeMap<RepositoryId, Stop>,
     driven: BTreeMap<RepositoryId, Arc<DrivenBackend>>,
+    /// The machine said that another process drives these; asked again then, whatever this process's clock says of it.
+    elsewhere: BTreeMap<RepositoryId, Timestamp>,
     looks: BTreeMap<RepositoryId, Look>,
     runs: u64,
 }
@@ -121,6 +123,9 @@ impl Supervisor {
         };
         let driver = Driver { node, boots, run: number };
         let driven = DrivenBackend::take(self.backend.clone(), &task.repository, driver)?.map(Arc::new);
+        if driven.is_none() {
+            self.crew().elsewhere.insert(task.repository.clone(), self.clock.now() + LIVE_EVERY);
+        }
         Ok(driven.map(|driven| {
             self.crew().driven.insert(task.repository.clone(), driven.clone());
             (driven as Arc<dyn Backend>, driver.to_string())
@@ -215,6 +220,7 @@ impl Supervisor {
         self.backend.look(&mut |state| {
             let mut busy: BTreeSet<&RepositoryId> = crew.busy.keys().collect();
             busy.extend(self.drives.iter().flat_map(|drives| driven_elsewhere(state, drives, now)));
+            busy.extend(crew.elsewhere.iter().filter(|(_, until)| **until > now).map(|(id, _)| id));
             task = next(state, &busy, &crew.looks, now);
         });
         let task = task?;

@@ -1,5 +1,7 @@
 //! Coordinators in processes of their own, with certificates of one authority, and the command line of one user.
 
+#![allow(unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -160,7 +162,8 @@ impl Fleet {
         loop {
             let status = self.status();
             let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
-            let voters: Vec<u64> = nodes.iter().filter(|n| n["votes"] == true).map(|n| n["node"].as_u64().unwrap()).collect();
+            let voters: Vec<u64> =
+                nodes.iter().filter(|n| n["votes"] == true).map(|n| n["node"].as_u64().unwrap()).collect();
             if voters == expected && nodes.len() == expected.len() && status["leader"].is_u64() {
                 return;
             }

@@ -8,7 +8,9 @@ mod state;
 pub(crate) use apply::Turn;
 pub use apply::apply;
 pub(crate) use refuse::{fence, present};
-pub use state::{Admitted, Answer, Batches, Cycle, Job, JobStatus, Lease, Outstanding, Past, Phase, Repository, Sealed, State};
+pub use state::{
+    Admitted, Answer, Batches, Cycle, Job, JobStatus, Lease, Outstanding, Past, Phase, Repository, Sealed, State,
+};
 
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
-    Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef, PlanDigest,
-    PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime, Term, Ticket,
-    ViewRef, WorkerId,
+    Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
+    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime,
+    Term, Ticket, ViewRef, WorkerId,
 };
 
 /// What the machine knows.

@@ -135,11 +135,18 @@ impl Members {
         }
     }
 
+    /// Only who leads changes members.
+    fn check_leads(&self) -> Result<(), MembersError> {
+        match self.role() {
+            Role::Leads => Ok(()),
+            Role::Follows(leader) => Err(MembersError::Elsewhere(self.api_of(leader))),
+            Role::Lost(why) => Err(MembersError::Unknown(why)),
+        }
+    }
+
     async fn admit(&self, actor: &str, newcomer: &Newcomer) -> Result<(), MembersError> {
         let Newcomer { node, key, replaces, .. } = *newcomer;
-        if !self.node.leads() {
-            return Err(MembersError::Elsewhere(self.leader_api()));
-        }
+        self.check_leads()?;
         let metrics = self.metrics();
         let known = metrics.membership_config.nodes().find(|(id, _)| **id == node).map(|(_, peer)| peer.clone());
         let peer = Peer { address: newcomer.peer_address.clone(), api: newcomer.api_address.clone() };
@@ -165,9 +172,7 @@ impl Members {
     }
 
     async fn remove(&self, node: u64) -> Result<(), MembersError> {
-        if !self.node.leads() {
-            return Err(MembersError::Elsewhere(self.leader_api()));
-        }
+        self.check_leads()?;
         let metrics = self.metrics();
         if metrics.membership_config.nodes().all(|(id, _)| *id != node) {
             return Err(MembersError::Impossible(format!("coordinator {node} is not a member")));

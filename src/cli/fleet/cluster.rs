@@ -176,8 +176,9 @@ fn show(output: Output, status: &Value) -> Result<()> {
         format!("{id:<4} {role:<7} {peer:<24} {api:<30} {behind}")
     }))?;
     match status["trouble"].as_str() {
-        Some(trouble) => Err(Error::new(ErrorKind::StoreUnavailable, trouble)
-            .with_fix("Start the coordinators that do not run; docs/operating/cluster.md has what to do without a majority")),
+        Some(trouble) => Err(Error::new(ErrorKind::StoreUnavailable, trouble).with_fix(
+            "Start the coordinators that do not run; docs/operating/cluster.md has what to do without a majority",
+        )),
         None => Ok(()),
     }
 }

@@ -37,7 +37,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL", env = "VERGER_API_ADDRESS")]
     api_address: Option<String>,
     /// Address for other coordinators
-    #[arg(long, value_name = "HOST:PORT", env = "VERGER_PEER_LISTEN", default_value = "127.0.0.1:7421", help_heading = "Peers")]
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "VERGER_PEER_LISTEN",
+        default_value = "127.0.0.1:7421",
+        help_heading = "Peers"
+    )]
     peer_listen: SocketAddr,
     /// What other coordinators call [default: --peer-listen]
     #[arg(long, value_name = "HOST:PORT", env = "VERGER_PEER_ADDRESS", help_heading = "Peers")]

@@ -113,8 +113,7 @@ fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     let step = format!("{name:?} cannot be a cluster's name");
-    Err(Error::new(ErrorKind::Usage, step)
-        .with_fix(format!("use 1 to {NAME_BYTES_MAX} of a to z, 0 to 9 and \"-\"")))
+    Err(Error::new(ErrorKind::Usage, step).with_fix(format!("use 1 to {NAME_BYTES_MAX} of a to z, 0 to 9 and \"-\"")))
 }
 
 /// What the folder says; none if nobody made it a member.
@@ -127,7 +126,9 @@ pub(crate) fn read(data: &Path) -> Result<Option<Member>> {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Error::damaged(format!("{} does not say which coordinator this is", path.display()))
                 .with_source(error)
-                .with_fix("put the file back from a copy of this folder, or let the coordinator join under a new number")
+                .with_fix(
+                    "put the file back from a copy of this folder, or let the coordinator join under a new number",
+                )
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::of_file(format!("read {}", path.display()), error)),

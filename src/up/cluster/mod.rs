@@ -121,11 +121,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
 }
 
 /// A node that cannot go on ends its process: what it says of why is the process's last word.
-fn stop_with(
-    runtime: &tokio::runtime::Runtime,
-    node: &Arc<Node>,
-    stop: &Stop,
-) -> Arc<std::sync::Mutex<Option<Error>>> {
+fn stop_with(runtime: &tokio::runtime::Runtime, node: &Arc<Node>, stop: &Stop) -> Arc<std::sync::Mutex<Option<Error>>> {
     let failure = Arc::new(std::sync::Mutex::new(None));
     let (kept, node, stop) = (failure.clone(), node.clone(), stop.clone());
     runtime.spawn(async move {

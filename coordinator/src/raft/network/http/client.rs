@@ -137,8 +137,7 @@ async fn connect(security: &Security, to: u64, address: &str) -> Result<Connecti
     };
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(WINDOW_BYTES).initial_connection_window_size(CONNECTION_WINDOW_BYTES);
-    let (send, connection) =
-        builder.handshake(stream).await.map_err(|error| failed("agree on HTTP/2 with", &error))?;
+    let (send, connection) = builder.handshake(stream).await.map_err(|error| failed("agree on HTTP/2 with", &error))?;
     let silent = Arc::new(AtomicU32::new(0));
     let closed = silent.clone();
     tokio::spawn(async move {

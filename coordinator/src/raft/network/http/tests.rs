@@ -119,7 +119,9 @@ async fn a_certificate_of_the_authority_opens_and_all_else_does_not() {
 async fn garbage_plain_text_and_no_certificate_get_nowhere_and_do_no_harm() {
     let authority = Authority::new();
     let (mut cluster, address) = served(authority.good(1)).await;
-    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0u8; 4096], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0x16, 3, 1, 0xff, 0xff]] {
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0u8; 4096], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0x16, 3, 1, 0xff, 0xff]]
+    {
         let mut tcp = TcpStream::connect(&address).await.unwrap();
         tcp.write_all(garbage).await.unwrap();
         tcp.shutdown().await.unwrap();
