@@ -197,7 +197,7 @@ fn refused(response: Response) -> Result<Response> {
         404 => ErrorKind::NotFound,
         400 | 413 | 422 => ErrorKind::Usage,
         409 => ErrorKind::PlanRefused,
-        503 => ErrorKind::StoreUnavailable,
+        503 | 504 => ErrorKind::StoreUnavailable,
         _ => ErrorKind::Internal,
     });
     let error = Error::new(kind, said);

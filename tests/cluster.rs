@@ -185,3 +185,38 @@ fn killed_fifty_times_nothing_acknowledged_is_lost_and_every_cycle_finishes() {
     let shortest = ledgers.iter().map(Vec::len).min().unwrap();
     assert!(shortest > 0 && ledgers.iter().all(|ledger| ledger[..shortest] == ledgers[0][..shortest]));
 }
+
+fn signal(fleet: &Fleet, id: u64, name: &str) {
+    let process = fleet.nodes[&id].process.as_ref().unwrap().id().to_string();
+    run(std::process::Command::new("kill").args([name, &process]));
+}
+
+/// Whoever drives is frozen for longer than its time, in the middle of a cycle, and then goes on as if nothing had been.
+#[test]
+fn a_driver_that_was_frozen_beyond_its_time_does_no_harm() {
+    let golden = Golden::unpack("epochs");
+    let fleet = Fleet::start(1);
+    add(&fleet, "photos", &golden);
+    run(fleet.verger(&FULL).args(["--key", "one"]));
+    let began = Instant::now();
+    let frozen = loop {
+        let output = run(&mut fleet.verger(&["events", "--json", "--repo", "photos"]));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        if let Some(taken) = events.find(|event| event["kind"] == "cycle_opened").and(Some(&text)) {
+            let drives = taken.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let last = drives.filter(|event| event["kind"] == "drive_taken").last().unwrap();
+            break last["driver"]["node"].as_u64().unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody drives");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    signal(&fleet, frozen, "-STOP");
+    std::thread::sleep(Duration::from_secs(20));
+    let other = (1..=3).find(|id| *id != frozen).unwrap();
+    assert!(fleet.told_by(other, &["repo", "list"]).status.success(), "the others go on");
+    signal(&fleet, frozen, "-CONT");
+    let report = fleet.json(&[&FULL[..], &["--key", "one", "--wait", "--json"]].concat());
+    assert_eq!(report["outcome"], "done", "{report}");
+    verified(&golden);
+}

@@ -1,6 +1,7 @@
 //! Who belongs to the cluster: newcomers get everything first, and vote as soon as they have caught up.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use crate::api::{Members as Shown, MembersError, Newcomer};
 
 /// How often the leader looks for newcomers that have caught up.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A change of the members takes at most this.
+const CHANGE: Duration = Duration::from_secs(10);
 /// Entries that a newcomer may lack when it begins to vote.
 const BEHIND_MAX: u64 = 50;
 /// A majority that was heard of longer ago is none.
@@ -144,6 +147,15 @@ impl Members {
         }
     }
 
+    /// A majority that has just been lost would be waited for without end.
+    fn in_time(&self, change: impl Future<Output = Result<(), MembersError>>) -> Result<(), MembersError> {
+        let late = |_| match self.role() {
+            Role::Lost(why) => Err(MembersError::Unknown(why)),
+            _ => Err(MembersError::Unknown("no majority answered in time; it may still happen".to_owned())),
+        };
+        self.runtime.block_on(async { tokio::time::timeout(CHANGE, change).await.unwrap_or_else(late) })
+    }
+
     async fn admit(&self, actor: &str, newcomer: &Newcomer) -> Result<(), MembersError> {
         let Newcomer { node, key, replaces, .. } = *newcomer;
         self.check_leads()?;
@@ -234,10 +246,10 @@ impl Shown for Members {
     }
 
     fn admit(&self, actor: &str, newcomer: &Newcomer) -> Result<(), MembersError> {
-        self.runtime.block_on(self.admit(actor, newcomer))
+        self.in_time(self.admit(actor, newcomer))
     }
 
     fn remove(&self, node: u64) -> Result<(), MembersError> {
-        self.runtime.block_on(self.remove(node))
+        self.in_time(self.remove(node))
     }
 }

@@ -93,7 +93,11 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
     let output = context.output;
     match args.what {
         What::Init { name, own } => init(output, &name, &own)?,
-        What::Status { coordinator } => show(output, &coordinator.client()?.get("/v1/cluster")?)?,
+        What::Status { coordinator } => {
+            let status = coordinator.client()?.get("/v1/cluster")?;
+            show(output, &status)?;
+            trouble(&status)?;
+        }
         What::Join { newcomer } => join(output, &newcomer, None)?,
         What::Replace { old, newcomer } => join(output, &newcomer, Some(old))?,
         What::Remove { node, coordinator } => {
@@ -174,7 +178,10 @@ fn show(output: Output, status: &Value) -> Result<()> {
         };
         let (id, peer, api) = (text_of(node, "node"), text_of(node, "peerAddress"), text_of(node, "apiAddress"));
         format!("{id:<4} {role:<7} {peer:<24} {api:<30} {behind}")
-    }))?;
+    }))
+}
+
+fn trouble(status: &Value) -> Result<()> {
     match status["trouble"].as_str() {
         Some(trouble) => Err(Error::new(ErrorKind::StoreUnavailable, trouble).with_fix(
             "Start the coordinators that do not run; docs/operating/cluster.md has what to do without a majority",

@@ -71,7 +71,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", env = "VERGER_SECRETS")]
     secrets: Option<PathBuf>,
     /// What is logged: a level, or a filter by module
-    #[arg(long, value_name = "FILTER", env = "VERGER_LOG", default_value = up::log::DEFAULT, help_heading = "Log")]
+    #[arg(long, value_name = "FILTER", env = "VERGER_LOG", default_value = up::log::TOGETHER, help_heading = "Log")]
     log: String,
     /// Log as JSON, one object a line
     #[arg(long, env = "VERGER_LOG_JSON", help_heading = "Log",

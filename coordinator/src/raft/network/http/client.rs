@@ -1,6 +1,6 @@
 //! Calls others: a connection to each, kept, and made again when it breaks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub struct PeerClient(Arc<Shared>);
 struct Shared {
     security: Security,
     slots: Mutex<BTreeMap<(u64, String), Slot>>,
+    /// Nodes that the last call did not get through to.
+    down: Mutex<BTreeSet<u64>>,
 }
 
 /// Locked while a connection is being made: nobody makes a second one.
@@ -60,7 +62,7 @@ impl PeerClient {
     /// One without connections yet.
     #[must_use]
     pub fn new(security: Security) -> Self {
-        Self(Arc::new(Shared { security, slots: Mutex::default() }))
+        Self(Arc::new(Shared { security, slots: Mutex::default(), down: Mutex::default() }))
     }
 
     async fn connection(&self, to: u64, address: &str) -> Result<Connection, Unreached> {
@@ -85,6 +87,16 @@ impl PeerClient {
             Ok(connection)
         });
         made.await.map_err(unreached)?
+    }
+
+    /// Says once that a node cannot be reached, and once that it can again.
+    fn tell(&self, to: u64, asked: &Result<Reply, Unreached>) {
+        let mut down = self.0.down.lock().unwrap_or_else(PoisonError::into_inner);
+        match asked {
+            Err(error) if down.insert(to) => tracing::warn!(node = to, %error, "a coordinator cannot be reached"),
+            Ok(_) if down.remove(&to) => tracing::info!(node = to, "a coordinator can be reached again"),
+            _ => {}
+        }
     }
 
     async fn ask(&self, peer: &Peer, call: Call) -> Result<Reply, Unreached> {
@@ -113,7 +125,12 @@ impl PeerClient {
 
 impl Transport for PeerClient {
     fn call<'a>(&'a self, peer: &'a Peer, call: Call, _at_most: Duration) -> Answering<'a> {
-        Box::pin(self.ask(peer, call))
+        Box::pin(async move {
+            let to = call.to;
+            let asked = self.ask(peer, call).await;
+            self.tell(to, &asked);
+            asked
+        })
     }
 }
 
