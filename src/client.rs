@@ -1,6 +1,7 @@
 //! Speaks to a coordinator over `/v1`.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -19,38 +20,86 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// One answer; events that are followed come without end.
 const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// A coordinator, and the right to ask it.
+/// Coordinators of one fleet, and the right to ask them.
 pub(crate) struct Client {
-    base: String,
+    places: Mutex<Places>,
     given: Option<String>,
-    kept: Option<PathBuf>,
     http: reqwest::blocking::Client,
 }
 
+/// Where coordinators are. Whichever answered last is asked first.
+struct Places {
+    all: Vec<Place>,
+    at: usize,
+}
+
+#[derive(Clone)]
+struct Place {
+    base: String,
+    /// The token that was left there for this user.
+    kept: Option<PathBuf>,
+}
+
+impl Place {
+    fn new(address: &str) -> Result<Self> {
+        let address = address.trim();
+        let kept = token::path(&self::address(address)?);
+        Ok(Self { base: address.trim_end_matches('/').to_owned(), kept })
+    }
+}
+
+impl Places {
+    fn next(&mut self) {
+        self.at = (self.at + 1) % self.all.len().max(1);
+    }
+
+    /// Where the leader is said to be is asked next, if it is one of these: a token goes nowhere but where its holder sends it.
+    fn go_to(&mut self, address: &str) {
+        let base = address.trim_end_matches('/');
+        match self.all.iter().position(|known| known.base == base) {
+            Some(at) => self.at = at,
+            None => self.next(),
+        }
+    }
+}
+
 impl Client {
-    /// Finds the token for an address: what was given, else what `verger up` left for this user.
+    /// Of one address, or several with commas between them. Finds the token for each: what was given, else what was left for this
+    /// user.
     ///
     /// # Errors
     /// `Usage` for an address that is none, or files of certificates that are none.
-    pub(crate) fn new(address: &str, token: Option<String>, trust: &Trust) -> Result<Self> {
-        let base = address.trim_end_matches('/').to_owned();
-        let parsed = self::address(address)?;
-        let (given, kept) = (token.map(|token| token.trim().to_owned()), token::path(&parsed));
-        // A token goes nowhere but to the address that was given: a coordinator leads nobody elsewhere.
+    pub(crate) fn new(addresses: &str, token: Option<String>, trust: &Trust) -> Result<Self> {
+        let all = addresses.split(',').filter(|address| !address.trim().is_empty()).map(Place::new);
+        let mut all = all.collect::<Result<Vec<_>>>()?;
+        if all.is_empty() {
+            all.push(Place::new(addresses)?);
+        }
+        let given = token.map(|token| token.trim().to_owned());
+        // A token goes nowhere but to the addresses that were given: a coordinator leads nobody elsewhere.
         let builder = reqwest::blocking::Client::builder().timeout(None).redirect(reqwest::redirect::Policy::none());
         let http = trusting(builder, trust)?.build();
         let http = http.map_err(|error| Error::new(ErrorKind::Internal, "make an HTTP client").with_source(error))?;
-        Ok(Self { base, given, kept, http })
+        Ok(Self { places: Mutex::new(Places { all, at: 0 }), given, http })
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self) -> Place {
+        let places = self.places();
+        places.all[places.at].clone()
     }
 
     /// Read anew each time: a coordinator that is starting leaves its token right before it answers.
     fn token(&self) -> Option<String> {
-        let kept = || Some(std::fs::read_to_string(self.kept.as_ref()?).ok()?.trim().to_owned());
+        let kept = || Some(std::fs::read_to_string(self.place().kept?).ok()?.trim().to_owned());
         self.given.clone().or_else(kept)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method, format!("{}{path}", self.base));
+        let request = self.http.request(method, format!("{}{path}", self.place().base));
         match self.token() {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -62,7 +111,7 @@ impl Client {
     /// # Errors
     /// What the coordinator says, with its kind; `StoreUnavailable` if it does not answer.
     pub(crate) fn get(&self, path: &str) -> Result<Value> {
-        document(self.send(|| self.request(Method::GET, path).timeout(TIMEOUT))?)
+        document(self.send(|| self.request(Method::GET, path).timeout(TIMEOUT), true)?)
     }
 
     /// As [`Client::get`], sending a document. `key`: the same again is the same wish.
@@ -70,13 +119,15 @@ impl Client {
     /// # Errors
     /// As there.
     pub(crate) fn send_document(&self, method: &Method, path: &str, body: &Value, key: Option<&str>) -> Result<Value> {
-        document(self.send(|| {
+        let request = || {
             let request = self.request(method.clone(), path).timeout(TIMEOUT).json(body);
             match key {
                 Some(key) => request.header("Idempotency-Key", key),
                 None => request,
             }
-        })?)
+        };
+        // Without a key it may count twice.
+        document(self.send(request, key.is_some())?)
     }
 
     /// Lines as they come.
@@ -84,49 +135,69 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl std::io::BufRead + use<>> {
-        let response = self.send(|| self.request(Method::GET, path).header("Accept", accept))?;
+        let response = self.send(|| self.request(Method::GET, path).header("Accept", accept), true)?;
         Ok(std::io::BufReader::new(refused(response)?))
     }
 
     /// One of the two ends does not believe the other.
-    fn distrust(&self, tls: &rustls::Error) -> Error {
+    fn distrust(base: &str, tls: &rustls::Error) -> Error {
         let (step, fix) = match tls {
             rustls::Error::AlertReceived(_) => (
-                format!("the coordinator at {} does not take this connection: {tls}", self.base),
+                format!("the coordinator at {base} does not take this connection: {tls}"),
                 "If it wants certificates of its clients, give one: --client-cert FILE --client-key FILE",
             ),
             _ => (
-                format!("{} does not prove that it is the coordinator: {tls}", self.base),
+                format!("{base} does not prove that it is the coordinator: {tls}"),
                 "Give its authority with --ca-file or VERGER_CA_FILE, and the name that its certificate is for",
             ),
         };
         Error::new(ErrorKind::Permission, step).with_fix(fix)
     }
 
-    /// A coordinator that is about to start is waited for.
-    fn send(&self, request: impl Fn() -> RequestBuilder) -> Result<Response> {
-        let began = Instant::now();
+    /// A coordinator that is about to start is waited for, and so is an election: one after the other is asked.
+    fn send(&self, request: impl Fn() -> RequestBuilder, is_repeatable: bool) -> Result<Response> {
+        let (began, mut last) = (Instant::now(), None);
         loop {
-            let had_token = self.token().is_some();
+            let (had_token, place) = (self.token().is_some(), self.place());
+            let is_over = began.elapsed() >= PATIENCE;
             match request().send() {
-                Ok(response) if response.status().as_u16() == 503 && began.elapsed() < PATIENCE => {}
+                Ok(response) if response.status().as_u16() == 503 && !is_over => last = Some(self.go_on(response)),
                 // Asked while the coordinator was starting, and before there was one.
                 Ok(response) if response.status().as_u16() == 401 && !had_token && self.token().is_some() => {}
                 Ok(response) => return Ok(response),
-                Err(error) if tls_error(&error).is_none() && error.is_connect() && began.elapsed() < PATIENCE => {}
                 Err(error) => {
                     if let Some(tls) = tls_error(&error) {
-                        return Err(self.distrust(tls));
+                        return Err(Self::distrust(&place.base, tls));
                     }
-                    let step = format!("the coordinator at {} does not answer", self.base);
-                    let fix = "Start one (verger up --data-dir DIR), or say where it is: --addr or VERGER_ADDR";
-                    return Err(Error::new(ErrorKind::StoreUnavailable, step)
-                        .with_source(error.without_url())
-                        .with_fix(fix));
+                    if is_over || error.is_timeout() || !(error.is_connect() || is_repeatable) {
+                        return Err(self.unanswered(&place.base, error, last));
+                    }
+                    self.places().next();
                 }
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Somebody answers, and cannot take it now: the next, or whoever is said to lead. What it said.
+    fn go_on(&self, response: Response) -> String {
+        let body: Value = response.json().unwrap_or(Value::Null);
+        match body["leaderAddress"].as_str() {
+            Some(leader) => self.places().go_to(leader),
+            None => self.places().next(),
+        }
+        body["message"].as_str().unwrap_or("it is not ready").to_owned()
+    }
+
+    fn unanswered(&self, base: &str, error: reqwest::Error, last: Option<String>) -> Error {
+        let bases: Vec<String> = self.places().all.iter().map(|place| place.base.clone()).collect();
+        let step = match (bases.len(), last) {
+            (_, Some(said)) => format!("nobody leads at {}: {said}", bases.join(", ")),
+            (1, None) => format!("the coordinator at {base} does not answer"),
+            (_, None) => format!("no coordinator answers at {}", bases.join(", ")),
+        };
+        let fix = "Start one (verger up --data-dir DIR), or say where it is: --addr or VERGER_ADDR";
+        Error::new(ErrorKind::StoreUnavailable, step).with_source(error.without_url()).with_fix(fix)
     }
 }
 
@@ -207,7 +278,7 @@ fn refused(response: Response) -> Result<Response> {
         404 => ErrorKind::NotFound,
         400 | 413 | 422 => ErrorKind::Usage,
         409 => ErrorKind::PlanRefused,
-        503 => ErrorKind::StoreUnavailable,
+        503 | 504 => ErrorKind::StoreUnavailable,
         _ => ErrorKind::Internal,
     });
     let error = Error::new(kind, said);
@@ -216,6 +287,9 @@ fn refused(response: Response) -> Result<Response> {
         (None, 401) => {
             error.with_fix("Give a token with --token-file or VERGER_TOKEN; `verger up` leaves one for its own user")
         }
+        (None, 503) => error.with_fix(
+            "A majority of the coordinators has to run: start the others (`verger cluster status` shows which there are)",
+        ),
         _ => error,
     })
 }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod control;
+mod driven;
 mod effects;
 mod file;
 mod replicated;
@@ -22,6 +23,7 @@ use crate::machine::{JobStatus, Phase, State};
 
 pub use backend::Backend;
 pub use control::LocalControl;
+pub use driven::DrivenBackend;
 pub use effects::{Effects, Router, Run};
 pub use file::{FileBackend, Observer};
 pub use replicated::ReplicatedBackend;

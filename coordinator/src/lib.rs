@@ -6,6 +6,8 @@
 //! ```
 //! The machine is pure: no I/O, no clock, no chance, no `async`. Commands are what raft will replicate.
 
+mod driver;
+mod members;
 mod registry;
 mod request;
 mod token;

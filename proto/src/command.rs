@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchOutcome, BatchRequest};
+use crate::driver::{Driven, Driver};
 use crate::id::{CycleId, PlanDigest, RepositoryId, WorkerId};
 use crate::job::{OutputRef, Ticket};
 use crate::mode::CycleOptions;
@@ -223,6 +224,31 @@ pub enum Command {
         /// Its name.
         name: String,
     },
+    /// A coordinator is to become a member. Its number is never given again, not even after it has left.
+    AdmitNode {
+        /// Its number.
+        node: u64,
+        /// Made at random together with its data folder: the same again is the same folder.
+        key: u128,
+        /// The member that leaves when this one votes.
+        replaces: Option<u64>,
+    },
+    /// A process wants to drive the cycles of a repository, alone.
+    TakeDrive {
+        /// Repository.
+        repository: RepositoryId,
+        /// Which attempt of which process.
+        driver: Driver,
+    },
+    /// It does not drive them any more.
+    LeaveDrive {
+        /// Repository.
+        repository: RepositoryId,
+        /// Who.
+        driver: Driver,
+    },
+    /// What whoever drives a repository says.
+    Driven(Box<Driven>),
 }
 
 /// A command and who gave it.
@@ -278,6 +304,10 @@ impl Command {
             Command::RecordLook { .. } => "record_look",
             Command::CreateToken { .. } => "create_token",
             Command::RevokeToken { .. } => "revoke_token",
+            Command::AdmitNode { .. } => "admit_node",
+            Command::TakeDrive { .. } => "take_drive",
+            Command::LeaveDrive { .. } => "leave_drive",
+            Command::Driven(driven) => driven.command.name(),
         }
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::batch::{Approval, BatchOutcome};
 use crate::digest::Digest;
+use crate::driver::Driver;
 use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, WorkerId};
 use crate::job::{OutputRef, Ticket, ViewRef};
 use crate::mode::CycleOptions;
@@ -153,11 +154,19 @@ pub enum Event {
     TokenCreated { name: String, access: Access, scopes: Scopes, expires: Option<LogTime> },
     /// It was taken back.
     TokenRevoked { name: String, access: Access },
+    /// A coordinator may become a member.
+    NodeAdmitted { node: u64, replaces: Option<u64> },
+    /// A process drives the cycles of a repository from now on, until then unless it is heard of; `before`: whose time was over.
+    DriveTaken { repository: RepositoryId, driver: Driver, until: LogTime, before: Option<Driver> },
+    /// It was heard of.
+    DriveRenewed { repository: RepositoryId, driver: Driver, until: LogTime },
+    /// It does not any more.
+    DriveLeft { repository: RepositoryId, driver: Driver },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 43] = [
+    pub const KINDS: [&'static str; 47] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -201,6 +210,10 @@ impl Event {
         "look_recorded",
         "token_created",
         "token_revoked",
+        "node_admitted",
+        "drive_taken",
+        "drive_renewed",
+        "drive_left",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -250,6 +263,10 @@ impl Event {
             Event::LookRecorded { .. } => "look_recorded",
             Event::TokenCreated { .. } => "token_created",
             Event::TokenRevoked { .. } => "token_revoked",
+            Event::NodeAdmitted { .. } => "node_admitted",
+            Event::DriveTaken { .. } => "drive_taken",
+            Event::DriveRenewed { .. } => "drive_renewed",
+            Event::DriveLeft { .. } => "drive_left",
         }
     }
 }

@@ -27,6 +27,7 @@ pub mod batch;
 pub mod report;
 
 pub mod command;
+pub mod driver;
 pub mod effect;
 pub mod event;
 pub mod proposal;
@@ -43,6 +44,7 @@ pub mod schedule;
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
 pub use command::{Command, Ordered};
 pub use digest::Digest;
+pub use driver::{Driven, Driver};
 pub use effect::Effect;
 pub use event::Event;
 pub use id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, StoreId, UniqueId, WorkerId};

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::driver::Driver;
 use crate::id::{CycleId, RepositoryName};
 use crate::shard::CoverageError;
 use crate::stage::Stage;
@@ -209,4 +210,16 @@ pub enum Refusal {
     /// No such token.
     #[error("there is no token named {0:?}")]
     UnknownToken(String),
+    /// A number that was a member's before, of another data folder.
+    #[error("node {0} was a member before, and a node's number is never used again")]
+    NodeUsed(u64),
+    /// A member is to be replaced that is none.
+    #[error("node {0} was never a member")]
+    UnknownNode(u64),
+    /// Another process drives this repository.
+    #[error("{0} drives this repository")]
+    DrivenByOther(Driver),
+    /// Nobody drives it: the time of whoever says so was over, and he left or another did.
+    #[error("whoever says so does not drive this repository any more")]
+    NotDriving,
 }

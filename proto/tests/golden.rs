@@ -9,8 +9,8 @@ use verger_proto::envelope::{self, Kind};
 use verger_proto::event::{CycleEnd, PassReason, Stop};
 use verger_proto::schedule::{Margin, MarkToDrop, Own, OwnCycle};
 use verger_proto::{
-    Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Event, Failure,
-    FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
+    Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
+    Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
     RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, Severity, Shard,
     Stage, StageWork, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
 };
@@ -149,6 +149,7 @@ fn samples() -> Vec<(&'static str, Event)> {
     ]
     .into_iter()
     .chain(fleet_samples())
+    .chain(cluster_samples())
     .collect()
 }
 
@@ -229,6 +230,20 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ("-token", refused(Refusal::UnknownToken("cron".to_owned()))),
         ("-fleet", refused(Refusal::TooManyRequests(16))),
         ("-look", refused(Refusal::TooManyMargins(65))),
+    ]
+}
+
+/// Of several coordinators.
+fn cluster_samples() -> Vec<(&'static str, Event)> {
+    let (first, second) = (Driver { node: 1, boots: 300, run: 7 }, Driver { node: 2, boots: 5, run: 70_000 });
+    let until = LogTime(1_700_000_015_000);
+    let (taken, renewed, left) = (repository(), repository(), repository());
+    vec![
+        ("", Event::NodeAdmitted { node: 4, replaces: Some(2) }),
+        ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
+        ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
+        ("", Event::DriveLeft { repository: left, driver: second }),
+        ("-driven", refused(Refusal::DrivenByOther(first))),
     ]
 }
 

@@ -70,6 +70,10 @@ enum Command {
     Benchmark(benchmark::Args),
     /// Look after many repositories: coordinator, workers and API in one process
     Up(fleet::up::Args),
+    /// Be one of several coordinators that look after the same repositories
+    Coordinator(Box<fleet::coordinator::Args>),
+    /// Several coordinators that are one
+    Cluster(fleet::cluster::Args),
     /// Repositories that are looked after
     Repo(fleet::repo::Args),
     /// Cycles of maintenance
@@ -136,6 +140,8 @@ fn dispatch(cli: Cli, file: File) -> Result<Exit> {
         Command::Snapshot(args) => snapshot::run(&context, args),
         Command::Benchmark(args) => benchmark::run(&context, &args),
         Command::Up(args) => fleet::up::run(&context, args),
+        Command::Coordinator(args) => fleet::coordinator::run(&context, *args),
+        Command::Cluster(args) => fleet::cluster::run(&context, args),
         Command::Repo(args) => fleet::repo::run(&context, args),
         Command::Cycle(args) => fleet::cycle::run(&context, args),
         Command::Events(args) => fleet::events::run(&context, &args),

@@ -5,6 +5,8 @@ use verger_kopia::{Error, ErrorKind, Result};
 
 /// What is said unless somebody asks for more: the raft library tells every step of its own otherwise.
 pub(crate) const DEFAULT: &str = "info,openraft=warn,sled=warn";
+/// The same for one of several: what cannot be reached is told once by the transport, not at each heartbeat by the library.
+pub(crate) const TOGETHER: &str = "info,openraft=off,sled=warn";
 
 /// From now on events of this process are told.
 ///

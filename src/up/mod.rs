@@ -1,10 +1,12 @@
 //! `verger up`: a coordinator, its workers and its API in one process.
 
+pub(crate) mod cluster;
 mod hands;
 pub(crate) mod log;
 mod notify;
 mod opener;
 mod run;
+mod service;
 mod supervisor;
 
 use std::collections::BTreeMap;
@@ -14,9 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
-use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, Tls, TlsFiles, TokenGate, serve, serve_tls};
+use verger_coordinator::api::{Alone, TlsFiles};
 use verger_coordinator::auth::{Bearer, TOKEN_BYTES};
-use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
+use verger_coordinator::drive::{Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
@@ -29,7 +31,7 @@ use verger_worker::progress::Stop;
 use crate::config::{Engine, token};
 
 use opener::Opener;
-use supervisor::Supervisor;
+use service::{Service, secured};
 
 /// Folder of the raft log, its snapshots and the ledger.
 const NODE: &str = "node";
@@ -67,67 +69,23 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         .map_err(|error| Error::of_file(format!("make {}", options.data_dir.display()), error))?;
     let fleet = fleet(&options.data_dir)?;
     let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
-    let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
     let identity = format!("verger@fleet-{fleet}");
     let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
-    let opener = Arc::new(Opener { engine, secrets: options.secrets });
-    let supervisor = Supervisor::new(
-        backend.clone(),
+    let service = Service {
+        runtime,
+        node,
+        ledger: &options.data_dir.join(NODE).join("ledger"),
         router,
-        opener.clone(),
-        clock.clone(),
-        identity.clone(),
-        options.places,
-        stop.clone(),
-    );
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(|error| {
-        Error::new(ErrorKind::Permission, format!("listen on {}", options.listen))
-            .with_source(error)
-            .with_fix("Choose another address with --listen, or stop what listens there")
-    })?;
-    let address = listener.local_addr().unwrap_or(options.listen);
-    let base = format!("{}://{address}", if tls.is_some() { "https" } else { "http" });
-    let owner = owner_token(&base)?;
-    let api = Arc::new(Api {
-        backend: backend.clone(),
-        hands: opener,
-        events: Arc::new(LedgerEvents::new(&options.data_dir.join(NODE).join("ledger"))),
-        gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
-        stand: Arc::new(Alone { fleet: identity.clone() }),
+        opener: Arc::new(Opener { engine, secrets: options.secrets }),
         clock,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        limits: Limits::default(),
-    });
-    let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    let closed = async move { drop(closed.await) };
-    let served = match tls {
-        Some(tls) => runtime.spawn(serve_tls(listener, tls, api, closed)),
-        None => runtime.spawn(serve(listener, api, closed)),
+        identity: identity.clone(),
+        stand: Arc::new(Alone { fleet: identity.clone() }),
+        listen: options.listen,
+        tls,
+        places: options.places,
+        drives: None,
     };
-    said(&format!("verger looks after its repositories as {identity}; {base}"));
-    notify::tell(notify::State::Ready);
-    Arc::new(supervisor).work();
-    drop(close);
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), served).await });
-    if let Ok(Ok(Err(error))) = ended {
-        tracing::warn!(%error, "the API ended badly");
-    }
-    runtime.block_on(node.shutdown());
-    runtime.shutdown_background();
-    Ok(())
-}
-
-/// What connections are taken with. Without a certificate this is plain HTTP, which goes no farther than this machine.
-fn secured(listen: SocketAddr, files: Option<TlsFiles>, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Tls>>> {
-    match files {
-        Some(files) => Ok(Some(Arc::new(Tls::read(files, clock.clone())?))),
-        None if listen.ip().is_loopback() => Ok(None),
-        None => {
-            let step = format!("{listen} is not of this machine alone, and this is plain HTTP");
-            Err(Error::new(ErrorKind::Usage, step)
-                .with_fix("Listen on 127.0.0.1 or [::1], or give a certificate: --tls-cert FILE --tls-key FILE"))
-        }
-    }
+    service.run(stop, |base| said(&format!("verger looks after its repositories as {identity}; {base}")))
 }
 
 /// The only node of its cluster: what it takes is durable on this disk.

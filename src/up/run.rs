@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Ownership, Safety, Shared, own_settings};
+use verger_coordinator::drive::Backend;
 use verger_coordinator::machine::Calendar;
 use verger_coordinator::schedule::Work;
 use verger_kopia::maintenance::rules::next::Rule;
@@ -25,36 +26,51 @@ pub(super) fn run(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number:
     if task.work == Work::Look {
         return look(supervisor, task);
     }
-    match cycle(supervisor, task, stop, number) {
+    let (backend, worker) = match supervisor.drive(task, number) {
+        Ok(Some(driven)) => driven,
+        // Another process does it.
+        Ok(None) => return Outcome::Ran,
+        Err(error) => {
+            tracing::warn!(repository = %name, error = error.chain(), "the machine takes no commands");
+            return Outcome::Failed;
+        }
+    };
+    match cycle(supervisor, task, stop, &backend, &worker) {
         Ok(report) => {
             tracing::info!(repository = %name, cycle = report.cycle, outcome = report.outcome, "a cycle ended");
-            tell(supervisor, task, &report);
+            tell(&*backend, task, &report);
             if let Some(own) = report.own {
-                record(supervisor, task, own, margins(&report));
+                record(&*backend, task, own, margins(&report));
             }
-            give_up(supervisor, task, None);
+            give_up(&*backend, task, None);
             Outcome::Ran
         }
         Err(error) if error.kind() == ErrorKind::Interrupted => Outcome::Ran,
         Err(error) => {
             tracing::warn!(repository = %name, error = error.chain(), "no cycle");
-            give_up(supervisor, task, Some(&error));
+            give_up(&*backend, task, Some(&error));
             Outcome::Failed
         }
     }
 }
 
-fn cycle(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> Result<CycleReport> {
+fn cycle(
+    supervisor: &Arc<Supervisor>,
+    task: &Task,
+    stop: Stop,
+    backend: &Arc<dyn Backend>,
+    worker: &str,
+) -> Result<CycleReport> {
     let request = request(task);
     let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let registration = &task.registration;
     let repository =
         supervisor.opener.open(&registration.name, &registration.address, &registration.password, access)?;
-    let worker = WorkerId::new(format!("{}-{}-{number}", supervisor.identity, std::process::id()))
+    let worker = WorkerId::new(format!("{}-{worker}", supervisor.identity))
         .map_err(|error| Error::new(ErrorKind::Internal, "name a worker").with_source(error))?;
     let engine = &supervisor.opener.engine;
     let shared = Shared {
-        backend: supervisor.backend.clone(),
+        backend: backend.clone(),
         router: supervisor.router.clone(),
         repository: task.repository.clone(),
         worker,
@@ -113,7 +129,7 @@ fn look(supervisor: &Supervisor, task: &Task) -> Outcome {
     let opened = supervisor.opener.open(&known.name, &known.address, &known.password, Access::ReadOnly);
     match opened.and_then(|repository| look_ahead(&Workspace::new(repository), None)) {
         Ok(ahead) => {
-            record(supervisor, task, own_settings(&ahead.params), None);
+            record(&*supervisor.backend, task, own_settings(&ahead.params), None);
             Outcome::Ran
         }
         Err(error) => {
@@ -134,9 +150,9 @@ fn margins(report: &CycleReport) -> Option<Vec<Margin>> {
 }
 
 /// Tells the machine what it needs to know of when the next cycle is due, unless it knows.
-fn record(supervisor: &Supervisor, task: &Task, own: Own, margins: Option<Vec<Margin>>) {
+fn record(backend: &dyn Backend, task: &Task, own: Own, margins: Option<Vec<Margin>>) {
     let mut known = false;
-    supervisor.backend.look(&mut |state| {
+    backend.look(&mut |state| {
         let calendar = state.repositories.get(&task.repository).map(|entry| &entry.calendar);
         let same = |calendar: &Calendar| margins.as_ref().is_none_or(|margins| *margins == calendar.margins);
         known = calendar.is_some_and(|calendar| calendar.own == Some(own) && same(calendar));
@@ -145,29 +161,29 @@ fn record(supervisor: &Supervisor, task: &Task, own: Own, margins: Option<Vec<Ma
         return;
     }
     let repository = task.repository.clone();
-    if let Err(error) = supervisor.backend.submit(Command::RecordLook { repository, own, margins }) {
+    if let Err(error) = backend.submit(Command::RecordLook { repository, own, margins }) {
         tracing::error!(error = error.chain(), "what a look found was not kept");
     }
 }
 
-fn tell(supervisor: &Supervisor, task: &Task, report: &CycleReport) {
+fn tell(backend: &dyn Backend, task: &Task, report: &CycleReport) {
     let Ok(text) = serde_json::to_string(report) else { return };
     let (repository, cycle) = (task.repository.clone(), CycleId(report.cycle));
-    let told = supervisor.backend.submit(Command::RecordReport { repository, cycle, report: text });
+    let told = backend.submit(Command::RecordReport { repository, cycle, report: text });
     if let Err(error) = told {
         tracing::error!(error = error.chain(), "a report was not kept");
     }
 }
 
 /// A wish for which no cycle began is given up; one that a cycle began for is answered already.
-fn give_up(supervisor: &Supervisor, task: &Task, error: Option<&Error>) {
+fn give_up(backend: &dyn Backend, task: &Task, error: Option<&Error>) {
     let Work::Asked { key, .. } = &task.work else { return };
     let waits = |state: &verger_coordinator::machine::State| {
         let entry = state.repositories.get(&task.repository);
         entry.is_some_and(|entry| entry.requests.iter().any(|request| request.key == *key))
     };
     let mut still = false;
-    supervisor.backend.look(&mut |state| still = waits(state));
+    backend.look(&mut |state| still = waits(state));
     if !still {
         return;
     }
@@ -179,7 +195,7 @@ fn give_up(supervisor: &Supervisor, task: &Task, error: Option<&Error>) {
         }
     };
     let (repository, key) = (task.repository.clone(), key.clone());
-    if let Err(error) = supervisor.backend.submit(Command::DropRequest { repository, key, failure }) {
+    if let Err(error) = backend.submit(Command::DropRequest { repository, key, failure }) {
         tracing::error!(error = error.chain(), "a wish was not given up");
     }
 }

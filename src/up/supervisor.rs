@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use verger_coordinator::drive::{Backend, Router};
-use verger_coordinator::machine::{Phase, State};
+use verger_coordinator::drive::{Backend, DrivenBackend, Router};
+use verger_coordinator::machine::{Phase, Repository, State};
 use verger_coordinator::schedule::{Agenda, Limits, Start, Work};
+use verger_kopia::ErrorKind;
 use verger_kopia::clock::Clock;
-use verger_proto::{Command, LogTime, Registration, RepositoryId};
+use verger_proto::{Command, Driver, LogTime, Registration, RepositoryId};
 use verger_worker::progress::Stop;
 
 use super::opener::Opener;
@@ -17,6 +18,9 @@ use super::{notify, run};
 
 /// How often the machine is told that time passes.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it is told that a cycle's driver lives: three signs may be lost.
+const LIVE_EVERY: Duration = Duration::from_millis(LIVE_EVERY_MILLISECONDS);
+const LIVE_EVERY_MILLISECONDS: u64 = 4_000;
 
 /// What is to be done now.
 #[derive(Debug, Clone)]
@@ -47,12 +51,26 @@ pub(crate) struct Supervisor {
     stop: Stop,
     crew: Mutex<Crew>,
     free: Condvar,
+    drives: Option<Drives>,
+}
+
+/// This process among those that could drive the same repositories.
+pub(crate) struct Drives {
+    /// The node's number.
+    pub(crate) node: u64,
+    /// How often its folder was opened.
+    pub(crate) boots: u64,
+    /// Whether it is this process's turn to tell the machine that time passes.
+    pub(crate) leads: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// Who is at work, and what is next.
 #[derive(Default)]
 struct Crew {
     busy: BTreeMap<RepositoryId, (Start, Stop)>,
+    driven: BTreeMap<RepositoryId, Arc<DrivenBackend>>,
+    /// The machine said that another process drives these; asked again then, whatever this process's clock says of it.
+    elsewhere: BTreeMap<RepositoryId, LogTime>,
     agenda: Agenda,
     runs: u64,
 }
@@ -69,7 +87,45 @@ impl Supervisor {
         stop: Stop,
     ) -> Self {
         let (crew, free) = (Mutex::default(), Condvar::new());
-        Self { backend, router, opener, clock, identity, limits, stop, crew, free }
+        Self { backend, router, opener, clock, identity, limits, stop, crew, free, drives: None }
+    }
+
+    /// With others that could drive the same repositories: it drives none before it has taken it.
+    pub(crate) fn with_drives(self, drives: Option<Drives>) -> Self {
+        Self { drives, ..self }
+    }
+
+    /// What speaks for one run at a repository, and the run's name; `None` if another process drives it.
+    pub(super) fn drive(&self, task: &Task, number: u64) -> verger_kopia::Result<Option<(Arc<dyn Backend>, String)>> {
+        let Some(Drives { node, boots, .. }) = self.drives else {
+            return Ok(Some((self.backend.clone(), format!("{}-{number}", std::process::id()))));
+        };
+        let driver = Driver { node, boots, run: number };
+        let driven = DrivenBackend::take(self.backend.clone(), &task.repository, driver)?.map(Arc::new);
+        if driven.is_none() {
+            self.crew().elsewhere.insert(task.repository.clone(), self.now().plus(LIVE_EVERY_MILLISECONDS));
+        }
+        Ok(driven.map(|driven| {
+            self.crew().driven.insert(task.repository.clone(), driven.clone());
+            (driven as Arc<dyn Backend>, driver.to_string())
+        }))
+    }
+
+    /// Tells that this process is still at what it drives. What is not its own any more stops.
+    fn live(&self) {
+        let driven = self.crew().driven.clone();
+        for (repository, driven) in driven {
+            match driven.live() {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {
+                    tracing::warn!(%repository, error = error.chain(), "a cycle is given away");
+                    if let Some((_, stop)) = self.crew().busy.get(&repository) {
+                        stop.ask();
+                    }
+                }
+                Err(error) => tracing::error!(error = error.chain(), "no sign of life was kept"),
+            }
+        }
     }
 
     fn crew(&self) -> MutexGuard<'_, Crew> {
@@ -82,9 +138,15 @@ impl Supervisor {
 
     /// Works until it is asked to stop; what is under way then is parked at its next boundary.
     pub(crate) fn work(self: &Arc<Self>) {
+        let mut lived = Instant::now();
         while !self.stop.is_asked() {
+            if lived.elapsed() >= LIVE_EVERY {
+                lived = Instant::now();
+                self.live();
+            }
             // What it asks for is there again a second later. A machine at rest is not told, for telling it is a record.
-            if self.is_at_work()
+            if self.drives.as_ref().is_none_or(|drives| (drives.leads)())
+                && self.is_at_work()
                 && let Err(error) = self.backend.submit(Command::Tick)
             {
                 tracing::error!(error = error.chain(), "the machine takes no commands");
@@ -100,7 +162,10 @@ impl Supervisor {
         let mut crew = self.crew();
         crew.busy.values().for_each(|(_, stop)| stop.ask());
         while !crew.busy.is_empty() {
-            crew = self.free.wait(crew).unwrap_or_else(PoisonError::into_inner);
+            crew = self.free.wait_timeout(crew, LIVE_EVERY).unwrap_or_else(PoisonError::into_inner).0;
+            drop(crew);
+            self.live();
+            crew = self.crew();
         }
     }
 
@@ -136,11 +201,16 @@ impl Supervisor {
         if self.stop.is_asked() {
             return Vec::new();
         }
-        let Crew { busy, agenda, runs } = &mut *crew;
+        let Crew { busy, elsewhere, agenda, runs, .. } = &mut *crew;
+        elsewhere.retain(|_, until| *until > now);
         let running: Vec<_> = busy.values().map(|(start, _)| start.running.clone()).collect();
         let mut tasks = Vec::new();
         self.backend.look(&mut |state| {
-            for start in agenda.begin(state, &running, &self.limits, now) {
+            let drives = self.drives.as_ref();
+            let is_elsewhere = |id: &RepositoryId, entry: &Repository| {
+                elsewhere.contains_key(id) || drives.is_some_and(|drives| drives.is_elsewhere(entry, now))
+            };
+            for start in agenda.begin_but(&is_elsewhere, state, &running, &self.limits, now) {
                 let id = start.running.repository.clone();
                 let entry = state.repositories.get(&id).and_then(|entry| entry.registration.clone());
                 let Some(registration) = entry else { continue };
@@ -161,8 +231,12 @@ impl Supervisor {
         let now = self.now();
         let mut crew = self.crew();
         crew.busy.remove(repository);
+        let driven = crew.driven.remove(repository);
         crew.agenda.done(repository, outcome == Outcome::Failed, now);
         drop(crew);
+        if let Some(driven) = driven {
+            driven.leave();
+        }
         self.free.notify_all();
     }
 
@@ -179,6 +253,14 @@ impl Supervisor {
                 }
             }
         });
+    }
+}
+
+impl Drives {
+    /// Whether another process drives this repository, as far as this one can tell; the machine decides.
+    fn is_elsewhere(&self, entry: &Repository, now: LogTime) -> bool {
+        let mine = Driver { node: self.node, boots: self.boots, run: 0 };
+        entry.driver.is_some_and(|(driver, until)| until >= now && !mine.proves_dead(&driver))
     }
 }
 

@@ -29,7 +29,10 @@ pub(super) fn about(event: &Event, fields: &Value, board: &Board) -> About {
         | Event::RepositoryRemoved { repository, .. }
         | Event::CycleRequested { repository, .. }
         | Event::RequestDropped { repository, .. }
-        | Event::CycleReported { repository, .. } => Some(repository.clone()),
+        | Event::CycleReported { repository, .. }
+        | Event::DriveTaken { repository, .. }
+        | Event::DriveRenewed { repository, .. }
+        | Event::DriveLeft { repository, .. } => Some(repository.clone()),
         _ => None,
     };
     let repository = said.or_else(|| cycle.and_then(|cycle| board.told(cycle)).map(|told| told.repository.clone()));

@@ -67,7 +67,7 @@ pub(super) fn status(server: &Arc<Server>, call: Call) -> Answer {
         "repositories": repositories,
         "openCycles": open,
     });
-    if let Standing::Follows { leader: Some(address) } = standing {
+    if let Standing::Follows { leader: Some(address) } | Standing::HandsOn { leader: Some(address) } = standing {
         value["leaderAddress"] = Value::String(address);
     }
     ok(&value)

@@ -8,6 +8,7 @@
 
 mod board;
 mod call;
+mod cluster;
 mod cycles;
 mod event_json;
 mod events;
@@ -41,7 +42,7 @@ use crate::drive::Backend;
 pub use events::{Events, LedgerEvents};
 pub use gate::{Gate, TokenGate};
 pub use hands::{Hands, Probed, Wanted};
-pub use standing::{Alone, Stand, Standing};
+pub use standing::{Alone, Members, MembersError, Newcomer, Stand, Standing};
 pub use tls::{Tls, TlsFiles};
 
 /// What the interface stands on.

@@ -114,6 +114,18 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("repository", "string"), ("name", "string"), ("term?", "integer"), ("to?", "string"), ("free", "boolean"),
         ("message?", "string"),
     ]),
+    ("Cluster", &[
+        ("cluster", "string"), ("node", "integer"), ("leader?", "integer"), ("trouble?", "string"),
+        ("term", "integer"), ("lastIndex", "integer"), ("applied", "integer"), ("nodes", "[Member]"),
+    ]),
+    ("Member", &[
+        ("node", "integer"), ("peerAddress", "string"), ("apiAddress", "string"), ("votes", "boolean"),
+        ("leader", "boolean"), ("index?", "integer"), ("behind?", "integer"),
+    ]),
+    ("NewMember", &[
+        ("node", "integer"), ("key", "string"), ("peerAddress", "string"), ("apiAddress", "string"),
+        ("replaces?", "integer"),
+    ]),
 ];
 
 fn reference(name: &str) -> Value {

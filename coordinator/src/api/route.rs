@@ -6,7 +6,7 @@ use axum::routing::MethodFilter;
 
 use super::call::Call;
 use super::server::{Answer, Server};
-use super::{cycles, feed, health, leases, repositories, requests, tokens, watch};
+use super::{cluster, cycles, feed, health, leases, repositories, requests, tokens, watch};
 use crate::auth::Action;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,4 +158,10 @@ pub(super) static ROUTES: &[Route] = &[
         NO_QUERY, Some("NewToken"), 201 One("Token"), tokens::create),
     route!(Delete "/v1/tokens/{name}", TokenRevoke, "Take a token back, at once and for ever",
         NO_QUERY, None, 200 One("Token"), tokens::revoke),
+    route!(Get "/v1/cluster", ClusterStatus, "The coordinators: who leads, who is behind",
+        NO_QUERY, None, 200 One("Cluster"), cluster::status),
+    route!(Post "/v1/cluster/members", ClusterJoin, "Take a coordinator in; it votes as soon as it has caught up",
+        NO_QUERY, Some("NewMember"), 202 One("Cluster"), cluster::admit),
+    route!(Delete "/v1/cluster/members/{id}", ClusterRemove, "Let a coordinator go; its number is never used again",
+        NO_QUERY, None, 200 One("Cluster"), cluster::remove),
 ];

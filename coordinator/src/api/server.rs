@@ -74,7 +74,7 @@ impl Server {
     /// Whether commands can be taken here.
     pub(super) fn check_leads(&self) -> Result<(), Problem> {
         match self.api.stand.standing() {
-            Standing::Leads => Ok(()),
+            Standing::Leads | Standing::HandsOn { .. } => Ok(()),
             Standing::Follows { leader } => Err(Problem::not_leader(leader)),
             Standing::Unready(why) => Err(Problem::later("not-ready", why)),
         }

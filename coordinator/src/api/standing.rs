@@ -1,4 +1,7 @@
-//! Whether this process may take commands.
+//! Whether this process may take commands, and which others there are.
+
+use serde_json::Value;
+use verger_proto::Refusal;
 
 /// Where a process stands among those that look after the same repositories.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -7,6 +10,11 @@ pub enum Standing {
     Leads,
     /// Another one does.
     Follows {
+        /// Its address, if it is known.
+        leader: Option<String>,
+    },
+    /// Another one does, and this one hands them on to it.
+    HandsOn {
         /// Its address, if it is known.
         leader: Option<String>,
     },
@@ -21,6 +29,61 @@ pub trait Stand: Send + Sync {
 
     /// The fleet's own name (`verger@fleet-<8 hex>`), which its leases and its ownership are under.
     fn fleet(&self) -> String;
+
+    /// The coordinators of the fleet, where there can be several.
+    fn members(&self) -> Option<&dyn Members> {
+        None
+    }
+}
+
+/// The coordinators of a fleet. Calls block.
+pub trait Members: Send + Sync {
+    /// What this one knows of them, as it is shown.
+    fn status(&self) -> Value;
+
+    /// Takes one in; it votes as soon as it has caught up. The same again is the same.
+    ///
+    /// # Errors
+    /// [`MembersError`].
+    fn admit(&self, actor: &str, newcomer: &Newcomer) -> Result<(), MembersError>;
+
+    /// Lets one go.
+    ///
+    /// # Errors
+    /// [`MembersError`].
+    fn remove(&self, node: u64) -> Result<(), MembersError>;
+}
+
+/// A coordinator that wants to become a member.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Newcomer {
+    /// Its number.
+    pub node: u64,
+    /// Of its data folder.
+    pub key: u128,
+    /// Where others reach it.
+    pub peer_address: String,
+    /// Where people do.
+    pub api_address: String,
+    /// The member that leaves when it votes.
+    pub replaces: Option<u64>,
+}
+
+/// Why the members stay as they are.
+#[derive(Debug, thiserror::Error)]
+pub enum MembersError {
+    /// Ask the leader.
+    #[error("another coordinator leads")]
+    Elsewhere(Option<String>),
+    /// The machine says no.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It cannot be, for this reason.
+    #[error("{0}")]
+    Impossible(String),
+    /// It may have happened: look, and ask again.
+    #[error("{0}")]
+    Unknown(String),
 }
 
 /// The only process that there is.

@@ -12,8 +12,9 @@ use super::backend::Backend;
 use crate::machine::State;
 use crate::raft::node::{Node, SubmitError};
 
-/// So long a command is asked again under its number before it has no answer: a leader is chosen within seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// So long a command is asked again under its number before it has no answer: a leader is chosen within seconds. With the last try it
+/// is less than a call of the API may take.
+const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Blocks on a node. Never called from the runtime's own threads.
@@ -43,7 +44,7 @@ impl Backend for ReplicatedBackend {
         let actor = command.actor().map(str::to_owned);
         let began = Instant::now();
         loop {
-            let answer = self.runtime.block_on(self.node.propose(id, actor.clone(), command.clone()));
+            let answer = self.runtime.block_on(self.node.propose_anywhere(id, actor.clone(), command.clone()));
             match answer {
                 Ok(events) => return Ok(events),
                 Err(SubmitError::Stopped(error)) => return Err(error),

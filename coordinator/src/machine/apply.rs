@@ -1,10 +1,10 @@
 //! `apply`: what a command makes of a state. Pure.
 
-use verger_proto::{Command, Effect, Event, LogTime, Refusal, Ticket};
+use verger_proto::{Command, Driven, Effect, Event, LogTime, Refusal, Ticket};
 
 use super::refuse;
 use super::state::{Cycle, State};
-use crate::{approve, collect, commit, cycle, lease, offer, registry, request, seal, token};
+use crate::{approve, collect, commit, cycle, driver, lease, members, offer, registry, request, seal, token};
 
 /// What one command makes: the state that it changes, and what it says.
 pub(crate) struct Turn<'a> {
@@ -89,6 +89,16 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
         Command::CreateToken { grant } => token::create(turn, *grant),
         Command::RevokeToken { name } => token::revoke(turn, &name),
+        Command::AdmitNode { node, key, replaces } => members::admit(turn, node, key, replaces),
+        Command::TakeDrive { repository, driver } => driver::take(turn, repository, driver),
+        Command::LeaveDrive { repository, driver } => driver::leave(turn, repository, driver),
+        Command::Driven(driven) => {
+            let Driven { driver, repository, command } = *driven;
+            driver::check(turn, &repository, driver)?;
+            dispatch(turn, command)?;
+            driver::heard(turn, &repository);
+            Ok(())
+        }
     }
 }
 

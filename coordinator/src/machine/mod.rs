@@ -10,7 +10,9 @@ pub(crate) use apply::Turn;
 pub use apply::apply;
 pub use calendar::{Calendar, lane_of, mode_of};
 pub(crate) use refuse::{fence, present};
-pub use state::{Answer, Batches, Cycle, Job, JobStatus, Lease, Outstanding, Past, Phase, Repository, Sealed, State};
+pub use state::{
+    Admitted, Answer, Batches, Cycle, Job, JobStatus, Lease, Outstanding, Past, Phase, Repository, Sealed, State,
+};
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,8 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::RevokeToken { .. } => (None, None),
         Command::RecordReport { cycle, .. } => (Some(*cycle), None),
         Command::Ordered(ordered) => return about(&ordered.command),
+        Command::Driven(driven) => return about(&driven.command),
+        Command::AdmitNode { .. } | Command::TakeDrive { .. } | Command::LeaveDrive { .. } => (None, None),
     };
     (command.name(), cycle, job)
 }

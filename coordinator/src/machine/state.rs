@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
-    Approval, Batch, CycleId, CycleOptions, CycleRequest, Failure, JobId, JobSpec, LogTime, OutputRef, PlanDigest,
-    PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime, Term, Ticket,
-    ViewRef, WorkerId,
+    Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
+    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime,
+    Term, Ticket, ViewRef, WorkerId,
 };
 
 use super::calendar::Calendar;
@@ -29,12 +29,24 @@ pub struct State {
     pub now: LogTime,
     /// Tokens of the interface, as hashes.
     pub tokens: Tokens,
+    /// Coordinators that are or were members, by number: none of these is given again.
+    pub nodes: BTreeMap<u64, Admitted>,
+}
+
+/// A coordinator that is or was a member.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Admitted {
+    /// Of its data folder.
+    pub key: u128,
+    /// The member that leaves when this one votes.
+    pub replaces: Option<u64>,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let (repositories, cycles) = (BTreeMap::new(), BTreeMap::new());
-        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens: Tokens::default() }
+        let (repositories, cycles, nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let tokens = Tokens::default();
+        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens, nodes }
     }
 }
 
@@ -61,6 +73,8 @@ pub struct Repository {
     pub past: Vec<Past>,
     /// When cycles began and ended, for its schedule.
     pub calendar: Calendar,
+    /// Who drives its cycles, where several processes could, and until when unless it is heard of.
+    pub driver: Option<(Driver, LogTime)>,
 }
 
 /// What became of a wish.

@@ -21,6 +21,9 @@ pub mod state_machine;
 
 pub mod network;
 pub mod node;
+
+pub mod members;
+
 pub mod standing;
 
 mod failure;

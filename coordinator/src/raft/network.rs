@@ -1,5 +1,6 @@
 //! What coordinators ask each other, over any transport.
 
+pub mod http;
 pub mod memory;
 
 use std::collections::BTreeMap;
@@ -8,7 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
+use openraft::error::{
+    InstallSnapshotError, NetworkError, PayloadTooLarge, RPCError, RaftError, RemoteError, Unreachable,
+};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
@@ -17,12 +20,15 @@ use openraft::raft::{
 use openraft::{RaftNetwork, RaftNetworkFactory};
 use serde::{Deserialize, Serialize};
 use verger_proto::envelope::{self, EnvelopeError, Kind};
+use verger_proto::{Event, Proposal};
 
 use super::standing::{Standing, Standings};
 use super::types::{Peer, TypeConfig};
 
 /// Milliseconds until a node that could not be reached is tried again.
 const AGAIN_MILLISECONDS: u64 = 200;
+/// Entries of one message, in bytes; the rest of it is small. A single entry may be as long as an entry can be.
+const ENTRIES_BYTES_MAX: usize = 8 << 20;
 
 /// A request, with its sender and receiver: a node that got another's address, or another cluster's, must not answer for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +63,8 @@ pub enum Request {
         /// About so many bytes.
         bytes_max: u32,
     },
+    /// Lead this command into the log, stamped with your clock.
+    Submit(Proposal),
 }
 
 /// An answer, with how far the answering node is.
@@ -83,6 +91,26 @@ pub enum Answer {
     Ledger(Vec<u8>),
     /// It will not answer this.
     Refused(String),
+    /// To [`Request::Submit`].
+    Submitted(Result<Submitted, NotSubmitted>),
+}
+
+/// A command that is in the log.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Submitted {
+    /// Index of its entry.
+    pub index: u64,
+    /// What came of it.
+    pub events: Vec<Event>,
+}
+
+/// Why another node did not take a command.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum NotSubmitted {
+    /// It does not lead, or cannot tell what became of the command: ask the same again.
+    Again,
+    /// It never will.
+    Never(String),
 }
 
 impl Call {
@@ -195,6 +223,18 @@ impl Link {
     }
 }
 
+/// How many of the entries to send at once, if all of them might be more than a message holds.
+fn fewer(rpc: &AppendEntriesRequest<TypeConfig>) -> Option<u64> {
+    let mut bytes = 0usize;
+    for (count, entry) in rpc.entries.iter().enumerate() {
+        bytes = bytes.saturating_add(envelope::encode(Kind::RaftEntry, entry).map_or(0, |record| record.len()));
+        if bytes > ENTRIES_BYTES_MAX && count > 0 {
+            return u64::try_from(count).ok();
+        }
+    }
+    None
+}
+
 fn mismatched<E: std::error::Error>() -> Failed<E> {
     RPCError::Network(NetworkError::new(&Unreached("the answer is to another question".to_owned())))
 }
@@ -205,6 +245,9 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed> {
+        if let Some(fewer) = fewer(&rpc) {
+            return Err(RPCError::PayloadTooLarge(PayloadTooLarge::new_entries_hint(fewer)));
+        }
         match self.ask(Request::Append(rpc), &option).await? {
             Answer::Append(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatched()),

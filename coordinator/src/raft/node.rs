@@ -20,7 +20,7 @@ use super::durable::sled::SledLog;
 use super::failure::Failures;
 use super::identity::{self, Identity, OwnFolder};
 use super::log_store::LogStore;
-use super::network::{Answer, Call, Links, Reply, Request, Transport};
+use super::network::{Answer, Call, Links, NotSubmitted, Reply, Request, Submitted, Transport};
 use super::runtime::Chance;
 use super::standing::Standings;
 use super::state_machine::{EffectSink, StateMachine};
@@ -122,6 +122,7 @@ pub struct Node {
     options: NodeOptions,
     boots: u64,
     standings: Standings,
+    links: Links,
     guard: AbortHandle,
 }
 
@@ -172,12 +173,12 @@ impl Node {
         let (folder, log, machine, links) = opened.await?;
         let store = LogStore::behind(log.clone(), failures.clone(), machine.kept());
         let (boots, standings) = (folder.identity.boots, links.standings.clone());
-        let raft = Raft::new(options.id, config, links, store, machine.clone()).await;
+        let raft = Raft::new(options.id, config, links.clone(), store, machine.clone()).await;
         let raft = raft.map_err(|error| failures.first(&format!("start raft: {error}")))?;
         machine.follow(raft.server_metrics());
         let folder = Arc::new(Mutex::new(Some(folder)));
         let guard = stop_if_old(&options.data_dir, &standings, &raft, folder.clone(), failures.clone());
-        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, guard })
+        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, links, guard })
     }
 
     /// How often this folder was opened.
@@ -207,13 +208,17 @@ impl Node {
     /// # Errors
     /// [`SubmitError`].
     pub async fn submit(&self, proposal: Proposal) -> Result<Vec<Event>, SubmitError> {
+        self.submit_here(proposal).await.map(|submitted| submitted.events)
+    }
+
+    async fn submit_here(&self, proposal: Proposal) -> Result<Submitted, SubmitError> {
         let bytes = envelope::encode(Kind::Command, &proposal.command).map_or(usize::MAX, |record| record.len());
         if bytes > COMMAND_BYTES_MAX {
             return Err(SubmitError::TooLong { bytes, most: COMMAND_BYTES_MAX });
         }
         let written = tokio::time::timeout(self.options.pace.answer, self.raft.client_write(proposal)).await;
         match written.map_err(|_| SubmitError::Unknown)? {
-            Ok(response) => Ok(response.data.events),
+            Ok(response) => Ok(Submitted { index: response.log_id.index, events: response.data.events }),
             Err(error) => Err(self.refused(error)),
         }
     }
@@ -229,6 +234,54 @@ impl Node {
         command: Command,
     ) -> Result<Vec<Event>, SubmitError> {
         self.submit(Proposal { id, at: self.now(), actor, command }).await
+    }
+
+    /// As [`Self::propose`], by way of the leader where that is another node. When this returns, the command is durable on a quorum
+    /// and applied here, whoever leads.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; `Unknown` also if the leader took it and this node has not heard of that in time.
+    pub async fn propose_anywhere(
+        &self,
+        id: CommandId,
+        actor: Option<String>,
+        command: Command,
+    ) -> Result<Vec<Event>, SubmitError> {
+        let proposal = Proposal { id, at: self.now(), actor, command };
+        let (leader, address) = match self.submit_here(proposal.clone()).await {
+            Err(SubmitError::NotLeader { leader: Some(leader) }) if leader.0 != self.options.id => leader,
+            other => return other.map(|submitted| submitted.events),
+        };
+        let (peer, at_most) = (Peer::at(address.clone()), self.options.pace.answer);
+        let answer = self.links.call(leader, &peer, Request::Submit(proposal), at_most).await;
+        let submitted = match answer {
+            Ok(Answer::Submitted(Ok(submitted))) => submitted,
+            Ok(Answer::Submitted(Err(NotSubmitted::Never(why)))) => return Err(SubmitError::Members(why)),
+            Ok(Answer::Submitted(Err(NotSubmitted::Again))) => {
+                return Err(SubmitError::NotLeader { leader: Some((leader, address)) });
+            }
+            Ok(_) => return Err(SubmitError::Unknown),
+            Err(error) => {
+                tracing::debug!(node = leader, %error, "the leader did not answer");
+                return Err(SubmitError::Unknown);
+            }
+        };
+        let mut applied = self.applied();
+        let caught_up = tokio::time::timeout(at_most, applied.wait_for(|index| *index >= submitted.index)).await;
+        match caught_up {
+            Ok(Ok(_)) => Ok(submitted.events),
+            Ok(Err(_)) => Err(self.stopped_by("raft stopped")),
+            Err(_) => Err(SubmitError::Unknown),
+        }
+    }
+
+    /// For another node. The time is this node's: the clock of whoever leads counts.
+    async fn submit_for(&self, proposal: Proposal) -> Result<Submitted, NotSubmitted> {
+        let proposal = Proposal { at: self.now(), ..proposal };
+        self.submit_here(proposal).await.map_err(|error| match error {
+            SubmitError::NotLeader { .. } | SubmitError::Unknown | SubmitError::Stopped(_) => NotSubmitted::Again,
+            SubmitError::TooLong { .. } | SubmitError::Members(_) => NotSubmitted::Never(error.to_string()),
+        })
     }
 
     /// This node's clock.
@@ -286,6 +339,24 @@ impl Node {
         Some((id, peer.map_or_else(String::new, |(_, peer)| peer.address.clone())))
     }
 
+    /// From now on effects go out of every node that applies their entry, not only of the leader: each runs those that concern what
+    /// itself is at work on.
+    pub fn run_effects_everywhere(&self) {
+        self.machine.run_effects_everywhere();
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.options.id
+    }
+
+    /// The cluster's name.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.options.cluster
+    }
+
     /// Whether this node believes that it leads.
     #[must_use]
     pub fn leads(&self) -> bool {
@@ -304,6 +375,23 @@ impl Node {
     /// [`SubmitError`].
     pub async fn add_learner(&self, id: u64, peer: Peer) -> Result<(), SubmitError> {
         self.raft.add_learner(id, peer, true).await.map(drop).map_err(|error| self.refused(error))
+    }
+
+    /// As [`Self::add_learner`], without waiting for it: its process may not run yet.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn begin_learner(&self, id: u64, peer: Peer) -> Result<(), SubmitError> {
+        self.raft.add_learner(id, peer, false).await.map(drop).map_err(|error| self.refused(error))
+    }
+
+    /// Lets a node go that does not vote.
+    ///
+    /// # Errors
+    /// [`SubmitError`].
+    pub async fn remove_learner(&self, id: u64) -> Result<(), SubmitError> {
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        self.raft.change_membership(change, true).await.map(drop).map_err(|error| self.refused(error))
     }
 
     /// Lets these nodes vote, and no others; others leave. All of them were added as learners before.
@@ -354,6 +442,7 @@ impl Node {
             Request::Append(request) => Answer::Append(self.raft.append_entries(request).await),
             Request::Vote(request) => Answer::Vote(self.raft.vote(request).await),
             Request::Snapshot(request) => Answer::Snapshot(self.raft.install_snapshot(request).await),
+            Request::Submit(proposal) => Answer::Submitted(self.submit_for(proposal).await),
             Request::Ledger { from, bytes_max } => {
                 let ledger = self.machine.ledger();
                 let most = usize::try_from(bytes_max.min(1 << 20)).unwrap_or(1 << 20);

@@ -2,6 +2,7 @@
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ struct Shared {
     applied: watch::Sender<u64>,
     effects: Option<EffectSink>,
     leads: OnceLock<ServerMetrics>,
+    effects_everywhere: AtomicBool,
     links: Option<Links>,
     failures: Failures,
 }
@@ -101,6 +103,7 @@ impl StateMachine {
             applied,
             effects,
             leads: OnceLock::new(),
+            effects_everywhere: AtomicBool::new(false),
             links,
             failures,
         })))
@@ -109,6 +112,11 @@ impl StateMachine {
     /// From now on, effects go out while these metrics say that this node leads.
     pub(crate) fn follow(&self, metrics: ServerMetrics) {
         let _ = self.0.leads.set(metrics);
+    }
+
+    /// From now on, effects go out whoever leads.
+    pub(crate) fn run_effects_everywhere(&self) {
+        self.0.effects_everywhere.store(true, Ordering::Relaxed);
     }
 
     /// Index of the last entry that was applied.
@@ -215,6 +223,10 @@ impl Shared {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn runs_effects(&self) -> bool {
+        self.effects_everywhere.load(Ordering::Relaxed) || self.leads()
+    }
+
     fn leads(&self) -> bool {
         self.leads.get().is_some_and(|metrics| {
             let metrics = metrics.borrow();
@@ -303,11 +315,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 last = Some(id.index);
             }
         }
+        if let Some(sink) = self.0.effects.as_ref().filter(|_| self.0.runs_effects()) {
+            all.into_iter().for_each(|(effect, index)| sink(effect, index));
+        }
+        // After the effects: whoever waits for an entry finds them under way.
         if let Some(index) = last {
             self.0.applied.send_replace(index);
-        }
-        if let Some(sink) = self.0.effects.as_ref().filter(|_| self.0.leads()) {
-            all.into_iter().for_each(|(effect, index)| sink(effect, index));
         }
         Ok(answers)
     }

@@ -11,12 +11,14 @@ use verger_proto::{Event, Proposal};
 pub struct Peer {
     /// Host and port of its raft endpoint.
     pub address: String,
+    /// Address of its API, for people and their command lines; empty if it is not told.
+    pub api: String,
 }
 
 impl Peer {
     /// A coordinator at `address`.
     pub fn at(address: impl Into<String>) -> Self {
-        Self { address: address.into() }
+        Self { address: address.into(), api: String::new() }
     }
 }
 

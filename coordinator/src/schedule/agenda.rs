@@ -111,13 +111,26 @@ pub struct Agenda {
 impl Agenda {
     /// What begins now beside what runs. It is taken as begun: whoever cannot begin it says so with [`Agenda::done`].
     pub fn begin(&mut self, state: &State, running: &[Running], limits: &Limits, now: LogTime) -> Vec<Start> {
+        self.begin_but(&|_, _| false, state, running, limits, now)
+    }
+
+    /// As [`Agenda::begin`], without those repositories that are somebody else's now.
+    pub fn begin_but(
+        &mut self,
+        is_elsewhere: &dyn Fn(&RepositoryId, &Repository) -> bool,
+        state: &State,
+        running: &[Running],
+        limits: &Limits,
+        now: LogTime,
+    ) -> Vec<Start> {
         let now = now.max(state.now);
         self.plans.retain(|id, _| is_known(state, id));
         self.setbacks.retain(|id, _| is_known(state, id));
         self.looks.retain(|id, _| is_known(state, id));
         let busy: BTreeSet<&RepositoryId> = running.iter().map(|cycle| &cycle.repository).collect();
         let (mut asked, mut others) = (Vec::new(), Vec::new());
-        for (id, entry) in state.repositories.iter().filter(|(id, _)| !busy.contains(id)) {
+        let free = |(id, entry): &(&RepositoryId, &Repository)| !busy.contains(id) && !is_elsewhere(id, entry);
+        for (id, entry) in state.repositories.iter().filter(free) {
             let Some(known) = &entry.registration else { continue };
             match wish(state, entry) {
                 Some((lane, work, since)) => asked.push(due(id, entry, known, lane, since, (work, false))),

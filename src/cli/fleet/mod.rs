@@ -1,11 +1,14 @@
 //! Commands that speak to a coordinator, and the one that is one.
 
+pub(super) mod cluster;
+pub(super) mod coordinator;
 pub(super) mod cycle;
 pub(super) mod events;
 pub(super) mod lease;
 pub(super) mod login;
 pub(super) mod repo;
 mod schedule;
+mod service;
 pub(super) mod token;
 pub(super) mod up;
 
@@ -20,7 +23,7 @@ use crate::config::token as kept;
 /// Which coordinator, and by what right.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Coordinator {
-    /// Address of a coordinator
+    /// Address of a coordinator, or of several with commas between them: whichever answers leads to the leader
     #[arg(long, value_name = "URL", env = "VERGER_ADDR", default_value = ADDRESS_DEFAULT, help_heading = "Coordinator")]
     addr: String,
     /// File with a token [default: what `verger up` left for this user; else VERGER_TOKEN]

@@ -40,6 +40,9 @@ const ROWS: &[(&str, &str, &str, char)] = &[
     ("GET", "/v1/tokens", "---y-", 't'),
     ("POST", "/v1/tokens", "---y-", 't'),
     ("DELETE", "/v1/tokens/{name}", "---y-", 't'),
+    ("GET", "/v1/cluster", "yyyyy", 'f'),
+    ("POST", "/v1/cluster/members", "---y-", 'f'),
+    ("DELETE", "/v1/cluster/members/{id}", "---y-", 'f'),
 ];
 
 const ROLES: [&[&str]; 5] = [&["read"], &["operate"], &["approve"], &["admin"], &["operate", "approve"]];

@@ -60,3 +60,21 @@ fn replicas_stay_equal_over_a_bad_network() {
         cluster.stop_all().await;
     });
 }
+
+/// Together they are longer than a message may be.
+#[test]
+fn a_node_that_lacks_many_long_entries_gets_them_in_parts() {
+    in_virtual_time(3, async {
+        let mut cluster = Cluster::new(3).await;
+        let leader = cluster.leader().await;
+        let late = (1..=3).find(|id| *id != leader).unwrap();
+        cluster.network.cut(leader, late);
+        for number in 1..=6 {
+            cluster.submit(proposal(number, 3_500_000)).await;
+        }
+        cluster.network.heal();
+        tokio::time::timeout(Duration::from_secs(20), cluster.settle()).await.unwrap();
+        assert_eq!(cluster.ledger(late), cluster.ledger(leader));
+        cluster.stop_all().await;
+    });
+}

@@ -1,0 +1,165 @@
+//! `verger coordinator`: one of several processes that are one coordinator together.
+
+pub(crate) mod folder;
+mod stand;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use verger_coordinator::api::TlsFiles;
+use verger_coordinator::drive::{Router, Run as _};
+use verger_coordinator::raft::members::Members;
+use verger_coordinator::raft::network::http::{self, Credentials, PeerClient, PeerFiles, Security};
+use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
+use verger_coordinator::raft::types::Peer;
+use verger_coordinator::schedule::Limits as Places;
+use verger_kopia::clock::{Clock, SystemClock};
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_worker::progress::Stop;
+
+use super::NODE;
+use super::opener::Opener;
+use super::service::{Service, bind, secured};
+use super::supervisor::Drives;
+use crate::config::Engine;
+use folder::Member;
+use stand::Together;
+
+/// What `verger coordinator` was asked for.
+pub(crate) struct Options {
+    /// Its number, if it was said; the folder knows.
+    pub(crate) node: Option<u64>,
+    /// Where everything is kept.
+    pub(crate) data_dir: PathBuf,
+    /// Where the API listens.
+    pub(crate) listen: SocketAddr,
+    /// What people call for the API.
+    pub(crate) api_address: Option<String>,
+    /// Where other coordinators are listened for.
+    pub(crate) peer_listen: SocketAddr,
+    /// What they call.
+    pub(crate) peer_address: Option<String>,
+    /// How they know each other; none: not at all.
+    pub(crate) peers: Option<PeerFiles>,
+    /// Its certificate; without one it is plain HTTP, for this machine alone.
+    pub(crate) tls: Option<TlsFiles>,
+    /// How many cycles may run at once in this process.
+    pub(crate) places: Places,
+    /// Where secrets are mounted.
+    pub(crate) secrets: Option<PathBuf>,
+    /// Limits of each cycle.
+    pub(crate) engine: Engine,
+}
+
+/// Takes part in a cluster until it is asked to stop.
+///
+/// # Errors
+/// `Usage` for a folder that belongs to no cluster or another node, addresses that cannot be, certificates that do not fit; as
+/// `verger up` for the rest.
+pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = secured(options.listen, options.tls.clone(), &clock)?;
+    let member = member(&options)?;
+    let security = security(&options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Error::new(ErrorKind::Internal, "start the API").with_source(error))?;
+    let listener = bind(&runtime, options.peer_listen, "--peer-listen")?;
+    let peer_address = match &options.peer_address {
+        Some(address) => address.clone(),
+        None => listener.local_addr().unwrap_or(options.peer_listen).to_string(),
+    };
+    let api = options.api_address.clone().unwrap_or_else(|| {
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", options.listen)
+    });
+    let router = Arc::new(Router::default());
+    let effects = router.clone();
+    let node = NodeOptions {
+        id: member.node,
+        cluster: member.cluster(),
+        data_dir: options.data_dir.join(NODE),
+        transport: Arc::new(PeerClient::new(security.clone())),
+        clock: clock.clone(),
+        effects: Some(Arc::new(move |effect, _| effects.run(effect))),
+        pace: Pace { election: (Duration::from_millis(900), Duration::from_millis(1800)), ..Pace::default() },
+    };
+    let node = runtime.block_on(async {
+        let node = Node::open(node).await?;
+        node.run_effects_everywhere();
+        if member.first {
+            let members = BTreeMap::from([(member.node, Peer { address: peer_address.clone(), api })]);
+            let begun = node.initialize(members).await;
+            begun.map_err(|error| Error::new(ErrorKind::Internal, "begin a cluster").with_source(error))?;
+        }
+        Ok::<_, Error>(Arc::new(node))
+    })?;
+    runtime.spawn(http::serve(listener, security, node.clone(), std::future::pending()));
+    let members = Members::new(node.clone(), runtime.handle().clone());
+    let begun = member.first.then(|| member.key().map(|key| (member.node, key))).transpose()?;
+    runtime.spawn(members.clone().look_after(begun));
+    let failure = stop_with(&runtime, &node, stop);
+    let identity = format!("verger@fleet-{}", member.fleet);
+    let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
+    let leads = node.clone();
+    let service = Service {
+        node: node.clone(),
+        runtime,
+        ledger: &options.data_dir.join(NODE).join("ledger"),
+        router,
+        opener: Arc::new(Opener { engine, secrets: options.secrets }),
+        clock,
+        identity: identity.clone(),
+        stand: Arc::new(Together { fleet: identity.clone(), members }),
+        listen: options.listen,
+        tls,
+        places: options.places,
+        drives: Some(Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) }),
+    };
+    service.run(stop, |base| {
+        said(&format!("coordinator {} of {} as {identity}; {base}, peers at {peer_address}", member.node, member.name));
+    })?;
+    let failed = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    failed.map_or(Ok(()), Err)
+}
+
+/// A node that cannot go on ends its process: what it says of why is the process's last word.
+fn stop_with(runtime: &tokio::runtime::Runtime, node: &Arc<Node>, stop: &Stop) -> Arc<std::sync::Mutex<Option<Error>>> {
+    let failure = Arc::new(std::sync::Mutex::new(None));
+    let (kept, node, stop) = (failure.clone(), node.clone(), stop.clone());
+    runtime.spawn(async move {
+        let error = node.stopped().await;
+        if !stop.is_asked() {
+            tracing::error!(error = error.chain(), "this coordinator cannot go on");
+            *kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+            stop.ask();
+        }
+    });
+    failure
+}
+
+fn member(options: &Options) -> Result<Member> {
+    let member = folder::read(&options.data_dir)?.ok_or_else(|| {
+        let step = format!("{} belongs to no cluster", options.data_dir.display());
+        Error::new(ErrorKind::Usage, step).with_fix(
+            "make a new cluster with `verger cluster init`, or become one more of a cluster with `verger cluster join`",
+        )
+    })?;
+    match options.node {
+        Some(node) if node != member.node => Err(folder::taken(&options.data_dir, &member)),
+        _ => Ok(member),
+    }
+}
+
+fn security(options: &Options) -> Result<Security> {
+    match &options.peers {
+        Some(files) => Credentials::open(files.clone()).map(Security::Mutual),
+        None if options.peer_listen.ip().is_loopback() => Ok(Security::None),
+        None => {
+            let step = format!("{} is not of this machine alone, and there is no TLS", options.peer_listen);
+            Err(Error::new(ErrorKind::Usage, step).with_fix("Give --peer-cert, --peer-key and --peer-ca"))
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What is the same whether a process is alone or one of several: it answers on its address, and looks after repositories.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use verger_coordinator::api::{Api, LedgerEvents, Limits, Stand, Tls, TlsFiles, TokenGate, serve, serve_tls};
+use verger_coordinator::drive::{ReplicatedBackend, Router};
+use verger_coordinator::raft::node::Node;
+use verger_coordinator::schedule::Limits as Places;
+use verger_kopia::clock::Clock;
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_worker::progress::Stop;
+
+use super::opener::Opener;
+use super::supervisor::{Drives, Supervisor};
+use super::{notify, owner_token};
+
+/// A node that runs, and what is to be done with it.
+pub(super) struct Service<'a> {
+    pub(super) runtime: Runtime,
+    pub(super) node: Arc<Node>,
+    /// Its ledger.
+    pub(super) ledger: &'a Path,
+    pub(super) router: Arc<Router>,
+    pub(super) opener: Arc<Opener>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// `user@host` of the fleet.
+    pub(super) identity: String,
+    pub(super) stand: Arc<dyn Stand>,
+    pub(super) listen: SocketAddr,
+    /// With what connections are taken; `None`: plain HTTP.
+    pub(super) tls: Option<Arc<Tls>>,
+    /// How many cycles may run at once.
+    pub(super) places: Places,
+    /// With others that could drive the same repositories.
+    pub(super) drives: Option<Drives>,
+}
+
+/// What connections are taken with. Without a certificate this is plain HTTP, which goes no farther than this machine.
+///
+/// # Errors
+/// `Usage`; those of the files.
+pub(super) fn secured(listen: SocketAddr, files: Option<TlsFiles>, clock: &Arc<dyn Clock>) -> Result<Option<Arc<Tls>>> {
+    match files {
+        Some(files) => Ok(Some(Arc::new(Tls::read(files, clock.clone())?))),
+        None if listen.ip().is_loopback() => Ok(None),
+        None => {
+            let step = format!("{listen} is not of this machine alone, and this is plain HTTP");
+            Err(Error::new(ErrorKind::Usage, step)
+                .with_fix("Listen on 127.0.0.1 or [::1], or give a certificate: --tls-cert FILE --tls-key FILE"))
+        }
+    }
+}
+
+/// Takes an address.
+///
+/// # Errors
+/// `Permission` if something listens there, or it is not this machine's.
+pub(super) fn bind(runtime: &Runtime, listen: SocketAddr, flag: &str) -> Result<tokio::net::TcpListener> {
+    runtime.block_on(tokio::net::TcpListener::bind(listen)).map_err(|error| {
+        Error::new(ErrorKind::Permission, format!("listen on {listen}"))
+            .with_source(error)
+            .with_fix(format!("Choose another address with {flag}, or stop what listens there"))
+    })
+}
+
+impl Service<'_> {
+    /// Answers and works until `stop` is asked; then parks what is under way, and closes the node. `said` hears where it answers.
+    ///
+    /// # Errors
+    /// `Permission` for the address, and whatever keeps the token from being kept.
+    pub(super) fn run(self, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
+        let Self { runtime, node, router, opener, clock, identity, .. } = self;
+        let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
+        let supervisor = Supervisor::new(
+            backend.clone(),
+            router,
+            opener.clone(),
+            clock.clone(),
+            identity,
+            self.places,
+            stop.clone(),
+        );
+        let supervisor = supervisor.with_drives(self.drives);
+        let listener = bind(&runtime, self.listen, "--listen")?;
+        let address = listener.local_addr().unwrap_or(self.listen);
+        let base = format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" });
+        let owner = owner_token(&base)?;
+        let api = Arc::new(Api {
+            backend: backend.clone(),
+            hands: opener,
+            events: Arc::new(LedgerEvents::new(self.ledger)),
+            gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
+            stand: self.stand,
+            clock,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            limits: Limits::default(),
+        });
+        let (close, closed) = tokio::sync::oneshot::channel::<()>();
+        let closed = async move { drop(closed.await) };
+        let served = match self.tls {
+            Some(tls) => runtime.spawn(serve_tls(listener, tls, api, closed)),
+            None => runtime.spawn(serve(listener, api, closed)),
+        };
+        said(&base);
+        notify::tell(notify::State::Ready);
+        Arc::new(supervisor).work();
+        drop(close);
+        let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), served).await });
+        if let Ok(Ok(Err(error))) = ended {
+            tracing::warn!(%error, "the API ended badly");
+        }
+        runtime.block_on(node.shutdown());
+        runtime.shutdown_background();
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+//! Three coordinators as their users meet them: real processes with mutual TLS, kill -9 in between.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/coordinators.rs"]
+mod fleet;
+mod support;
+
+use std::time::{Duration, Instant};
+
+use fleet::{Fleet, copy};
+use serde_json::Value;
+use support::{Golden, Kopia, OWNER, fails, json, run};
+
+/// Kills of leaders and followers, in all cycles together.
+const KILLS: usize = 50;
+
+const FULL: [&str; 9] =
+    ["cycle", "start", "photos", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100"];
+
+fn verified(golden: &Golden) {
+    let report = json(&run(&mut golden.verger(["verify", "--full", "--json", "--quiet", &golden.address()])));
+    assert_eq!(report["problems"], serde_json::json!([]));
+    if let Some(kopia) = Kopia::connect(&golden.repository()) {
+        kopia.verifies();
+    }
+}
+
+fn add(fleet: &Fleet, name: &str, golden: &Golden) {
+    let address = golden.address();
+    let mut command = fleet.verger(&["repo", "add", name, &address, "--password-env", "PHOTOS_PASSWORD"]);
+    run(command.args(["--act-as", OWNER, "--exclusive"]));
+}
+
+#[test]
+fn a_cycle_runs_wherever_there_is_a_worker_and_any_node_takes_commands() {
+    let golden = Golden::unpack("default");
+    let fleet = Fleet::start(1);
+    add(&fleet, "photos", &golden);
+    let report = fleet.json(&[&FULL[..], &["--wait", "--json"]].concat());
+    assert_eq!(report["outcome"], "done", "{report}");
+    for id in 1..=3 {
+        let told = fleet.told_by(id, &["cycle", "list", "photos", "--json"]);
+        assert!(told.status.success());
+        assert_eq!(json(&told).as_array().unwrap().len(), 1, "node {id}");
+        assert!(fleet.told_by(id, &["repo", "suspend", "photos"]).status.success(), "node {id} takes commands");
+    }
+    let text = String::from_utf8(run(&mut fleet.verger(&["cluster", "status"])).stdout).unwrap();
+    assert!(text.contains("leads") && text.contains("votes") && text.contains("up to date"), "{text}");
+    verified(&golden);
+}
+
+#[test]
+fn nodes_join_are_replaced_and_removed_and_a_number_is_never_used_again() {
+    let mut fleet = Fleet::start(0);
+    fleet.kill(2);
+    fleet.join(4, Some(2));
+    fleet.wait_for_voters(&[1, 3, 4]);
+    // The folder of node 2 is lost, and it comes back under its number.
+    std::fs::remove_dir_all(&fleet.nodes[&2].data).unwrap();
+    let refused = fails(&mut fleet.joining(2, None), 16);
+    assert!(refused.contains("never used again"), "{refused}");
+    assert!(!fleet.nodes[&2].data.join("member").exists(), "the folder is free for another number");
+    fleet.nodes.remove(&2);
+    let other = fleet.home.path().join("other");
+    let mut stranger = fleet.verger(&["cluster", "init", "attic", "--node-id", "9", "--data-dir"]);
+    run(stranger.arg(&other));
+    let mut taken = fleet.verger(&["cluster", "join", "--node-id", "9", "--peer-address", "127.0.0.1:1", "--data-dir"]);
+    assert!(fails(taken.arg(&other), 2).contains("belongs to coordinator 9"));
+    fleet.join(5, None);
+    fleet.wait_for_voters(&[1, 3, 4, 5]);
+    let leader = fleet.leader();
+    run(&mut fleet.verger(&["cluster", "remove", &leader.to_string()]));
+    let rest: Vec<u64> = [1, 3, 4, 5].into_iter().filter(|id| *id != leader).collect();
+    fleet.kill(leader);
+    fleet.nodes.remove(&leader);
+    fleet.wait_for_voters(&rest);
+    fails(&mut fleet.verger(&["cluster", "remove", "77"]), 16);
+    // Two of three are enough; one is not, and says so.
+    fleet.kill(rest[0]);
+    fleet.leader();
+    fleet.kill(rest[1]);
+    assert_eq!(fleet.json(&["repo", "list", "--json"]), serde_json::json!([]), "what it knows it tells");
+    let nobody = fails(&mut fleet.verger(&["cluster", "remove", &rest[0].to_string()]), 22);
+    assert!(nobody.contains("of 3 coordinators"), "{nobody}");
+}
+
+#[test]
+fn an_old_copy_of_a_disk_is_refused_clearly() {
+    let mut fleet = Fleet::start(0);
+    let leader = fleet.leader();
+    let victim = (1..=3).find(|id| *id != leader).unwrap();
+    assert!(fleet.stop(victim));
+    let kept = fleet.home.path().join("kept");
+    copy(&fleet.nodes[&victim].data, &kept);
+    fleet.up(victim);
+    fleet.wait_for_voters(&[1, 2, 3]);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(fleet.stop(victim));
+    std::fs::remove_dir_all(&fleet.nodes[&victim].data).unwrap();
+    copy(&kept, &fleet.nodes[&victim].data);
+    let line = fails(&mut fleet.coordinator(victim), 17);
+    assert!(line.contains("old copy") && line.contains("new node ID"), "{line}");
+    let again = fails(&mut fleet.coordinator(victim), 17);
+    assert!(again.contains("old copy"), "{again}");
+    fleet.leader();
+}
+
+#[test]
+fn a_rolling_restart_loses_nothing() {
+    let golden = Golden::unpack("epochs");
+    let mut fleet = Fleet::start(1);
+    add(&fleet, "photos", &golden);
+    run(fleet.verger(&FULL).args(["--key", "one"]));
+    for id in 1..=3 {
+        assert!(fleet.stop(id), "it parks what is under way, and ends in order");
+        fleet.up(id);
+        fleet.leader();
+    }
+    let report = fleet.json(&[&FULL[..], &["--key", "one", "--wait", "--json"]].concat());
+    assert_eq!(report["outcome"], "done", "{report}");
+    verified(&golden);
+}
+
+/// A small random sequence, the same every time.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+}
+
+#[test]
+fn killed_fifty_times_nothing_acknowledged_is_lost_and_every_cycle_finishes() {
+    let mut fleet = Fleet::start(1);
+    let (mut chance, mut kills, mut acknowledged) = (Chance(7), 0, Vec::new());
+    let mut repositories = Vec::new();
+    while kills < KILLS {
+        let golden = Golden::unpack(["epochs", "default", "ecc"][repositories.len() % 3]);
+        let name = format!("photos{}", repositories.len());
+        fleet.leader();
+        add(&fleet, &name, &golden);
+        let mut start = FULL;
+        start[2] = &name;
+        let key = format!("key-{name}");
+        run(fleet.verger(&start).args(["--key", &key]));
+        acknowledged.push((name.clone(), key.clone()));
+        let began = Instant::now();
+        for _ in 0..6 {
+            std::thread::sleep(Duration::from_millis(chance.below(1_500)));
+            let victim = match chance.below(3) {
+                0 => 1 + chance.below(3),
+                _ => fleet.leader(),
+            };
+            fleet.kill(victim);
+            std::thread::sleep(Duration::from_millis(chance.below(800)));
+            fleet.up(victim);
+            kills += 1;
+        }
+        let ended = run(fleet.verger(&start).args(["--key", &key, "--wait", "--json"]));
+        assert_eq!(json(&ended)["outcome"], "done");
+        assert!(began.elapsed() < Duration::from_secs(240), "it takes for ever");
+        verified(&golden);
+        repositories.push(golden);
+    }
+    let names = |value: Value| -> Vec<String> {
+        value.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
+    };
+    fleet.leader();
+    let known = names(fleet.json(&["repo", "list", "--json"]));
+    for (name, _) in &acknowledged {
+        assert!(known.contains(name), "{name} was acknowledged and is lost");
+        let cycles = fleet.json(&["cycle", "list", name, "--json"]);
+        let full = cycles.as_array().unwrap().iter().filter(|cycle| cycle["safety"] == "none").count();
+        assert_eq!(full, 1, "the same wish is the same cycle: {cycles}");
+    }
+    // The ledgers are the same, byte for byte, as far as each goes.
+    for id in 1..=3 {
+        fleet.stop(id);
+    }
+    let ledgers: Vec<Vec<u8>> =
+        fleet.nodes.values().map(|place| std::fs::read(place.data.join("node/ledger/ledger")).unwrap()).collect();
+    let shortest = ledgers.iter().map(Vec::len).min().unwrap();
+    assert!(shortest > 0 && ledgers.iter().all(|ledger| ledger[..shortest] == ledgers[0][..shortest]));
+}
+
+fn signal(fleet: &Fleet, id: u64, name: &str) {
+    let process = fleet.nodes[&id].process.as_ref().unwrap().id().to_string();
+    run(std::process::Command::new("kill").args([name, &process]));
+}
+
+/// Whoever drives is frozen for longer than its time, in the middle of a cycle, and then goes on as if nothing had been.
+#[test]
+fn a_driver_that_was_frozen_beyond_its_time_does_no_harm() {
+    let golden = Golden::unpack("epochs");
+    let fleet = Fleet::start(1);
+    add(&fleet, "photos", &golden);
+    run(fleet.verger(&FULL).args(["--key", "one"]));
+    let began = Instant::now();
+    let frozen = loop {
+        let output = run(&mut fleet.verger(&["events", "--json", "--repo", "photos"]));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        if let Some(taken) = events.find(|event| event["kind"] == "cycle_opened").and(Some(&text)) {
+            let drives = taken.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let last = drives.filter(|event| event["kind"] == "drive_taken").last().unwrap();
+            break last["driver"]["node"].as_u64().unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody drives");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    signal(&fleet, frozen, "-STOP");
+    std::thread::sleep(Duration::from_secs(20));
+    let other = (1..=3).find(|id| *id != frozen).unwrap();
+    assert!(fleet.told_by(other, &["repo", "list"]).status.success(), "the others go on");
+    signal(&fleet, frozen, "-CONT");
+    let report = fleet.json(&[&FULL[..], &["--key", "one", "--wait", "--json"]].concat());
+    assert_eq!(report["outcome"], "done", "{report}");
+    verified(&golden);
+}
