@@ -37,6 +37,8 @@ const COMMANDS: &[&[&str]] = &[
     &["cycle"],
     &["events"],
     &["lease"],
+    &["token"],
+    &["login"],
     &["completion"],
 ];
 
