@@ -38,6 +38,8 @@ const COMMANDS: &[&[&str]] = &[
     &["events"],
     &["lease"],
     &["config"],
+    &["token"],
+    &["login"],
     &["completion"],
 ];
 

@@ -150,6 +150,7 @@ fn samples() -> Vec<(&'static str, Event)> {
     .into_iter()
     .chain(fleet_samples())
     .chain(cluster_samples())
+    .chain(refusal_samples())
     .collect()
 }
 
@@ -227,9 +228,16 @@ fn fleet_samples() -> Vec<(&'static str, Event)> {
         ),
         ("-all", token(Access::All, &[Scope::Admin], None)),
         ("", Event::TokenRevoked { name: "cron".to_owned(), access: Access::All }),
+    ]
+}
+
+fn refusal_samples() -> Vec<(&'static str, Event)> {
+    let first = Driver { node: 1, boots: 300, run: 7 };
+    vec![
         ("-token", refused(Refusal::UnknownToken("cron".to_owned()))),
         ("-fleet", refused(Refusal::TooManyRequests(16))),
         ("-look", refused(Refusal::TooManyMargins(65))),
+        ("-driven", refused(Refusal::DrivenByOther(first))),
     ]
 }
 
@@ -243,7 +251,6 @@ fn cluster_samples() -> Vec<(&'static str, Event)> {
         ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
         ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
         ("", Event::DriveLeft { repository: left, driver: second }),
-        ("-driven", refused(Refusal::DrivenByOther(first))),
     ]
 }
 
