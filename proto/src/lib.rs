@@ -39,6 +39,8 @@ pub mod queue;
 
 pub mod schedule;
 
+pub mod trace;
+
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
 pub use command::{Command, Ordered};
 pub use digest::Digest;
@@ -57,3 +59,4 @@ pub use shard::Shard;
 pub use stage::Stage;
 pub use term::Term;
 pub use time::{LogTime, StoreTime};
+pub use trace::TraceId;

@@ -12,8 +12,10 @@ mod verify;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::telemetry::LogArgs;
 use crate::exit::Exit;
 use crate::output::{self, Output};
+use verger::telemetry::{self, Telemetry};
 use verger_kopia::Result;
 
 const EXAMPLES: &str = "Examples:
@@ -45,6 +47,8 @@ struct Cli {
     /// YAML file with settings; flags and environment come before it
     #[arg(long, global = true, value_name = "FILE", env = "VERGER_CONFIG")]
     config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -85,6 +89,8 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// The configuration file, or its defaults.
     pub(crate) file: crate::config::file::File,
+    /// What is told of the work.
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 /// Runs the command line of this process.
@@ -109,20 +115,32 @@ pub(crate) fn run() -> Exit {
 
 fn dispatch(cli: Cli) -> Result<Exit> {
     let file = cli.config.as_deref().map(crate::config::file::read).transpose()?.unwrap_or_default();
-    let context = Context { output: Output { json: cli.json, quiet: cli.quiet }, file };
-    match cli.command {
-        Command::Demo(args) => demo::run(&context, &args),
-        Command::Inspect(args) => inspect::run(&context, args),
-        Command::Maintain(args) => maintain::maintain(&context, args),
-        Command::Plan(args) => maintain::plan(&context, args),
-        Command::Verify(args) => verify::run(&context, args),
-        Command::Snapshot(args) => snapshot::run(&context, args),
-        Command::Benchmark(args) => benchmark::run(&context, &args),
-        Command::Up(args) => fleet::up::run(&context, args),
-        Command::Repo(args) => fleet::repo::run(&context, args),
-        Command::Cycle(args) => fleet::cycle::run(&context, args),
-        Command::Events(args) => fleet::events::run(&context, &args),
-        Command::Lease(args) => fleet::lease::run(&context, args),
+    let is_service = matches!(cli.command, Command::Up(_));
+    let is_work = matches!(cli.command, Command::Maintain(_) | Command::Plan(_));
+    let settings = cli.log.settings(is_service)?;
+    let telemetry = if is_service || is_work { Some(telemetry::start(&settings)?) } else { None };
+    let context = Context { output: Output { json: cli.json, quiet: cli.quiet }, file, telemetry };
+    let ended = run_command(&context, cli.command);
+    if let Some(telemetry) = &context.telemetry {
+        telemetry.finish();
+    }
+    ended
+}
+
+fn run_command(context: &Context, command: Command) -> Result<Exit> {
+    match command {
+        Command::Demo(args) => demo::run(context, &args),
+        Command::Inspect(args) => inspect::run(context, args),
+        Command::Maintain(args) => maintain::maintain(context, args),
+        Command::Plan(args) => maintain::plan(context, args),
+        Command::Verify(args) => verify::run(context, args),
+        Command::Snapshot(args) => snapshot::run(context, args),
+        Command::Benchmark(args) => benchmark::run(context, &args),
+        Command::Up(args) => fleet::up::run(context, args),
+        Command::Repo(args) => fleet::repo::run(context, args),
+        Command::Cycle(args) => fleet::cycle::run(context, args),
+        Command::Events(args) => fleet::events::run(context, &args),
+        Command::Lease(args) => fleet::lease::run(context, args),
         Command::Completion(args) => completion::run(&args),
     }
 }

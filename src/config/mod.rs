@@ -9,6 +9,7 @@ pub(crate) mod password;
 pub(crate) mod raw;
 pub(crate) mod resolve;
 pub(crate) mod stores;
+pub(crate) mod telemetry;
 pub(crate) mod token;
 
 pub(crate) use cycle::{CycleArgs, SafetyLevel};

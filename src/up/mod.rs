@@ -1,7 +1,6 @@
 //! `verger up`: a coordinator, its workers and its API in one process.
 
 mod hands;
-pub(crate) mod log;
 mod opener;
 mod run;
 mod supervisor;
@@ -13,9 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
+use verger::telemetry::SpanCounts;
 use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, OwnerGate, serve};
 use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
+use verger_coordinator::meters::{Meters, Raft, Spans};
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
@@ -46,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) secrets: Option<PathBuf>,
     /// Limits of each cycle.
     pub(crate) engine: Engine,
+    /// What became of spans, where there are any.
+    pub(crate) spans: Option<Arc<SpanCounts>>,
 }
 
 /// Looks after repositories until it is asked to stop.
@@ -69,8 +72,9 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
     let identity = format!("verger@fleet-{fleet}");
     let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
+    let meters = Arc::new(meters(&node, &engine, options.workers, options.spans));
     let opener = Arc::new(Opener { engine, secrets: options.secrets });
-    let supervisor = Supervisor::new(
+    let mut supervisor = Supervisor::new(
         backend.clone(),
         router,
         opener.clone(),
@@ -79,6 +83,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         options.workers,
         stop.clone(),
     );
+    supervisor.meters = meters.clone();
     let listener = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(|error| {
         Error::new(ErrorKind::Permission, format!("listen on {}", options.listen))
             .with_source(error)
@@ -93,6 +98,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         gate: Arc::new(OwnerGate::new(Digest::of(token.as_bytes()))),
         stand: Arc::new(Alone { fleet: identity.clone() }),
         clock,
+        meters,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         limits: Limits::default(),
     });
@@ -108,6 +114,30 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     runtime.block_on(node.shutdown());
     runtime.shutdown_background();
     Ok(())
+}
+
+/// What this process counts.
+fn meters(node: &Arc<Node>, engine: &Engine, workers: usize, spans: Option<Arc<SpanCounts>>) -> Meters {
+    let node = node.clone();
+    let raft = move || {
+        let metrics = node.metrics().borrow().clone();
+        Raft {
+            leads: node.leads(),
+            term: metrics.current_term,
+            last: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+        }
+    };
+    let spans = spans.map(|counts| -> Box<dyn Fn() -> Spans + Send + Sync> {
+        Box::new(move || Spans { exported: counts.exported(), no_room: counts.no_room(), refused: counts.refused() })
+    });
+    let memory_limit = engine.memory_limit.saturating_mul(u64::try_from(workers).unwrap_or(u64::MAX));
+    let mut meters = Meters::default();
+    meters.raft = Some(Box::new(raft));
+    meters.spans = spans;
+    meters.memory_limit = Some(memory_limit);
+    meters
 }
 
 /// The only node of its cluster: what it takes is durable on this disk.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Ownership, Safety, Shared};
+use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Observed, Ownership, Safety, Shared};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::Access;
 use verger_kopia::{Error, ErrorKind, Result};
@@ -62,6 +62,10 @@ fn cycle(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> 
             Arc::new(move |text, left| tracing::info!(repository = %name, seconds = left.as_secs(), "{text}"))
         },
         coordination: Coordination::Shared(shared),
+        observed: Observed {
+            name: Some(registration.name.to_string()),
+            calls: supervisor.meters.calls(&registration.name),
+        },
     };
     embedded::cycle(means, &request)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use verger_coordinator::drive::{Backend, Router};
 use verger_coordinator::machine::{Phase, Repository, State};
+use verger_coordinator::meters::Meters;
 use verger_kopia::clock::{Clock, Timestamp};
 use verger_proto::{Acting, Command, CycleOptions, Registration, RepositoryId};
 use verger_worker::progress::Stop;
@@ -58,6 +59,8 @@ pub(crate) struct Supervisor {
     pub(super) clock: Arc<dyn Clock>,
     /// `user@host` of this fleet.
     pub(super) identity: String,
+    /// Counts what the workers do.
+    pub(super) meters: Arc<Meters>,
     workers: usize,
     stop: Stop,
     crew: Mutex<Crew>,
@@ -91,7 +94,7 @@ impl Supervisor {
         stop: Stop,
     ) -> Self {
         let (crew, free) = (Mutex::default(), Condvar::new());
-        Self { backend, router, opener, clock, identity, workers, stop, crew, free }
+        Self { backend, router, opener, clock, identity, meters: Arc::default(), workers, stop, crew, free }
     }
 
     fn crew(&self) -> MutexGuard<'_, Crew> {
