@@ -5,5 +5,6 @@ mod errors;
 mod feed;
 mod gates;
 mod health;
+mod metrics;
 mod repositories;
 mod rig;
