@@ -3,3 +3,4 @@
 //! The binary `verger` is the command line around [`embedded`].
 
 pub mod embedded;
+pub mod telemetry;

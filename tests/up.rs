@@ -339,10 +339,10 @@ fn a_second_process_on_the_same_data_is_refused_and_a_pause_lasts_over_a_restart
     far.args(["up", "--listen", "0.0.0.0:0", "--data-dir"]).arg(up.home.path().join("far"));
     fails(&mut far, 2);
     let mut loud = verger(up.home.path());
-    loud.args(["up", "--listen", "127.0.0.1:0", "--log", "loud=loudest", "--data-dir"])
+    loud.args(["up", "--listen", "127.0.0.1:0", "--log-level", "loud=loudest", "--data-dir"])
         .arg(up.home.path().join("loud"));
     let line = fails(&mut loud, 2);
-    assert!(line.contains("--log"), "{line}");
+    assert!(line.contains("--log-level"), "{line}");
     run(up.verger(&FULL[..9]).args(["--key", "one"]));
     // Whatever it has come to by then: paused, or over.
     let cycle = loop {

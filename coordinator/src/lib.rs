@@ -43,6 +43,8 @@ pub mod schedule;
 
 pub mod auth;
 
+pub mod meters;
+
 pub mod api;
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub mod queue;
 
 pub mod schedule;
 
+pub mod trace;
+
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
 pub use command::{Command, Ordered};
 pub use digest::Digest;
@@ -61,3 +63,4 @@ pub use stage::Stage;
 pub use term::Term;
 pub use time::{LogTime, StoreTime};
 pub use token::{Access, BadTenant, Scope, Scopes, TENANT_BYTES_MAX, Tenant, TokenGrant};
+pub use trace::TraceId;

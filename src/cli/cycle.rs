@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use verger::embedded::{Coordination, CycleRequest, Means, Ownership};
+use verger::embedded::{Coordination, CycleRequest, Means, Observed, Ownership};
 use verger_kopia::storage::Access;
 use verger_kopia::{Repository, Result};
 use verger_worker::kopia_lock::KopiaLocks;
@@ -39,5 +39,6 @@ pub(super) fn means(
         stop,
         notice: Arc::new(move |text, left| progress.note(&format!("{text} ({} s left)", left.as_secs()))),
         coordination: Coordination::Alone,
+        observed: Observed::default(),
     })
 }

@@ -15,8 +15,10 @@ mod verify;
 use clap::{FromArgMatches, Parser, Subcommand};
 
 use crate::config::file::File;
+use crate::config::telemetry::{self as log, LogArgs};
 use crate::exit::Exit;
 use crate::output::{self, Output};
+use verger::telemetry::{self, Telemetry};
 use verger_kopia::Result;
 
 const EXAMPLES: &str = "Examples:
@@ -48,6 +50,8 @@ struct Cli {
     /// YAML file with settings; flags and environment come before it
     #[arg(long, global = true, value_name = "FILE", env = "VERGER_CONFIG")]
     config: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    log: LogArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -100,6 +104,8 @@ pub(crate) struct Context {
     pub(crate) output: Output,
     /// The configuration file, or its defaults.
     pub(crate) file: File,
+    /// What is told of the work.
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 /// Runs the command line of this process.
@@ -130,25 +136,41 @@ fn explain(error: &clap::Error) -> Exit {
 }
 
 fn dispatch(cli: Cli, file: File) -> Result<Exit> {
-    let context = Context { output: Output { json: cli.json, quiet: cli.quiet }, file };
-    match cli.command {
-        Command::Demo(args) => demo::run(&context, &args),
-        Command::Inspect(args) => inspect::run(&context, args),
-        Command::Maintain(args) => maintain::maintain(&context, args),
-        Command::Plan(args) => maintain::plan(&context, args),
-        Command::Verify(args) => verify::run(&context, args),
-        Command::Snapshot(args) => snapshot::run(&context, args),
-        Command::Benchmark(args) => benchmark::run(&context, &args),
-        Command::Up(args) => fleet::up::run(&context, args),
-        Command::Coordinator(args) => fleet::coordinator::run(&context, *args),
-        Command::Cluster(args) => fleet::cluster::run(&context, args),
-        Command::Repo(args) => fleet::repo::run(&context, args),
-        Command::Cycle(args) => fleet::cycle::run(&context, args),
-        Command::Events(args) => fleet::events::run(&context, &args),
-        Command::Lease(args) => fleet::lease::run(&context, args),
-        Command::Config(args) => settings::run(&context, &args),
-        Command::Token(args) => fleet::token::run(&context, args),
-        Command::Login(args) => fleet::login::run(&context, &args),
+    let filter = match &cli.command {
+        Command::Up(_) => Some(log::SERVICE),
+        Command::Coordinator(_) => Some(log::TOGETHER),
+        Command::Maintain(_) | Command::Plan(_) => Some(log::COMMAND),
+        _ => None,
+    };
+    let settings = cli.log.settings(filter.unwrap_or(log::COMMAND))?;
+    let telemetry = filter.map(|_| telemetry::start(&settings)).transpose()?;
+    let context = Context { output: Output { json: cli.json, quiet: cli.quiet }, file, telemetry };
+    let ended = run_command(&context, cli.command);
+    if let Some(telemetry) = &context.telemetry {
+        telemetry.finish();
+    }
+    ended
+}
+
+fn run_command(context: &Context, command: Command) -> Result<Exit> {
+    match command {
+        Command::Demo(args) => demo::run(context, &args),
+        Command::Inspect(args) => inspect::run(context, args),
+        Command::Maintain(args) => maintain::maintain(context, args),
+        Command::Plan(args) => maintain::plan(context, args),
+        Command::Verify(args) => verify::run(context, args),
+        Command::Snapshot(args) => snapshot::run(context, args),
+        Command::Benchmark(args) => benchmark::run(context, &args),
+        Command::Up(args) => fleet::up::run(context, args),
+        Command::Coordinator(args) => fleet::coordinator::run(context, *args),
+        Command::Cluster(args) => fleet::cluster::run(context, args),
+        Command::Repo(args) => fleet::repo::run(context, args),
+        Command::Cycle(args) => fleet::cycle::run(context, args),
+        Command::Events(args) => fleet::events::run(context, &args),
+        Command::Lease(args) => fleet::lease::run(context, args),
+        Command::Config(args) => settings::run(context, &args),
+        Command::Token(args) => fleet::token::run(context, args),
+        Command::Login(args) => fleet::login::run(context, &args),
         Command::Completion(args) => completion::run(&args),
     }
 }

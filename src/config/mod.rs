@@ -11,6 +11,7 @@ pub(crate) mod raw;
 pub(crate) mod resolve;
 pub(crate) mod service;
 pub(crate) mod stores;
+pub(crate) mod telemetry;
 pub(crate) mod token;
 
 pub(crate) use cycle::{CycleArgs, SafetyLevel};

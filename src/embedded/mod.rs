@@ -8,6 +8,7 @@ mod ownership;
 mod report;
 mod sessions;
 mod state;
+mod trace;
 mod written;
 
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::spill::SpillFolder;
-use verger_kopia::storage::{NearbyStorage, remove_leftovers};
+use verger_kopia::storage::{NearbyStorage, Scope, TracedStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::Control;
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
@@ -44,6 +45,7 @@ pub use due::own_settings;
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 pub use state::identify;
+pub use trace::Observed;
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
@@ -156,6 +158,8 @@ pub struct Means {
     pub notice: Notice,
     /// Who orders the commands.
     pub coordination: Coordination,
+    /// Who counts what it does.
+    pub observed: Observed,
 }
 
 impl Means {
@@ -202,6 +206,7 @@ struct Session {
     /// Who holds the lease, whoever it acts as.
     holder: String,
     identity: String,
+    name: String,
     ahead: Ahead,
     margins: Margins,
 }
@@ -262,7 +267,10 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
 fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let identity = request.owner.identity(&means.identity);
     let spill = state::spill_folder(&means.state_dir, !request.dry_run);
-    let mut workspace = Workspace::new(near(&means.repository.counting_repairs(), &spill));
+    let scope = Scope::default();
+    let counted = counted(&means.repository.counting_repairs(), &means.observed, &scope);
+    let mut workspace = Workspace::new(near(&counted, &spill));
+    workspace.scope = scope;
     workspace.memory = MemoryLimit::new(means.memory_limit);
     workspace.spill = spill;
     if let Some(parallel) = means.parallel {
@@ -273,7 +281,15 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     workspace.identity = identity.clone();
     let ahead = look_ahead(&workspace, None)?;
     let clock = means.repository.clock().clone();
-    Ok(Session { workspace, clock, holder: means.identity.clone(), identity, ahead, margins: request.margins() })
+    let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
+    let (holder, margins) = (means.identity.clone(), request.margins());
+    Ok(Session { workspace, clock, holder, identity, name, ahead, margins })
+}
+
+/// What really goes to the store is counted, below all that spares it.
+fn counted(repository: &Repository, observed: &Observed, scope: &Scope) -> Repository {
+    let storage = repository.storage().clone();
+    repository.through(Arc::new(TracedStorage::new(storage, observed.calls.clone(), scope.clone())))
 }
 
 /// A far store is asked once for what a cycle needs more than once.
@@ -315,8 +331,11 @@ fn dry_run(
     let worker = means.worker()?;
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
-    drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work)?;
-    let report = report::of(&drive, cycle, &mut work, session, mode)?;
+    let mut told = trace::Told::begin(session, &drive, &id, cycle);
+    let driven = drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work, &mut told);
+    told.rest();
+    let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
+    let report = told.end(report)?;
     write_plan(request, &work)?;
     Ok(report)
 }
@@ -355,8 +374,15 @@ fn held_cycle(
     let mut work =
         Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
-    held.while_renewing(&session, drive, || drive_to_end(drive, queue, &control, worker, cycle, &mut work))?;
+    let mut told = trace::Told::begin(&session, drive, &known.id, cycle);
+    let driven = held
+        .while_renewing(&session, drive, || drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told));
+    told.rest();
+    if let Err(error) = driven {
+        return told.end(Err(error));
+    }
     let report = report::of(drive, cycle, &mut work, &session, mode);
+    let report = told.end(report);
     write_plan(request, &work)?;
     report
 }
@@ -405,7 +431,10 @@ fn drive_to_end(
     worker: &WorkerId,
     cycle: CycleId,
     work: &mut Work<'_>,
+    told: &mut trace::Told,
 ) -> Result<()> {
+    let span = told.span().clone();
+    let _under_way = span.enter();
     loop {
         match drive.state(|state| state.cycles.get(&cycle).map(|cycle| cycle.phase.clone())) {
             None | Some(Phase::Parked | Phase::WaitingForWord) => return Ok(()),
@@ -417,7 +446,7 @@ fn drive_to_end(
         };
         let ticket = hint.ticket(worker);
         let Ok(spec) = control.claim(&ticket) else { continue };
-        let report = work.run(&spec);
+        let report = told.job(&spec, work);
         let interrupted = matches!(&report.outcome,
             verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
         if interrupted {

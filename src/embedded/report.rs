@@ -7,6 +7,7 @@ use serde_json::Value;
 use verger_coordinator::drive::Drive;
 use verger_coordinator::machine::{Phase, State};
 use verger_kopia::clock::Timestamp;
+use verger_kopia::index_set::epoch::EpochState;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::maintenance::rules::plan::{Mode, Skipped};
 use verger_kopia::{Error, ErrorKind, Result};
@@ -17,6 +18,7 @@ use verger_proto::plan::PlanHeader;
 use verger_proto::report::Damage;
 use verger_proto::stage::Stage;
 use verger_worker::run::{Work, error_kind};
+use verger_worker::task::survey::Survey;
 
 use super::Session;
 
@@ -33,6 +35,9 @@ pub struct CycleReport {
     pub cycle: u64,
     /// Fencing term.
     pub term: u64,
+    /// The trace that it is told under, the same over restarts; absent if nothing was due.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// When it began and ended, by this machine's clock.
     pub started: Timestamp,
     /// End.
@@ -63,6 +68,12 @@ pub struct CycleReport {
     /// The repository's own Kopia settings.
     #[serde(skip)]
     pub own: Option<Own>,
+    /// Index blobs that clients read, when the cycle began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index_blobs: Option<u64>,
+    /// Epochs whose index blobs nobody has compacted, when the cycle began; absent with the legacy index.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncompacted_epochs: Option<u64>,
 }
 
 /// The plan in figures.
@@ -100,6 +111,7 @@ impl CycleReport {
             mode: None,
             cycle: 0,
             term: 0,
+            trace_id: None,
             started: now,
             ended: now,
             tasks: BTreeMap::new(),
@@ -114,6 +126,8 @@ impl CycleReport {
             written_bytes: 0,
             repaired_items: 0,
             own: None,
+            index_blobs: None,
+            uncompacted_epochs: None,
         }
     }
 
@@ -165,6 +179,7 @@ pub(super) fn of(
         mode: Some(mode),
         cycle: cycle.0,
         term,
+        trace_id: None,
         started: work.began(),
         ended: session.clock.now(),
         tasks,
@@ -177,7 +192,14 @@ pub(super) fn of(
         written_bytes: work.written_bytes(),
         repaired_items: session.workspace.repository.cipher().repaired_items(),
         own: None,
+        index_blobs: work.survey().map(|survey| survey.view.blobs.len() as u64),
+        uncompacted_epochs: work.survey().and_then(|survey| uncompacted(survey)),
     })
+}
+
+fn uncompacted(survey: &Survey) -> Option<u64> {
+    survey.view.write_epoch?;
+    Some(EpochState::from_listing(survey.listing.indexes.clone()).uncompacted.len() as u64)
 }
 
 /// The stage at which a cycle was parked because somebody asked.

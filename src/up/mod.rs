@@ -2,7 +2,6 @@
 
 pub(crate) mod cluster;
 mod hands;
-pub(crate) mod log;
 mod notify;
 mod opener;
 mod run;
@@ -16,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng as _;
+use verger::telemetry::SpanCounts;
 use verger_coordinator::api::{Alone, TlsFiles};
 use verger_coordinator::auth::{Bearer, TOKEN_BYTES};
 use verger_coordinator::drive::{Router, Run as _};
@@ -52,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) secrets: Option<PathBuf>,
     /// Limits of each cycle.
     pub(crate) engine: Engine,
+    /// What became of spans, where there are any.
+    pub(crate) spans: Option<Arc<SpanCounts>>,
 }
 
 /// Looks after repositories until it is asked to stop.
@@ -83,6 +85,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         listen: options.listen,
         tls,
         places: options.places,
+        spans: options.spans,
         drives: None,
     };
     service.run(stop, |base| said(&format!("verger looks after its repositories as {identity}; {base}")))

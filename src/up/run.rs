@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use verger::embedded::{self, Coordination, CycleReport, CycleRequest, Means, Ownership, Safety, Shared, own_settings};
+use verger::embedded::{
+    self, Coordination, CycleReport, CycleRequest, Means, Observed, Ownership, Safety, Shared, own_settings,
+};
 use verger_coordinator::drive::Backend;
 use verger_coordinator::machine::Calendar;
 use verger_coordinator::schedule::Work;
@@ -89,6 +91,10 @@ fn cycle(
             Arc::new(move |text, left| tracing::info!(repository = %name, seconds = left.as_secs(), "{text}"))
         },
         coordination: Coordination::Shared(shared),
+        observed: Observed {
+            name: Some(registration.name.to_string()),
+            calls: supervisor.meters.calls(&registration.name),
+        },
     };
     embedded::cycle(means, &request)
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use verger::telemetry::SpanCounts;
 use verger_coordinator::api::{Api, LedgerEvents, Limits, Stand, Tls, TlsFiles, TokenGate, serve, serve_tls};
 use verger_coordinator::drive::{ReplicatedBackend, Router};
+use verger_coordinator::meters::{Meters, Raft, Spans};
 use verger_coordinator::raft::node::Node;
 use verger_coordinator::schedule::Limits as Places;
 use verger_kopia::clock::Clock;
@@ -35,6 +37,8 @@ pub(super) struct Service<'a> {
     pub(super) tls: Option<Arc<Tls>>,
     /// How many cycles may run at once.
     pub(super) places: Places,
+    /// What became of spans, where there are any.
+    pub(super) spans: Option<Arc<SpanCounts>>,
     /// With others that could drive the same repositories.
     pub(super) drives: Option<Drives>,
 }
@@ -67,6 +71,29 @@ pub(super) fn bind(runtime: &Runtime, listen: SocketAddr, flag: &str) -> Result<
     })
 }
 
+/// What this process counts.
+fn meters(node: &Arc<Node>, memory_limit: u64, spans: Option<Arc<SpanCounts>>) -> Meters {
+    let node = node.clone();
+    let raft = move || {
+        let metrics = node.metrics().borrow().clone();
+        Raft {
+            leads: node.leads(),
+            term: metrics.current_term,
+            last: metrics.last_log_index,
+            applied: metrics.last_applied.map(|id| id.index),
+            snapshot: metrics.snapshot.map(|id| id.index),
+        }
+    };
+    let spans = spans.map(|counts| -> Box<dyn Fn() -> Spans + Send + Sync> {
+        Box::new(move || Spans { exported: counts.exported(), no_room: counts.no_room(), refused: counts.refused() })
+    });
+    let mut meters = Meters::default();
+    meters.raft = Some(Box::new(raft));
+    meters.spans = spans;
+    meters.memory_limit = Some(memory_limit);
+    meters
+}
+
 impl Service<'_> {
     /// Answers and works until `stop` is asked; then parks what is under way, and closes the node. `said` hears where it answers.
     ///
@@ -74,6 +101,8 @@ impl Service<'_> {
     /// `Permission` for the address, and whatever keeps the token from being kept.
     pub(super) fn run(self, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
         let Self { runtime, node, router, opener, clock, identity, .. } = self;
+        let memory_limit = opener.engine.memory_limit.saturating_mul(u64::from(self.places.total));
+        let meters = Arc::new(meters(&node, memory_limit, self.spans));
         let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
         let supervisor = Supervisor::new(
             backend.clone(),
@@ -84,7 +113,8 @@ impl Service<'_> {
             self.places,
             stop.clone(),
         );
-        let supervisor = supervisor.with_drives(self.drives);
+        let mut supervisor = supervisor.with_drives(self.drives);
+        supervisor.meters = meters.clone();
         let listener = bind(&runtime, self.listen, "--listen")?;
         let address = listener.local_addr().unwrap_or(self.listen);
         let base = format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" });
@@ -96,6 +126,7 @@ impl Service<'_> {
             gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
             stand: self.stand,
             clock,
+            meters,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             limits: Limits::default(),
         });

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use verger_coordinator::drive::{Backend, DrivenBackend, Router};
 use verger_coordinator::machine::{Phase, Repository, State};
+use verger_coordinator::meters::Meters;
 use verger_coordinator::schedule::{Agenda, Limits, Start, Work};
 use verger_kopia::ErrorKind;
 use verger_kopia::clock::Clock;
@@ -48,6 +49,8 @@ pub(crate) struct Supervisor {
     /// `user@host` of this fleet.
     pub(super) identity: String,
     limits: Limits,
+    /// Counts what the workers do.
+    pub(super) meters: Arc<Meters>,
     stop: Stop,
     crew: Mutex<Crew>,
     free: Condvar,
@@ -87,7 +90,8 @@ impl Supervisor {
         stop: Stop,
     ) -> Self {
         let (crew, free) = (Mutex::default(), Condvar::new());
-        Self { backend, router, opener, clock, identity, limits, stop, crew, free, drives: None }
+        let meters = Arc::default();
+        Self { backend, router, opener, clock, identity, limits, meters, stop, crew, free, drives: None }
     }
 
     /// With others that could drive the same repositories: it drives none before it has taken it.

@@ -212,6 +212,7 @@ impl World {
             stop: self.stop.clone(),
             notice: Arc::new(|_, _| {}),
             coordination: Coordination::Alone,
+            observed: Default::default(),
         }
     }
 

@@ -9,6 +9,7 @@
 
 pub mod limit;
 pub mod progress;
+pub mod trace;
 pub mod workspace;
 
 pub mod bucket_lease;

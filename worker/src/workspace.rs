@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use verger_kopia::session::SessionId;
 use verger_kopia::spill::SpillFolder;
+use verger_kopia::storage::Scope;
 use verger_kopia::{Repository, Result};
 
 use crate::limit::MemoryLimit;
@@ -33,6 +34,8 @@ pub struct Workspace {
     pub dead_sessions: Arc<BTreeSet<String>>,
     /// Told of each session of this process, so that the next one knows whose it was.
     pub began_session: BeganSession,
+    /// The span of what is done now, for the store's calls.
+    pub scope: Scope,
 }
 
 /// Keeps the name of a session that began.
@@ -58,6 +61,7 @@ impl Workspace {
             identity: "verger@localhost".to_owned(),
             dead_sessions: Arc::default(),
             began_session: Arc::new(|_| Ok(())),
+            scope: Scope::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use verger_proto::{
 };
 
 use super::events::Events;
+use super::metrics::Durations;
 
 /// Cycles whose figures are kept here.
 const CYCLES_MAX: usize = 10_000;
@@ -32,6 +33,10 @@ pub(super) struct Told {
     pub(super) stage: Stage,
     pub(super) plan: Option<(PlanDigest, PlanHeader)>,
     pub(super) progress: BTreeMap<JobId, Progress>,
+    /// When the cycle was opened.
+    pub(super) opened: LogTime,
+    /// When its stage was.
+    pub(super) stage_opened: LogTime,
     /// Bytes of blobs that are gone from the store.
     pub(super) freed: u64,
 }
@@ -47,6 +52,7 @@ pub(super) struct Board {
     pub(super) ends: BTreeMap<(&'static str, &'static str), u64>,
     pub(super) successes: BTreeMap<(RepositoryId, &'static str), LogTime>,
     pub(super) freed: BTreeMap<RepositoryId, u64>,
+    pub(super) durations: Durations,
 }
 
 pub(super) fn mode_name(mode: Mode) -> &'static str {
@@ -110,9 +116,10 @@ impl Board {
                     times.push((sequence, Arc::new(known)));
                 }
             }
-            Event::CycleOpened { cycle, repository, options, .. } => self.open(*cycle, repository, *options),
+            Event::CycleOpened { cycle, repository, options, .. } => self.open(at, *cycle, repository, *options),
             Event::StageOpened { cycle, stage, .. } => self.with(*cycle, |told| {
                 told.stage = *stage;
+                told.stage_opened = at;
                 told.progress.clear();
             }),
             Event::JobProgressed { ticket, progress: Some(progress) } => self.with(ticket.cycle, |told| {
@@ -136,7 +143,7 @@ impl Board {
         }
     }
 
-    fn open(&mut self, cycle: CycleId, repository: &RepositoryId, options: CycleOptions) {
+    fn open(&mut self, at: LogTime, cycle: CycleId, repository: &RepositoryId, options: CycleOptions) {
         if self.cycles.len() >= CYCLES_MAX {
             self.cycles.pop_first();
         }
@@ -147,7 +154,8 @@ impl Board {
             }
         }
         let (repository, progress) = (repository.clone(), BTreeMap::new());
-        let told = Told { repository, options, stage: Stage::Survey, plan: None, progress, freed: 0 };
+        let (stage, plan, freed) = (Stage::Survey, None, 0);
+        let told = Told { repository, options, stage, plan, progress, opened: at, stage_opened: at, freed };
         self.cycles.insert(cycle, told);
     }
 
@@ -167,6 +175,7 @@ impl Board {
         let Some(told) = self.cycles.get_mut(&cycle) else { return };
         told.progress.clear();
         let mode = mode_name(told.options.mode);
+        self.durations.observe(mode, at.0.saturating_sub(told.opened.0));
         let count = self.ends.entry((outcome(end), mode)).or_default();
         *count = count.saturating_add(1);
         if *end == CycleEnd::Done {

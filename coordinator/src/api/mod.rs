@@ -38,6 +38,7 @@ use std::time::Duration;
 use verger_kopia::clock::Clock;
 
 use crate::drive::Backend;
+use crate::meters::Meters;
 
 pub use events::{Events, LedgerEvents};
 pub use gate::{Gate, TokenGate};
@@ -59,6 +60,8 @@ pub struct Api {
     pub stand: Arc<dyn Stand>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// What this process counts.
+    pub meters: Arc<Meters>,
     /// This program's version.
     pub version: String,
     /// How much is borne.

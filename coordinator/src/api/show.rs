@@ -5,6 +5,7 @@ use verger_kopia::clock::Timestamp;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
     Acting, CycleId, CycleOptions, Failure, IndexKind, LogTime, PlanDigest, PlanHeader, Progress, RepositoryId, Safety,
+    TraceId,
 };
 
 use super::board::{Board, Told, mode_name, outcome};
@@ -146,6 +147,13 @@ impl<'a> Found<'a> {
         }
     }
 
+    fn opened(&self) -> LogTime {
+        match self {
+            Self::Open(cycle) => cycle.opened,
+            Self::Past(_, past) => past.opened,
+        }
+    }
+
     pub(super) fn repository(&self) -> &'a RepositoryId {
         match self {
             Self::Open(cycle) => &cycle.repository,
@@ -162,6 +170,7 @@ impl<'a> Found<'a> {
             value["repository"] = json!(known.name.as_str());
         }
         value["repositoryId"] = json!(repository.to_string());
+        value["traceId"] = json!(TraceId::of(repository, id, self.opened()).to_string());
         match self {
             Self::Open(cycle) => show_open(&mut value, cycle, told, whole),
             Self::Past(_, past) => show_past(&mut value, past, told, whole),

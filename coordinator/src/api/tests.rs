@@ -6,6 +6,7 @@ mod errors;
 mod feed;
 mod gates;
 mod health;
+mod metrics;
 mod repositories;
 mod rig;
 mod schedules;

@@ -34,12 +34,15 @@ mod object_date;
 pub mod s3;
 
 // What lies around a store.
+pub mod calls;
 pub mod fault;
 pub mod latency;
 pub mod lock;
 pub mod nearby;
 pub mod readonly;
+pub mod scope;
 pub mod throttle;
+pub mod traced;
 
 // What stores are held to.
 pub mod conformance;
@@ -57,7 +60,9 @@ pub use lock::StoreLock;
 pub use memory::MemoryStorage;
 pub use names::{LOCK_NAME, OWN_PREFIX};
 pub use nearby::NearbyStorage;
+pub use scope::Scope;
 pub use settings::{StoreSettings, open};
+pub use traced::TracedStorage;
 
 /// How often a blob that changes while it is read is read again.
 const VERSION_ATTEMPTS: usize = 5;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::calls::HeldBack;
 use super::{
     BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
 };
@@ -70,6 +71,7 @@ impl Bucket {
             if state.0 < 0.0 { -state.0 / rate } else { 0.0 }
         };
         if wait > 0.0 {
+            HeldBack::Limit.count();
             clock.sleep(Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX));
         }
     }

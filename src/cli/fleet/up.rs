@@ -37,15 +37,6 @@ pub(crate) struct Args {
     /// Folder with secrets, a file each
     #[arg(long, value_name = "DIR", env = "VERGER_SECRETS")]
     secrets: Option<PathBuf>,
-    /// What is logged: a level, or a filter by module
-    #[arg(long, value_name = "FILTER", env = "VERGER_LOG", default_value = up::log::DEFAULT, help_heading = "Log")]
-    log: String,
-    /// Log as JSON, one object a line
-    #[arg(long, env = "VERGER_LOG_JSON", help_heading = "Log",
-        value_parser = clap::builder::BoolishValueParser::new(),
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        hide_default_value = true, hide_possible_values = true)]
-    log_json: bool,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -67,8 +58,8 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
         tls: args.api.tls(),
         secrets: args.secrets,
         engine,
+        spans: context.telemetry.as_ref().and_then(|telemetry| telemetry.spans().cloned()),
     };
-    up::log::start(&args.log, args.log_json)?;
     let stop = Stop::default();
     signal::listen(stop.clone())?;
     let output = context.output;

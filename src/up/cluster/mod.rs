@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use verger::telemetry::SpanCounts;
 use verger_coordinator::api::TlsFiles;
 use verger_coordinator::drive::{Router, Run as _};
 use verger_coordinator::raft::members::Members;
@@ -52,6 +53,8 @@ pub(crate) struct Options {
     pub(crate) secrets: Option<PathBuf>,
     /// Limits of each cycle.
     pub(crate) engine: Engine,
+    /// What became of spans, where there are any.
+    pub(crate) spans: Option<Arc<SpanCounts>>,
 }
 
 /// Takes part in a cluster until it is asked to stop.
@@ -116,6 +119,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         listen: options.listen,
         tls,
         places: options.places,
+        spans: options.spans,
         drives: Some(Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) }),
     };
     service.run(stop, |base| {

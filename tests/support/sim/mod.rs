@@ -272,6 +272,7 @@ impl Run<'_> {
             stop: Stop::default(),
             notice: Arc::new(|_, _| {}),
             coordination: Coordination::Alone,
+            observed: Default::default(),
         }
     }
 }

@@ -124,6 +124,12 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// What its tasks share.
+    #[must_use]
+    pub fn workspace(&self) -> &Workspace {
+        &self.workspace
+    }
+
     /// When the cycle began, by this machine's clock.
     #[must_use]
     pub fn began(&self) -> Timestamp {

@@ -22,6 +22,7 @@ use super::record::ScheduleFile;
 use crate::bucket_lease::LeaseKeeper;
 use crate::deadline::Deadline;
 use crate::evidence::Evidence;
+use crate::trace;
 use crate::workspace::Workspace;
 
 /// A look that took this long has read much; the next one will be quick.
@@ -99,10 +100,11 @@ impl Deeds<'_> {
     ) -> Result<Effect> {
         let Position { number, first } = self.position;
         let batch = Batch { stage, number, first, items, digest };
-        let approved = self.approve(batch)?;
+        let told_of = trace::batch(self.workspace, &batch);
+        let approved = trace::part(self.workspace, "approve", || self.approve(batch))?;
         let in_time = approved.deadline.check(&**self.workspace.repository.clock(), stage.name());
         let begun = in_time.is_ok();
-        let done = in_time.and_then(|()| deed(self, &approved));
+        let done = in_time.and_then(|()| trace::part(self.workspace, "deed", || deed(self, &approved)));
         let evidence = self.kept.take();
         let (result, effect) = match &done {
             Ok(effect) => (BatchResult::Done, *effect),
@@ -110,6 +112,7 @@ impl Deeds<'_> {
             Err(_) if begun => (BatchResult::Ambiguous, Effect::default()),
             Err(_) => (BatchResult::NotDone, Effect::default()),
         };
+        trace::batch_ended(told_of.span(), result, &effect);
         let told = self.tell(batch, result, effect, evidence);
         let effect = done?;
         if told? == Directive::Stop {

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use verger_proto::{Command, Failure, FailureKind, Stage};
+use verger_proto::{Command, Failure, FailureKind, LogTime, Stage, TraceId};
 
 use super::rig::{Rig, TOKEN};
 
@@ -55,6 +55,7 @@ fn a_cycle_is_shown_from_its_opening_to_its_report() {
         "id": cycle.0, "repository": "photos", "repositoryId": repository.to_string(), "mode": "full", "safety": "full",
         "index": "epochs", "dryRun": false, "iAmAlone": false, "exclusive": false, "openedAt": "2023-11-14T22:13:20Z",
         "phase": "running", "paused": false, "stage": "survey", "term": 1,
+        "traceId": TraceId::of(&repository, cycle, LogTime(1_700_000_000_000)).to_string(),
         "jobs": { "total": 1, "open": 0, "claimed": 1, "done": 0, "quarantined": 0 },
         "progress": { "done": 3, "total": 10, "unit": "blobs" },
         "jobList": [{

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use verger_kopia::clock::{SetClock, Timestamp};
 use verger_kopia::error::Result;
+use verger_kopia::storage::calls::{Class, Code, Op};
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::{
     Command, CycleId, Digest, Event, IndexKind, JobReport, JobSpec, PlanHeader, Progress, Registration, RepositoryId,
@@ -18,10 +19,25 @@ use super::document::check;
 use crate::auth::Bearer;
 use crate::drive::{Backend, Effects, FileBackend};
 use crate::machine::State;
+use crate::meters::{Meters, Raft, Spans};
 use crate::testing::{batch, digest, done, output, worker};
 
 pub(super) const TOKEN: &str = "vgr_YSB0b2tlbiB0aGF0IG9ubHkgdGVzdHMga25vdyBvZi4";
 pub(super) const FLEET: &str = "verger@fleet-0a1b2c3d";
+
+/// A process with all that can be counted.
+fn meters() -> Meters {
+    let raft = Raft { leads: true, term: 3, last: Some(9), applied: Some(8), snapshot: Some(5) };
+    let spans = Spans { exported: 40, no_room: 2, refused: 1 };
+    let mut meters = Meters::default();
+    meters.raft = Some(Box::new(move || raft));
+    meters.spans = Some(Box::new(move || spans));
+    meters.memory_limit = Some(1 << 30);
+    let calls = meters.calls(&"photos".parse().unwrap());
+    calls.count(Op::Put, Class::of("p01"), Code::Ok, 0, 70);
+    calls.count(Op::Get, Class::of("q01"), Code::NotFound, 0, 0);
+    meters
+}
 
 type Look = Box<dyn Fn(&Wanted) -> Result<Probed> + Send + Sync>;
 
@@ -110,6 +126,7 @@ impl Rig {
             gate,
             stand: stand.clone(),
             clock: clock.clone(),
+            meters: Arc::new(meters()),
             version: "0.0.0-test".to_owned(),
             limits,
         };
@@ -308,10 +325,14 @@ impl Rig {
 
     /// Does all that is left, and says what was done.
     pub(super) fn run(&self, repository: &RepositoryId, cycle: CycleId) {
+        self.run_to_report(repository, cycle, "{\"outcome\":\"done\",\"tasks\":{}}");
+    }
+
+    pub(super) fn run_to_report(&self, repository: &RepositoryId, cycle: CycleId, report: &str) {
         while self.is_open(cycle) {
             self.finish(self.claim(cycle), 0);
         }
-        let report = "{\"outcome\":\"done\",\"tasks\":{}}".to_owned();
+        let report = report.to_owned();
         self.submit(Command::RecordReport { repository: repository.clone(), cycle, report });
     }
 }

@@ -13,6 +13,7 @@ use aws_smithy_http_client::{Builder as HttpBuilder, Connector, tls};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
+use super::intercept::Patience;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::settings::{S3Credentials, S3Settings};
 
@@ -32,6 +33,7 @@ pub(super) async fn build(settings: &S3Settings) -> Result<Client> {
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .force_path_style(settings.path_style.unwrap_or(endpoint.is_some()))
         .retry_config(RetryConfig::standard().with_max_attempts(5))
+        .interceptor(Patience)
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(15))

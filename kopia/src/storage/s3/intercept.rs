@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 
 use crate::clock::Clock;
+use crate::storage::calls::HeldBack;
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -101,6 +102,28 @@ impl Intercept for ContentMd5 {
 /// The value of a `Content-MD5` header.
 pub(super) fn content_md5(body: &[u8]) -> String {
     STANDARD.encode(Md5::digest(body))
+}
+
+/// Counts the attempts that the store answered with a wish for fewer.
+#[derive(Debug)]
+pub(super) struct Patience;
+
+impl Intercept for Patience {
+    fn name(&self) -> &'static str {
+        "Patience"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if matches!(context.response().status().as_u16(), 429 | 503) {
+            HeldBack::Store.count();
+        }
+        Ok(())
+    }
 }
 
 /// Keeps the `Date` header of an answer.
