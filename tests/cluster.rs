@@ -202,11 +202,10 @@ fn a_driver_that_was_frozen_beyond_its_time_does_no_harm() {
     let frozen = loop {
         let output = run(&mut fleet.verger(&["events", "--json", "--repo", "photos"]));
         let text = String::from_utf8(output.stdout).unwrap();
-        let mut events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        if let Some(taken) = events.find(|event| event["kind"] == "cycle_opened").and(Some(&text)) {
-            let drives = taken.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-            let last = drives.filter(|event| event["kind"] == "drive_taken").last().unwrap();
-            break last["driver"]["node"].as_u64().unwrap();
+        let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let newest = |kind: &str| events.iter().rfind(|event| event["kind"] == kind);
+        if let (Some(_), Some(taken)) = (newest("cycle_opened"), newest("drive_taken")) {
+            break taken["driver"]["node"].as_u64().unwrap();
         }
         assert!(began.elapsed() < Duration::from_secs(60), "nobody drives");
         std::thread::sleep(Duration::from_millis(20));

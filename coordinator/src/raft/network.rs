@@ -9,9 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::error::{
-    InstallSnapshotError, NetworkError, PayloadTooLarge, RPCError, RaftError, RemoteError, Unreachable,
-};
+use openraft::error::{InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Unreachable};
 use openraft::network::{Backoff, RPCOption};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse, VoteRequest,
@@ -27,8 +25,6 @@ use super::types::{Peer, TypeConfig};
 
 /// Milliseconds until a node that could not be reached is tried again.
 const AGAIN_MILLISECONDS: u64 = 200;
-/// Entries of one message, in bytes; the rest of it is small. A single entry may be as long as an entry can be.
-const ENTRIES_BYTES_MAX: usize = 8 << 20;
 
 /// A request, with its sender and receiver: a node that got another's address, or another cluster's, must not answer for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -223,18 +219,6 @@ impl Link {
     }
 }
 
-/// How many of the entries to send at once, if all of them might be more than a message holds.
-fn fewer(rpc: &AppendEntriesRequest<TypeConfig>) -> Option<u64> {
-    let mut bytes = 0usize;
-    for (count, entry) in rpc.entries.iter().enumerate() {
-        bytes = bytes.saturating_add(envelope::encode(Kind::RaftEntry, entry).map_or(0, |record| record.len()));
-        if bytes > ENTRIES_BYTES_MAX && count > 0 {
-            return u64::try_from(count).ok();
-        }
-    }
-    None
-}
-
 fn mismatched<E: std::error::Error>() -> Failed<E> {
     RPCError::Network(NetworkError::new(&Unreached("the answer is to another question".to_owned())))
 }
@@ -245,9 +229,6 @@ impl RaftNetwork<TypeConfig> for Link {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, Failed> {
-        if let Some(fewer) = fewer(&rpc) {
-            return Err(RPCError::PayloadTooLarge(PayloadTooLarge::new_entries_hint(fewer)));
-        }
         match self.ask(Request::Append(rpc), &option).await? {
             Answer::Append(answer) => answer.map_err(|error| self.remote(error)),
             _ => Err(mismatched()),

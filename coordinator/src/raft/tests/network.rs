@@ -68,11 +68,11 @@ fn a_node_that_lacks_many_long_entries_gets_them_in_parts() {
         let mut cluster = Cluster::new(3).await;
         let leader = cluster.leader().await;
         let late = (1..=3).find(|id| *id != leader).unwrap();
-        cluster.network.cut(leader, late);
+        cluster.stop(late).await;
         for number in 1..=6 {
             cluster.submit(proposal(number, 3_500_000)).await;
         }
-        cluster.network.heal();
+        cluster.start(late).await;
         tokio::time::timeout(Duration::from_secs(20), cluster.settle()).await.unwrap();
         assert_eq!(cluster.ledger(late), cluster.ledger(leader));
         cluster.stop_all().await;
