@@ -88,8 +88,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
         self.entries(start..end, usize::MAX).await
     }
 
+    /// None where the log begins later: a leader that was just voted out purges what it was about to send. openraft takes what comes
+    /// here for what follows the entry before `start`, and would send a log with a hole; of nothing it makes a heartbeat.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, StorageError> {
-        self.entries(start..end, MESSAGE_BYTES_MAX).await
+        let entries = self.entries(start..end, MESSAGE_BYTES_MAX).await?;
+        let is_whole = entries.first().is_none_or(|first| first.log_id.index == start);
+        Ok(if is_whole { entries } else { Vec::new() })
     }
 }
 
@@ -171,6 +175,17 @@ mod tests {
         sender.send_modify(|kept| kept.is_over = true);
         assert!(store.purge(log_id(1, 3)).await.is_err(), "a node that keeps no snapshot any more purges nothing");
     }
+
+    #[tokio::test]
+    async fn entries_to_be_sent_follow_what_comes_before_them() {
+        let log = Arc::new(MemoryLog::default());
+        let mut store = LogStore::new(log.clone());
+        log.append(&[entry(1, 1, 0), entry(1, 2, 0), entry(1, 3, 0)]).unwrap();
+        log.purge(log_id(1, 1)).unwrap();
+        assert_eq!(store.limited_get_log_entries(1, 4).await.unwrap(), [], "the first is purged");
+        assert_eq!(store.limited_get_log_entries(2, 4).await.unwrap().len(), 2);
+    }
+
     #[tokio::test]
     async fn what_is_committed_ends_with_the_log() {
         let log = Arc::new(MemoryLog::default());
