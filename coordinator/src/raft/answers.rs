@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use verger_kopia::mutant::{self, Mutant};
 use verger_proto::{CommandId, Event};
 
 /// So many answers are kept. Whoever asks again does so within seconds.
@@ -17,7 +18,7 @@ pub(crate) struct Answers {
 
 impl Answers {
     pub(crate) fn get(&self, id: CommandId) -> Option<&Vec<Event>> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).filter(|_| !mutant::on(Mutant::P5AskedAgainIsNew))
     }
 
     /// Keeps an answer. A command that changed nothing has none, and may be applied again.

@@ -9,8 +9,10 @@ use openraft::metrics::RaftServerMetrics;
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, ErrorSubject, ErrorVerb, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
+use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::{Effect, Proposal};
+use verger_kopia::mutant::{self, Mutant};
+use verger_proto::{Effect, LogTime, Proposal};
 
 use super::failure::Failures;
 use super::files;
@@ -238,6 +240,11 @@ impl Shared {
     }
 }
 
+/// What must not be asked for here: replicas apply an entry at different times.
+fn clock_of_this_machine() -> LogTime {
+    LogTime(u64::try_from(SystemClock.now().as_microsecond()).unwrap_or(0))
+}
+
 impl Inner {
     fn step(&mut self, entry: LogEntry) -> Result<(Applied, Vec<Effect>)> {
         self.replicated.applied = Some(entry.log_id);
@@ -257,7 +264,8 @@ impl Inner {
             return Ok((Applied { events: events.clone(), repeated: true }, Vec::new()));
         }
         // The machine stamps what it does with the later of this clock and its own; so does the ledger.
-        let at = proposal.at.max(state.now);
+        let now = if mutant::on(Mutant::P4ClockInApply) { clock_of_this_machine() } else { proposal.at };
+        let at = now.max(state.now);
         let (events, effects) = apply(state, proposal.command.clone(), at);
         answers.keep(proposal.id, &events);
         if !events.is_empty() {

@@ -1,0 +1,291 @@
+//! The disk under a raft log: what was written may be gone after a loss of power, what was synced never is. It can break at any
+//! operation.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use verger_coordinator::raft::durable::{DurableLog, Extent};
+use verger_coordinator::raft::types::{LogEntry, LogId, Vote};
+use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_kopia::mutant::{self, Mutant};
+use verger_proto::Digest;
+use verger_proto::envelope::{self, Kind};
+
+/// What lies on it.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    entries: BTreeMap<u64, Arc<LogEntry>>,
+    extent: Extent,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    changes: u64,
+}
+
+impl Kept {
+    fn cut(&mut self, from: u64) {
+        drop(self.entries.split_off(&from));
+        let last = self.entries.last_key_value().map(|(_, entry)| entry.log_id);
+        self.extent.last = last.or(self.extent.purged);
+    }
+
+    fn append(&mut self, entries: &[LogEntry]) -> Result<()> {
+        for entry in entries {
+            let index = entry.log_id.index;
+            if self.extent.purged.is_some_and(|purged| index <= purged.index) {
+                continue;
+            }
+            self.cut(index);
+            if self.extent.last.is_some_and(|last| last.index + 1 != index) {
+                return Err(Error::new(ErrorKind::Internal, format!("entry {} leaves a gap", entry.log_id)));
+            }
+            self.extent.last = Some(entry.log_id);
+            self.entries.insert(index, Arc::new(entry.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// How an operation ends that the machine does not live to see the end of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Break {
+    /// Nothing of it was done.
+    Before,
+    /// The first half was done.
+    Torn,
+    /// All was done, and nobody heard of it.
+    After,
+    /// The disk refuses it: it is full, or it cannot sync.
+    Refused,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    now: Kept,
+    synced: Kept,
+    opened: u64,
+    breaks: Option<(u64, Break)>,
+    is_dead: bool,
+}
+
+/// Every entry that was ever written anywhere, by its ID: the same ID is the same entry (log matching).
+pub type Seen = Arc<Mutex<BTreeMap<LogId, Digest>>>;
+
+/// The disk of one node. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    inner: Arc<Mutex<Inner>>,
+    seen: Seen,
+    finding: Arc<Mutex<Option<String>>>,
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Disk {
+    pub fn new(seen: Seen) -> Self {
+        Self { inner: Arc::default(), seen, finding: Arc::default() }
+    }
+
+    /// The log after a start of its machine.
+    pub fn open(&self) -> Log {
+        let mut inner = lock(&self.inner);
+        inner.opened += 1;
+        (inner.is_dead, inner.breaks) = (false, None);
+        Log { disk: self.clone(), opened: inner.opened }
+    }
+
+    /// Its process ends; with `power`, what was not synced is gone.
+    pub fn die(&self, power: bool) {
+        let mut inner = lock(&self.inner);
+        inner.is_dead = true;
+        if power {
+            inner.now = inner.synced.clone();
+        }
+    }
+
+    /// The operation after so many others breaks, and the process with it.
+    pub fn break_after(&self, operations: u64, how: Break) {
+        lock(&self.inner).breaks = Some((operations, how));
+    }
+
+    /// No operation to come breaks.
+    pub fn mend(&self) {
+        lock(&self.inner).breaks = None;
+    }
+
+    /// Another, empty disk is in its place.
+    pub fn lose(&self) {
+        let mut inner = lock(&self.inner);
+        (inner.now, inner.synced) = (Kept::default(), Kept::default());
+    }
+
+    /// Whether the process on it ended by a broken operation.
+    pub fn is_dead(&self) -> bool {
+        lock(&self.inner).is_dead
+    }
+
+    /// Whether this entry would be there after a loss of power now.
+    pub fn has_synced(&self, id: LogId) -> bool {
+        let inner = lock(&self.inner);
+        let purged = inner.synced.extent.purged.is_some_and(|purged| purged >= id);
+        purged || inner.synced.entries.get(&id.index).is_some_and(|entry| entry.log_id == id)
+    }
+
+    /// What must not be.
+    pub fn finding(&self) -> Option<String> {
+        lock(&self.finding).clone()
+    }
+
+    fn find(&self, text: String) {
+        lock(&self.finding).get_or_insert(text);
+    }
+
+    fn note(&self, entries: &[LogEntry]) {
+        for entry in entries {
+            let digest = Digest::of(&envelope::encode(Kind::RaftEntry, entry).unwrap());
+            let known = *lock(&self.seen).entry(entry.log_id).or_insert(digest);
+            if known != digest {
+                self.find(format!("two entries bear the ID {}", entry.log_id));
+            }
+        }
+    }
+}
+
+/// A log on a disk, until its machine ends.
+#[derive(Debug)]
+pub struct Log {
+    disk: Disk,
+    opened: u64,
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Interrupted, "the machine has ended")
+}
+
+impl Log {
+    fn inner(&self) -> Result<MutexGuard<'_, Inner>> {
+        let inner = lock(&self.disk.inner);
+        if inner.opened == self.opened && !inner.is_dead { Ok(inner) } else { Err(closed()) }
+    }
+
+    fn sync(inner: &mut Inner) {
+        if mutant::on(Mutant::P3AckBeforeSync) {
+            return;
+        }
+        inner.synced = inner.now.clone();
+    }
+
+    /// Does an operation and syncs it, unless it breaks. `part`: how much of it, in halves.
+    fn change(&self, work: impl FnOnce(&mut Kept, usize) -> Result<()>) -> Result<()> {
+        let mut inner = self.inner()?;
+        let fate = match &mut inner.breaks {
+            Some((0, how)) => Some(*how),
+            Some((left, _)) => {
+                *left -= 1;
+                None
+            }
+            None => None,
+        };
+        if mutant::on(Mutant::P3AckBeforeSync) {
+            // The operation before reaches the disk by itself, some time.
+            inner.synced = inner.now.clone();
+        }
+        if matches!(fate, Some(Break::Before | Break::Refused)) {
+            inner.is_dead = true;
+            let kind = if fate == Some(Break::Refused) { ErrorKind::DiskFull } else { ErrorKind::Interrupted };
+            return Err(Error::new(kind, "the disk does not take it"));
+        }
+        work(&mut inner.now, if fate == Some(Break::Torn) { 1 } else { 2 })?;
+        inner.now.changes += 1;
+        Self::sync(&mut inner);
+        if fate.is_some() {
+            inner.is_dead = true;
+            return Err(closed());
+        }
+        Ok(())
+    }
+}
+
+impl DurableLog for Log {
+    fn append(&self, entries: &[LogEntry]) -> Result<()> {
+        self.change(|kept, halves| {
+            let whole = &entries[..entries.len() * halves / 2];
+            self.disk.note(whole);
+            kept.append(whole)
+        })
+    }
+
+    fn truncate(&self, from: u64) -> Result<()> {
+        self.change(|kept, _| {
+            if kept.committed.is_some_and(|committed| from <= committed.index) {
+                self.disk.find(format!("entries from {from} on are cut off, and {:?} is committed", kept.committed));
+            }
+            kept.cut(from);
+            Ok(())
+        })
+    }
+
+    fn purge(&self, up_to: LogId) -> Result<()> {
+        self.change(|kept, _| {
+            kept.entries = kept.entries.split_off(&(up_to.index + 1));
+            kept.extent.purged = kept.extent.purged.max(Some(up_to));
+            kept.extent.last = kept.extent.last.max(Some(up_to));
+            Ok(())
+        })
+    }
+
+    fn read(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<LogEntry>> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let inner = self.inner()?;
+        // Entries of a run are small: a thousandth of what a message may carry is an entry.
+        let most = if bytes_max == usize::MAX { usize::MAX } else { (bytes_max >> 10).max(1) };
+        Ok(inner.now.entries.range(range).map(|(_, entry)| LogEntry::clone(entry)).take(most).collect())
+    }
+
+    fn extent(&self) -> Result<Extent> {
+        Ok(self.inner()?.now.extent)
+    }
+
+    fn save_vote(&self, vote: &Vote) -> Result<()> {
+        self.change(|kept, _| {
+            if kept.vote.is_some_and(|before| before > *vote) {
+                self.disk.find(format!("the vote {vote} comes after {:?}", kept.vote));
+            }
+            kept.vote = Some(*vote);
+            Ok(())
+        })
+    }
+
+    fn vote(&self) -> Result<Option<Vote>> {
+        Ok(self.inner()?.now.vote)
+    }
+
+    /// Not synced: it may be lost.
+    fn save_committed(&self, committed: Option<LogId>) -> Result<()> {
+        self.inner()?.now.committed = committed;
+        Ok(())
+    }
+
+    fn committed(&self) -> Result<Option<LogId>> {
+        Ok(self.inner()?.now.committed)
+    }
+
+    fn changes(&self) -> u64 {
+        lock(&self.disk.inner).now.changes
+    }
+
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn close(&self) {
+        let mut inner = lock(&self.disk.inner);
+        if inner.opened == self.opened {
+            inner.is_dead = true;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A whole cluster in simulation: the real machine and the real raft on simulated disks, wires and clocks, for many seeds. One seed is
+//! one course of events. `docs/simulation.md` says what is simulated, and how a seed is lived through again.
+//!
+//! `VERGER_SIM_SEED=n` lives through one seed and prints its course, `VERGER_SIM_SEEDS=from..to` through many.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
+mod clock;
+mod course;
+mod disk;
+mod engine;
+mod faults;
+mod network;
+mod oracle;
+mod replicas;
+mod seeds;
+mod steps;
+#[path = "../support/store.rs"]
+mod store;
+#[path = "../support/mod.rs"]
+mod support;
+mod trace;
+mod workers;
+mod world;
+
+use std::time::Instant;
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 800;
+
+#[test]
+fn whatever_breaks_replicas_are_one_and_everything_finishes() {
+    let (wanted, print) = seeds::wanted(SEEDS);
+    let (began, count) = (Instant::now(), wanted.end - wanted.start);
+    let (courses, failure) = seeds::all(wanted, |seed| course::run(seed, print));
+    if let Some((seed, failure)) = failure {
+        let (trace, finding) = (failure.trace, failure.finding);
+        panic!("{trace}seed {seed}, after {} good ones: {finding}\nAgain: VERGER_SIM_SEED={seed}", courses.len());
+    }
+    let sum = |of: fn(&course::Course) -> u64| courses.iter().map(of).sum::<u64>();
+    let (answers, cycles) = (sum(|c| c.acknowledged), sum(|c| c.cycles.into()));
+    let batches = sum(|c| c.batches.into());
+    println!("{count} seeds, {answers} answers, {cycles} cycles, {batches} batches, {:?}", began.elapsed());
+    if count >= 20 {
+        assert!(answers > 50 * count && cycles > 2 * count && batches > 10 * count, "nothing much happened");
+    }
+}
+
+/// A few of them, for whoever takes a rule out.
+#[test]
+fn p2_p3_p4_p5_the_first_seeds_hold() {
+    let (_, failure) = seeds::all(0..16, |seed| course::run(seed, false));
+    if let Some((seed, failure)) = failure {
+        panic!("{}seed {seed}: {}", failure.trace, failure.finding);
+    }
+}
+
+#[test]
+fn one_seed_is_one_course_of_events() {
+    for seed in 10_000..10_006 {
+        let run = || course::run(seed, false).unwrap_or_else(|failure| panic!("seed {seed}: {}", failure.finding));
+        let first = run();
+        let second = std::thread::spawn(move || course::run(seed, false).map_err(|failure| failure.finding)).join();
+        assert_eq!(Ok(&first), second.unwrap().as_ref(), "seed {seed}");
+        assert_ne!(first.hash, course::run(seed + 100, false).unwrap().hash);
+    }
+}
+
+/// Rules of replicas and of the machine that are taken out, and how many seeds may pass before that is noticed.
+#[cfg(feature = "mutants")]
+const MUTANTS: [&str; 9] = [
+    "P2DeedBeforeSeal",
+    "P2OneMillisecondMore",
+    "P3AckBeforeSync",
+    "P3OldDiskHeard",
+    "P4ClockInApply",
+    "P5AskedAgainIsNew",
+    "S3OldTermHeard",
+    "S3OldAttemptHeard",
+    "R5UnconfirmedLeaseCounts",
+];
+
+/// Each in a process of its own: a mutant is chosen when a program starts.
+#[cfg(feature = "mutants")]
+#[test]
+fn each_rule_that_is_taken_out_is_noticed_within_200_seeds() {
+    if std::env::var_os("VERGER_MUTANT").is_some() {
+        return;
+    }
+    let (mut missed, mut told) = (Vec::new(), Vec::new());
+    for mutant in MUTANTS {
+        let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+        program.args(["--exact", "whatever_breaks_replicas_are_one_and_everything_finishes", "--nocapture"]);
+        program.env("VERGER_MUTANT", mutant).env("VERGER_SIM_SEEDS", "0..200").env("RUST_BACKTRACE", "0");
+        let done = program.output().unwrap();
+        let text = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+        let found = text.lines().find(|line| line.starts_with("seed ") && line.contains(" good ones: "));
+        told.push(format!("{mutant}: {found:?}"));
+        if done.status.success() || found.is_none() {
+            missed.push(mutant);
+        }
+    }
+    println!("{}", told.join("\n"));
+    assert!(missed.is_empty(), "{missed:?} were not noticed");
+}
+
+/// A few of those below, for whoever takes a rule out.
+#[test]
+fn r1_nothing_is_done_outside_an_approved_batch() {
+    let mut stage = engine::Stage::new();
+    for seed in 0..2 {
+        stage.run(seed, false).unwrap_or_else(|failure| panic!("{}seed {seed}: {}", failure.trace, failure.finding));
+    }
+}
+
+/// Seeds of an ordinary run in which whole cycles run.
+const ENGINE_SEEDS: u64 = 24;
+
+#[test]
+fn whatever_breaks_cycles_leave_the_repository_whole() {
+    let (wanted, print) = seeds::wanted(ENGINE_SEEDS);
+    let began = Instant::now();
+    let mut stage = engine::Stage::new();
+    let (mut answers, mut cycles, mut batches, count) = (0, 0, 0, wanted.end - wanted.start);
+    for seed in wanted {
+        match stage.run(seed, print) {
+            Ok(course) => {
+                answers += course.acknowledged;
+                cycles += course.cycles;
+                batches += course.batches;
+            }
+            Err(failure) => {
+                let (trace, finding) = (failure.trace, failure.finding);
+                panic!("{trace}seed {seed}: {finding}\nAgain: VERGER_SIM_SEED={seed}");
+            }
+        }
+    }
+    println!("{count} seeds, {answers} answers, {cycles} cycles, {batches} batches, {:?}", began.elapsed());
+}
