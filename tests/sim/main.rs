@@ -66,6 +66,16 @@ fn one_seed_is_one_course_of_events() {
     }
 }
 
+#[test]
+fn one_seed_is_one_course_of_events_with_an_engine() {
+    let (mut one, mut other) = (engine::Stage::new(), engine::Stage::new());
+    for seed in [5, 10_001] {
+        let courses = [one.run(seed, false), other.run(seed, false)];
+        let [first, second] = courses.map(|course| course.unwrap_or_else(|failure| panic!("{}", failure.finding)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
 /// Rules of replicas and of the machine that are taken out, and how many seeds may pass before that is noticed.
 #[cfg(feature = "mutants")]
 const MUTANTS: [&str; 9] = [
