@@ -26,6 +26,8 @@ macro_rules! mutants {
 mutants! {
     /// R1: requests have no deadline. A process that slept wakes, and publishes what points at packs that are gone by then.
     R1NoDeadline,
+    /// R1: nobody is asked for an approval. A worker that was given up publishes and deletes beside its successor.
+    R1NobodyAsked,
     /// R1: nobody looks at what came since the plan's view. A content that a client wrote again is marked all the same.
     R1NoSecondLook,
     /// R1: a pack that a newer entry names is deleted. That entry was all there was of its content.

@@ -34,7 +34,7 @@ type Answer<T> = SyncSender<T>;
 
 enum Ask {
     /// A command, at so many milliseconds after the beginning. With the answer comes the time at which it was there.
-    Submit(u64, Command, Answer<(u64, Option<Vec<Event>>)>),
+    Submit(u64, Box<Command>, Answer<(u64, Option<Vec<Event>>)>),
     /// The engine has come to an end.
     Over(std::result::Result<String, ErrorKind>),
 }
@@ -61,7 +61,7 @@ impl Backend for ClusterBackend {
         let (sender, answer) = sync_channel(1);
         let since = |clock: &SetClock| u64::try_from((clock.since_boot() - self.begin).as_millis()).unwrap();
         let gone = || Error::new(ErrorKind::Interrupted, "the simulation is over");
-        self.asks.send(Ask::Submit(since(&self.clock), command, sender)).map_err(|_| gone())?;
+        self.asks.send(Ask::Submit(since(&self.clock), Box::new(command), sender)).map_err(|_| gone())?;
         let (now, events) = answer.recv().map_err(|_| gone())?;
         self.clock.advance(Duration::from_millis(now.saturating_sub(since(&self.clock))));
         events.ok_or_else(|| Error::new(ErrorKind::StoreUnavailable, "nobody leads: the command has no answer"))

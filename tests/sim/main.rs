@@ -66,6 +66,16 @@ fn one_seed_is_one_course_of_events() {
     }
 }
 
+#[test]
+fn one_seed_is_one_course_of_events_with_an_engine() {
+    let (mut one, mut other) = (engine::Stage::new(), engine::Stage::new());
+    for seed in [5, 10_001] {
+        let courses = [one.run(seed, false), other.run(seed, false)];
+        let [first, second] = courses.map(|course| course.unwrap_or_else(|failure| panic!("{}", failure.finding)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+}
+
 /// Rules of replicas and of the machine that are taken out, and how many seeds may pass before that is noticed.
 #[cfg(feature = "mutants")]
 const MUTANTS: [&str; 9] = [
@@ -102,6 +112,15 @@ fn each_rule_that_is_taken_out_is_noticed_within_200_seeds() {
     }
     println!("{}", told.join("\n"));
     assert!(missed.is_empty(), "{missed:?} were not noticed");
+}
+
+/// A few of those below, for whoever takes a rule out.
+#[test]
+fn r1_nothing_is_done_outside_an_approved_batch() {
+    let mut stage = engine::Stage::new();
+    for seed in 0..2 {
+        stage.run(seed, false).unwrap_or_else(|failure| panic!("{}seed {seed}: {}", failure.trace, failure.finding));
+    }
 }
 
 /// Seeds of an ordinary run in which whole cycles run.
