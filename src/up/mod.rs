@@ -16,6 +16,7 @@ use rand::Rng as _;
 use verger_coordinator::api::{Alone, Api, LedgerEvents, Limits, OwnerGate, serve};
 use verger_coordinator::drive::{ReplicatedBackend, Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
+use verger_coordinator::ledger::archive::Archive;
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
@@ -24,6 +25,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
 use verger_worker::progress::Stop;
 
+use crate::config::archive::ArchiveArgs;
 use crate::config::{Engine, token};
 
 use opener::Opener;
@@ -44,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) workers: usize,
     /// Where secrets are mounted.
     pub(crate) secrets: Option<PathBuf>,
+    /// Where old segments of the ledger go.
+    pub(crate) archive: ArchiveArgs,
     /// Limits of each cycle.
     pub(crate) engine: Engine,
 }
@@ -65,7 +69,12 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     make_folders(&options.data_dir)
         .map_err(|error| Error::of_file(format!("make {}", options.data_dir.display()), error))?;
     let fleet = fleet(&options.data_dir)?;
+    let archive = options.archive.resolve(&fleet, &options.data_dir)?;
     let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
+    if let Some(archive) = &archive {
+        let _entered = runtime.enter();
+        node.archive_to(archive.clone());
+    }
     let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
     let identity = format!("verger@fleet-{fleet}");
     let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
@@ -89,7 +98,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let api = Arc::new(Api {
         backend: backend.clone(),
         hands: opener,
-        events: Arc::new(LedgerEvents::new(&options.data_dir.join(NODE).join("ledger"))),
+        events: Arc::new(events(&options.data_dir, archive.clone())),
         gate: Arc::new(OwnerGate::new(Digest::of(token.as_bytes()))),
         stand: Arc::new(Alone { fleet: identity.clone() }),
         clock,
@@ -140,6 +149,15 @@ fn node(
             .map_err(|error| Error::new(ErrorKind::Internal, "begin a cluster of one").with_source(error))?;
         Ok(node)
     })
+}
+
+fn events(data_dir: &Path, archive: Option<Arc<Archive>>) -> LedgerEvents {
+    let folder = data_dir.join(NODE).join("ledger");
+    let events = LedgerEvents::new(&folder);
+    match archive {
+        Some(archive) => events.with_archive(&folder, archive),
+        None => events,
+    }
 }
 
 /// There are no others.

@@ -66,6 +66,25 @@ impl Board {
         if events.newest() <= self.next {
             return Ok(());
         }
+        let read = self.read(events);
+        let first_here = events.first_here();
+        match read {
+            // What happened since can be told without the archive; all that is lost are old figures, until the next start.
+            Err(error) if self.next < first_here => {
+                tracing::warn!(
+                    from = self.next,
+                    to = first_here,
+                    error = error.chain(),
+                    "figures begin after what is archived"
+                );
+                self.next = first_here;
+                self.read(events)
+            }
+            other => other,
+        }
+    }
+
+    fn read(&mut self, events: &dyn Events) -> Result<()> {
         events.read(self.next, &mut |record| {
             for event in &record.entry.events {
                 self.see(record.at, event);

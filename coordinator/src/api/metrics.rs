@@ -47,6 +47,15 @@ pub(super) fn text(server: &Server) -> Result<String, Problem> {
     });
     registry.register("cycles_open", "Cycles that began and have not ended", open);
     registry.register("lease_held", "Whether this fleet holds the lease on the repository", held);
+    if let Some(pending) = server.api.events.archive_pending() {
+        let waiting = Gauge::<f64, AtomicU64>::default();
+        waiting.set(pending as f64);
+        registry.register(
+            "ledger_archive_pending_segments",
+            "Segments of the ledger that wait to be archived",
+            waiting,
+        );
+    }
     of_the_board(&mut registry, &*server.board()?);
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(error.to_string()))?;

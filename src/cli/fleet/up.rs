@@ -7,6 +7,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use crate::cli::Context;
+use crate::config::archive::ArchiveArgs;
 use crate::config::{Engine, EngineArgs};
 use crate::exit::Exit;
 use crate::{signal, up};
@@ -45,6 +46,8 @@ pub(crate) struct Args {
         hide_default_value = true, hide_possible_values = true)]
     log_json: bool,
     #[command(flatten)]
+    archive: ArchiveArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -63,6 +66,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
         listen: args.listen,
         workers: args.workers.map_or(cores, usize::from),
         secrets: args.secrets,
+        archive: args.archive,
         engine,
     };
     up::log::start(&args.log, args.log_json)?;
