@@ -37,6 +37,9 @@ const COMMANDS: &[&[&str]] = &[
     &["cycle"],
     &["events"],
     &["lease"],
+    &["ledger"],
+    &["ledger", "verify"],
+    &["ledger", "restore"],
     &["completion"],
 ];
 

@@ -6,6 +6,7 @@ mod cycle;
 mod demo;
 mod fleet;
 mod inspect;
+mod ledger;
 mod maintain;
 mod snapshot;
 mod verify;
@@ -75,6 +76,8 @@ enum Command {
     Events(fleet::events::Args),
     /// Rights to change repositories
     Lease(fleet::lease::Args),
+    /// The ledger of a coordinator that does not run
+    Ledger(ledger::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
@@ -123,6 +126,7 @@ fn dispatch(cli: Cli) -> Result<Exit> {
         Command::Cycle(args) => fleet::cycle::run(&context, args),
         Command::Events(args) => fleet::events::run(&context, &args),
         Command::Lease(args) => fleet::lease::run(&context, args),
+        Command::Ledger(args) => ledger::run(&context, args),
         Command::Completion(args) => completion::run(&args),
     }
 }

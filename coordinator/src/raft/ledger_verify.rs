@@ -59,7 +59,7 @@ pub(crate) fn verify(folder: &Path, known: LedgerHead) -> Result<Vec<LedgerHead>
 }
 
 /// Follows one segment, and says how far the ledger goes with it.
-fn follow(
+pub(super) fn follow(
     path: &Path,
     file: &File,
     start: LedgerHead,

@@ -22,6 +22,8 @@ mod ledger_verify;
 pub mod snapshot;
 pub mod state_machine;
 
+pub mod stopped;
+
 pub mod network;
 pub mod node;
 pub mod standing;

@@ -16,8 +16,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use verger_kopia::error::Result;
-use verger_kopia::storage::Storage;
+use verger_kopia::error::{ErrorKind, Result};
+use verger_kopia::storage::{Storage, list_all};
+
+use super::follow::{Follower, Step};
+use super::segment::LedgerHead;
 
 pub use index::Archived;
 pub(crate) use round::Segments;
@@ -100,5 +103,40 @@ impl Archive {
             .storage()
             .and_then(|storage| object::read(&*storage, &archived.object, archived.bytes(), archived.digest));
         read.map(|(plain, _)| plain).map_err(|error| object::unreadable(archived, error))
+    }
+    /// The bytes of the segment that continues a ledger after `head`, if the archive has it: another replica may have archived what
+    /// this one has not.
+    ///
+    /// # Errors
+    /// What listing or reading gives. Objects that hold something else are passed over, with a word in the log.
+    pub(crate) fn find(&self, head: LedgerHead) -> Result<Option<Vec<u8>>> {
+        let storage = self.storage()?;
+        let prefix = format!("verger.ledger.{}.{:020}-", self.fleet, head.records);
+        for blob in list_all(&*storage, &prefix)? {
+            let name = blob.id.as_str();
+            let Some((_, digest)) = object::parse(&self.fleet, name).filter(|(first, _)| *first == head.records) else {
+                continue;
+            };
+            match object::read_any(&*storage, name, digest) {
+                Ok(plain) if continues(&plain, head) => return Ok(Some(plain)),
+                Ok(_) => tracing::warn!(object = name, "an archived segment is not of this ledger"),
+                Err(error) if error.kind() == ErrorKind::Damaged => {
+                    tracing::warn!(object = name, error = error.chain(), "an archived segment does not hold");
+                }
+                Err(error) => return Err(error.at(format!("read the object {name} in {}", self.address))),
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn continues(plain: &[u8], head: LedgerHead) -> bool {
+    let mut follower = Follower::new(plain, head.chain(), 0, plain.len() as u64);
+    loop {
+        match follower.next() {
+            Ok(Step::Record(_)) => {}
+            Ok(Step::End) => return follower.at() > 0,
+            Ok(Step::Cut) | Err(_) => return false,
+        }
     }
 }
