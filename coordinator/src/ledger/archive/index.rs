@@ -121,6 +121,11 @@ impl Index {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn forget_last(&mut self) {
+        self.0.pop();
+    }
+
     /// Writes the file. What it says lasts once this returns.
     ///
     /// # Errors

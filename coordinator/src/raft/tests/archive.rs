@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use verger_kopia::error::ErrorKind;
 use verger_kopia::storage::fault::{Call, Fault, FaultStorage};
 use verger_kopia::storage::{MemoryStorage, list_all};
 
 use crate::api::{Events as _, LedgerEvents};
 use crate::ledger::archive::Archive;
+use crate::ledger::archive::index::Index;
 use crate::ledger::segment;
 use crate::raft::node::{Node, NodeOptions, Pace};
+use crate::raft::stopped::StoppedLedger;
 use crate::raft::testing::{Cluster, in_virtual_time, proposal};
 
 const SEGMENT_BYTES: u64 = 4_000;
@@ -96,4 +99,76 @@ fn replicas_archive_and_a_new_one_gets_what_no_disk_has() {
         assert_eq!(records(&cluster, 1, again), 400);
         cluster.stop_all().await;
     });
+}
+
+/// A stopped node whose older segments are archived, and what of its ledger is on its disk.
+async fn stopped(store: &Arc<FaultStorage>) -> (Cluster, Vec<std::path::PathBuf>) {
+    let mut cluster = Cluster::empty(12);
+    let archive = start(&mut cluster, 1, store).await;
+    cluster.initialize().await;
+    for number in 1..=300 {
+        cluster.submit(proposal(number, 100)).await;
+    }
+    archived(&cluster, 1, 4).await;
+    while archive.pending() > 0 {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+    cluster.stop(1).await;
+    let folder = cluster.data(1).join("ledger");
+    let here = segment::local(&folder).unwrap().into_iter().map(|first| segment::path(&folder, first)).collect();
+    (cluster, here)
+}
+
+#[test]
+fn a_stopped_ledger_is_checked_and_made_whole() {
+    let store = Arc::new(FaultStorage::new(Arc::new(MemoryStorage::default())));
+    let (mut cluster, here) = in_virtual_time(12, stopped(&store));
+    let (data, archive) = (cluster.data(1), archive(&store));
+    let check = |archive: Option<&Archive>| StoppedLedger::open(&data).unwrap().check(archive).unwrap();
+    let whole = check(Some(&archive));
+    assert!(whole.problems.is_empty() && whole.archived > 5 && whole.here > 0, "{whole:?}");
+    assert_eq!(check(None).objects_read, 0);
+    assert!(whole.objects_read > whole.archived, "the one that is kept here, too: {whole:?}");
+
+    let good = std::fs::read(&here[0]).unwrap();
+    let rotten = [vec![1, 2, 3], good[..good.len() / 2].to_vec(), [&good[..700], &[9], &good[701..]].concat()];
+    let index = crate::ledger::archive::index::path(&data.join("ledger"));
+    let known = std::fs::read(&index).unwrap();
+    for (number, bad) in rotten.into_iter().enumerate() {
+        std::fs::write(&here[0], &bad).unwrap();
+        // With the last, this node does not know any more that it was archived.
+        if number == 2 {
+            let mut shorter = Index::load(&data.join("ledger")).unwrap();
+            shorter.forget_last();
+            shorter.write(&data.join("ledger")).unwrap();
+        }
+        let found = check(None);
+        assert_eq!(found.problems.len(), 1, "{found:?}");
+        let path = here[0].to_str().unwrap();
+        assert!(found.problems[0].chain().contains(path), "{found:?}");
+        let restored = StoppedLedger::open(&data).unwrap().restore(&archive).unwrap();
+        assert_eq!(restored, [here[0].clone()], "{number}");
+        assert!(std::fs::read(&here[0]).unwrap() == good && check(None).problems.is_empty(), "{number}");
+        assert!(StoppedLedger::open(&data).unwrap().restore(&archive).unwrap().is_empty());
+        std::fs::write(&index, &known).unwrap();
+    }
+    // What nobody archived is asked of another node.
+    let (_, known) = crate::raft::snapshot::load(&data).unwrap().unwrap();
+    let folder = data.join("ledger");
+    let first = segment::local(&folder).unwrap().into_iter().filter(|first| *first < known.records).next_back();
+    let last = &segment::path(&folder, first.unwrap());
+    let present = std::fs::read(last).unwrap();
+    std::fs::write(last, b"").unwrap();
+    let error = StoppedLedger::open(&data).unwrap().restore(&archive).unwrap_err();
+    assert!(error.kind() == ErrorKind::Damaged && error.fix().unwrap().contains("from another node"), "{error:?}");
+    std::fs::write(last, present).unwrap();
+
+    in_virtual_time(13, async {
+        let again = start(&mut cluster, 1, &store).await;
+        assert_eq!(StoppedLedger::open(&data).unwrap_err().kind(), ErrorKind::Locked);
+        assert_eq!(records(&cluster, 1, again), 300);
+        cluster.stop_all().await;
+    });
+    let nothing = tempfile::tempdir().unwrap();
+    assert_eq!(StoppedLedger::open(nothing.path()).unwrap_err().kind(), ErrorKind::NotFound);
 }
