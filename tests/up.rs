@@ -23,7 +23,12 @@ struct Up {
 impl Up {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut up = Self { home: tempfile::tempdir().unwrap(), address: format!("127.0.0.1:{port}"), process: None, archive: None };
+        let mut up = Self {
+            home: tempfile::tempdir().unwrap(),
+            address: format!("127.0.0.1:{port}"),
+            process: None,
+            archive: None,
+        };
         up.again();
         up
     }

@@ -86,21 +86,25 @@ impl LedgerFolder {
                 visit(record, Place { head, segment, length })
             })?;
             place = Place { head, segment, length };
-            // A writer begins the next segment only when this one is whole.
-            if length < bytes || head.next == segment || !self.has(head.next)? {
+            if self.is_last(segment)? {
                 return Ok((place, bytes.saturating_sub(length)));
             }
-            place = Place { head, segment: head.next, length: 0 };
+            // A later one was begun: this one is whole now, and the next is there, if nothing is lost.
+            if length == bytes && head.next > segment && self.has(head.next)? {
+                place = Place { head, segment: head.next, length: 0 };
+            } else if !std::fs::metadata(&path).is_ok_and(|now| now.len() > bytes) {
+                return Err(cut_short(&path, head.next));
+            }
         }
     }
 
-    fn has(&self, first: u64) -> Result<bool> {
-        if segment::path(&self.folder, first).exists() {
-            return Ok(true);
-        }
-        // The newest segment is always here: after it there is none in the archive either.
+    fn is_last(&self, segment: u64) -> Result<bool> {
         let here = segment::local(&self.folder).map_err(|error| failed(&self.folder, "list", error))?;
-        Ok(here.last().is_some_and(|last| *last > first) && Index::load(&self.folder)?.at(first).is_some())
+        Ok(here.last().is_none_or(|last| *last <= segment))
+    }
+
+    fn has(&self, first: u64) -> Result<bool> {
+        Ok(segment::path(&self.folder, first).exists() || Index::load(&self.folder)?.at(first).is_some())
     }
 
     fn open(&self, place: Place, path: &Path) -> Result<Opened> {
@@ -189,6 +193,12 @@ pub(super) fn scan(
 
 pub(super) fn failed(path: &Path, doing: &str, error: io::Error) -> Error {
     Error::of_file(format!("{doing} {}", path.display()), error).with_fix("choose another place with --state-dir")
+}
+
+fn cut_short(path: &Path, next: u64) -> Error {
+    let step = format!("the ledger {} ends before record {next}, and a later segment is there", path.display());
+    Error::damaged(step)
+        .with_fix("put back the whole file from another node or a copy, or with `verger ledger restore`")
 }
 
 fn damaged(path: &Path, sequence: u64, at: u64, error: impl std::error::Error + Send + Sync + 'static) -> Error {

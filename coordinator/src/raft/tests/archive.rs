@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use verger_kopia::error::ErrorKind;
 use verger_kopia::storage::fault::{Call, Fault, FaultStorage};
-use verger_kopia::storage::{MemoryStorage, list_all};
+use verger_kopia::storage::{Access, FsStorage, MemoryStorage, Storage, list_all};
 
 use crate::api::{Events as _, LedgerEvents};
 use crate::ledger::archive::Archive;
@@ -155,7 +155,7 @@ fn a_stopped_ledger_is_checked_and_made_whole() {
     // What nobody archived is asked of another node.
     let (_, known) = crate::raft::snapshot::load(&data).unwrap().unwrap();
     let folder = data.join("ledger");
-    let first = segment::local(&folder).unwrap().into_iter().filter(|first| *first < known.records).next_back();
+    let first = segment::local(&folder).unwrap().into_iter().rfind(|first| *first < known.records);
     let last = &segment::path(&folder, first.unwrap());
     let present = std::fs::read(last).unwrap();
     std::fs::write(last, b"").unwrap();
@@ -171,4 +171,25 @@ fn a_stopped_ledger_is_checked_and_made_whole() {
     });
     let nothing = tempfile::tempdir().unwrap();
     assert_eq!(StoppedLedger::open(nothing.path()).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Segments of their real length, over a real folder.
+#[tokio::test]
+async fn eight_mebibytes_and_a_folder() {
+    let attic = tempfile::tempdir().unwrap();
+    let path = attic.path().to_owned();
+    let open = move || FsStorage::open(&path, Access::ReadWrite).map(|store| Arc::new(store) as Arc<dyn Storage>);
+    let archive = Arc::new(Archive::new("filesystem:///attic", "attic", 1, open));
+    let mut cluster = Cluster::new(1).await;
+    cluster.nodes[&1].archive_to(archive.clone());
+    for number in 1..=60 {
+        cluster.submit(proposal(number, 1 << 20)).await;
+    }
+    cluster.nodes[&1].snapshot_now().await.unwrap();
+    archived(&cluster, 1, 2).await;
+    let objects: Vec<_> = std::fs::read_dir(attic.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    // Eight of these records fill a segment.
+    assert_eq!(objects.len(), 60 / 8, "{objects:?}");
+    assert_eq!(records(&cluster, 1, archive), 60);
+    cluster.stop_all().await;
 }

@@ -5,6 +5,7 @@ use verger_kopia::error::{Error, ErrorKind};
 use super::rig::{ADDRESS, Rig, read};
 use crate::api::{Events as _, LedgerEvents};
 use crate::ledger::archive::index;
+use crate::ledger::folder::LedgerFolder;
 use crate::ledger::segment;
 use crate::raft::ledger::ReplicaLedger;
 
@@ -112,11 +113,33 @@ fn fetched_files_that_rot_are_fetched_again_and_few_are_kept() {
     let fetched = rig.path().join("fetched");
     let files: Vec<_> = std::fs::read_dir(&fetched).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(files.len(), 8);
-    for file in files {
-        std::fs::write(file, b"rot").unwrap();
+    let rig = Rig::new(100, 0);
+    assert_eq!((rig.round(), read(&rig.reader()).unwrap().len()), (0, 100));
+    for entry in std::fs::read_dir(rig.path().join("fetched")).unwrap() {
+        std::fs::write(entry.unwrap().path(), b"rot").unwrap();
     }
-    let again = crate::ledger::folder::LedgerFolder::new(rig.path(), Some(rig.restarted(0)));
-    assert_eq!(read(&again).unwrap().len(), 400);
+    let again = LedgerFolder::new(rig.path(), Some(rig.restarted(0)));
+    assert_eq!(read(&again).unwrap().len(), 100);
+}
+
+#[test]
+fn a_segment_that_ends_early_is_not_taken_for_the_end() {
+    let rig = Rig::new(100, 0);
+    let path = segment::path(rig.path(), rig.local()[1]);
+    let good = std::fs::read(&path).unwrap();
+    let first = verger_proto::envelope::header(&good).unwrap().record_bytes;
+    for length in [good.len() - 1, first, first + 7, 0] {
+        std::fs::write(&path, &good[..length]).unwrap();
+        let error = read(&rig.reader()).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Damaged && error.chain().contains(path.to_str().unwrap()),
+            "{length}: {error:?}"
+        );
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(read(&rig.reader()).unwrap_err().kind(), ErrorKind::Damaged, "gone");
+    std::fs::write(&path, good).unwrap();
+    assert_eq!(read(&rig.reader()).unwrap().len(), 100);
 }
 
 #[test]
