@@ -69,7 +69,10 @@ fn verify(context: &Context, place: &Place) -> Result<Exit> {
             "records": records, "segmentsHere": here, "segmentsArchived": archived, "objectsRead": objects_read, "problems": problems,
         }))?;
     } else {
-        context.output.line(format!("Records: {records}. Segments here: {here}, in the archive alone: {archived}."))?;
+        context.output.line(format!(
+            "Records that the last snapshot speaks for: {records}; later ones come again from the raft log."
+        ))?;
+        context.output.line(format!("Segments of them here: {here}, in the archive alone: {archived}."))?;
         if archive.is_some() {
             context.output.line(format!("Objects read and compared: {objects_read}."))?;
         }

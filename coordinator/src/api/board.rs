@@ -166,3 +166,51 @@ impl Board {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use verger_kopia::error::{Error, ErrorKind};
+    use verger_proto::Command;
+
+    use super::*;
+    use crate::ledger::{Entry, Record};
+
+    /// Ten records, of which the first five can be read at times.
+    struct Halved {
+        is_reached: bool,
+    }
+
+    impl Events for Halved {
+        fn read(&self, from: u64, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+            for sequence in from..10 {
+                if sequence < 5 && !self.is_reached {
+                    return Err(Error::new(ErrorKind::StoreUnavailable, "read an archived segment"));
+                }
+                let end = Event::CycleClosed { cycle: CycleId(1), end: CycleEnd::Done };
+                let entry = Entry { command: Command::Tick, events: vec![end] };
+                visit(Record { sequence, at: LogTime(sequence), entry })?;
+            }
+            Ok(())
+        }
+
+        fn newest(&self) -> u64 {
+            10
+        }
+
+        fn first_here(&self) -> u64 {
+            5
+        }
+    }
+
+    #[test]
+    fn figures_begin_after_an_archive_that_cannot_be_read() {
+        for is_reached in [true, false] {
+            let mut board = Board::default();
+            board.catch_up(&Halved { is_reached }).unwrap();
+            assert_eq!(board.next, 10, "{is_reached}");
+        }
+        let mut late = Board { next: 7, ..Board::default() };
+        late.catch_up(&Halved { is_reached: false }).unwrap();
+        assert_eq!(late.next, 10);
+    }
+}
