@@ -40,6 +40,9 @@ const COMMANDS: &[&[&str]] = &[
     &["config"],
     &["token"],
     &["login"],
+    &["ledger"],
+    &["ledger", "verify"],
+    &["ledger", "restore"],
     &["completion"],
 ];
 

@@ -17,12 +17,18 @@ struct Up {
     home: tempfile::TempDir,
     address: String,
     process: Option<Child>,
+    archive: Option<String>,
 }
 
 impl Up {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut up = Self { home: tempfile::tempdir().unwrap(), address: format!("127.0.0.1:{port}"), process: None };
+        let mut up = Self {
+            home: tempfile::tempdir().unwrap(),
+            address: format!("127.0.0.1:{port}"),
+            process: None,
+            archive: None,
+        };
         up.again();
         up
     }
@@ -36,6 +42,7 @@ impl Up {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(self.home.path().join("log")).unwrap();
         let mut command = verger(self.home.path());
         command.args(["up", "--listen", &self.address, "--data-dir"]).arg(self.data());
+        command.args(self.archive.iter().flat_map(|url| ["--ledger-archive", url]));
         command.env("PHOTOS_PASSWORD", PASSWORD).env("WRONG", "not it").stdin(Stdio::null());
         self.process = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
     }
@@ -286,6 +293,47 @@ fn a_lease_that_is_handed_over_is_for_one_other_fleet_alone() {
     assert_eq!(report["outcome"], "done", "{report}");
     run(&mut alone);
     verified(&golden);
+}
+
+#[test]
+fn a_ledger_is_archived_verified_and_restored_while_its_coordinator_is_stopped() {
+    let golden = Golden::unpack("default");
+    let mut up = Up::start();
+    let attic = up.home.path().join("attic");
+    let url = format!("filesystem://{}", attic.display());
+    // The volume is not mounted yet: that keeps nothing else from going on.
+    up.kill();
+    up.archive = Some(url.clone());
+    up.again();
+    run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    run(&mut up.verger(&FULL));
+    let before = up.events(&["--repo", "photos"]);
+    assert!(!before.is_empty());
+    up.kill();
+    std::fs::create_dir(&attic).unwrap();
+    let data = up.data();
+    let verify = |archive: &[&str]| {
+        let mut command = verger(up.home.path());
+        command.args(["ledger", "verify", "--json", "--data-dir"]).arg(&data).args(archive);
+        command
+    };
+    let checked = json(&run(&mut verify(&["--ledger-archive", &url])));
+    assert_eq!(checked["problems"], serde_json::json!([]));
+    let mut restore = verger(up.home.path());
+    restore.args(["ledger", "restore", "--data-dir"]).arg(&data);
+    let line = fails(&mut restore, 2);
+    assert!(line.contains("--ledger-archive"), "{line}");
+    restore.args(["--ledger-archive", &url, "--json"]);
+    assert_eq!(json(&run(&mut restore))["restored"], serde_json::json!([]));
+    let inside = format!("filesystem://{}", data.display());
+    let line = fails(&mut verify(&["--ledger-archive", &inside]), 2);
+    assert!(line.contains("data folder"), "{line}");
+    fails(&mut verify(&["--ledger-archive", "ftp://attic"]), 2);
+    up.again();
+    assert_eq!(up.events(&["--repo", "photos"])[..before.len()], before[..]);
+    let mut busy = verger(up.home.path());
+    busy.args(["ledger", "verify", "--data-dir"]).arg(&data);
+    fails(&mut busy, 11);
 }
 
 #[test]

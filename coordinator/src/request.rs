@@ -10,6 +10,9 @@ const WAITING_MAX: usize = 16;
 const ANSWERED_MAX: usize = 64;
 /// Cycles whose end is remembered here; the ledger has all.
 pub(crate) const PAST_MAX: usize = 32;
+/// Bytes of reports that a repository keeps, and the newest in any case: a repository must fit a record of a snapshot. All of them
+/// are in the ledger.
+const REPORTS_BYTES_MAX: usize = 1 << 20;
 
 pub(crate) fn ask(
     turn: &mut Turn<'_>,
@@ -94,6 +97,13 @@ pub(crate) fn report(
     let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
     let past = entry.past.iter_mut().find(|past| past.id == cycle).ok_or(Refusal::UnknownCycle)?;
     past.report = Some(report.clone());
+    let mut bytes = 0usize;
+    for past in entry.past.iter_mut().rev() {
+        bytes = bytes.saturating_add(past.report.as_ref().map_or(0, String::len));
+        if bytes > REPORTS_BYTES_MAX && past.id != cycle {
+            past.report = None;
+        }
+    }
     turn.events.push(Event::CycleReported { repository, cycle, report });
     Ok(())
 }

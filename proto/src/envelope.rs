@@ -57,6 +57,8 @@ pub enum Kind {
     RaftRequest = 15,
     /// An answer between coordinators.
     RaftAnswer = 16,
+    /// A segment of a ledger that was archived.
+    LedgerArchive = 20,
 }
 
 /// A record that cannot be read or written.

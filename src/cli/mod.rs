@@ -6,6 +6,7 @@ mod cycle;
 mod demo;
 mod fleet;
 mod inspect;
+mod ledger;
 mod maintain;
 mod preset;
 mod settings;
@@ -92,6 +93,8 @@ enum Command {
     Token(fleet::token::Args),
     /// Keep a token for the address of a coordinator
     Login(fleet::login::Args),
+    /// The ledger of a coordinator that does not run
+    Ledger(ledger::Args),
     /// Print a completion script for a shell
     Completion(completion::Args),
 }
@@ -171,6 +174,7 @@ fn run_command(context: &Context, command: Command) -> Result<Exit> {
         Command::Config(args) => settings::run(context, &args),
         Command::Token(args) => fleet::token::run(context, args),
         Command::Login(args) => fleet::login::run(context, &args),
+        Command::Ledger(args) => ledger::run(context, args),
         Command::Completion(args) => completion::run(&args),
     }
 }

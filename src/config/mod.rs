@@ -1,5 +1,6 @@
 //! Settings: flags before environment before file. This folder is the only reader of environment and files.
 
+pub(crate) mod archive;
 pub(crate) mod connection;
 pub(crate) mod cycle;
 pub(crate) mod engine;

@@ -28,6 +28,7 @@ use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
+use crate::config::archive::ArchiveArgs;
 use crate::config::{Engine, token};
 
 use opener::Opener;
@@ -50,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) tls: Option<TlsFiles>,
     /// Where secrets are mounted.
     pub(crate) secrets: Option<PathBuf>,
+    /// Where old segments of the ledger go.
+    pub(crate) archive: ArchiveArgs,
     /// Limits of each cycle.
     pub(crate) engine: Engine,
     /// What became of spans, where there are any.
@@ -70,6 +73,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     make_folders(&options.data_dir)
         .map_err(|error| Error::of_file(format!("make {}", options.data_dir.display()), error))?;
     let fleet = fleet(&options.data_dir)?;
+    let archive = options.archive.resolve(&fleet, &options.data_dir)?;
     let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
     let identity = format!("verger@fleet-{fleet}");
     let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
@@ -85,6 +89,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         listen: options.listen,
         tls,
         places: options.places,
+        archive,
         spans: options.spans,
         drives: None,
     };

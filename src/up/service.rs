@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use verger::telemetry::SpanCounts;
 use verger_coordinator::api::{Api, LedgerEvents, Limits, Stand, Tls, TlsFiles, TokenGate, serve, serve_tls};
 use verger_coordinator::drive::{ReplicatedBackend, Router};
+use verger_coordinator::ledger::archive::Archive;
 use verger_coordinator::meters::{Meters, Raft, Spans};
 use verger_coordinator::raft::node::Node;
 use verger_coordinator::schedule::Limits as Places;
@@ -37,6 +38,8 @@ pub(super) struct Service<'a> {
     pub(super) tls: Option<Arc<Tls>>,
     /// How many cycles may run at once.
     pub(super) places: Places,
+    /// Where old segments of the ledger go.
+    pub(super) archive: Option<Arc<Archive>>,
     /// What became of spans, where there are any.
     pub(super) spans: Option<Arc<SpanCounts>>,
     /// With others that could drive the same repositories.
@@ -71,6 +74,15 @@ pub(super) fn bind(runtime: &Runtime, listen: SocketAddr, flag: &str) -> Result<
     })
 }
 
+/// What happened, the archived part of it among it.
+fn events(folder: &Path, archive: Option<Arc<Archive>>) -> LedgerEvents {
+    let events = LedgerEvents::new(folder);
+    match archive {
+        Some(archive) => events.with_archive(folder, archive),
+        None => events,
+    }
+}
+
 /// What this process counts.
 fn meters(node: &Arc<Node>, memory_limit: u64, spans: Option<Arc<SpanCounts>>) -> Meters {
     let node = node.clone();
@@ -101,6 +113,10 @@ impl Service<'_> {
     /// `Permission` for the address, and whatever keeps the token from being kept.
     pub(super) fn run(self, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
         let Self { runtime, node, router, opener, clock, identity, .. } = self;
+        if let Some(archive) = &self.archive {
+            let _entered = runtime.enter();
+            node.archive_to(archive.clone());
+        }
         let memory_limit = opener.engine.memory_limit.saturating_mul(u64::from(self.places.total));
         let meters = Arc::new(meters(&node, memory_limit, self.spans));
         let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
@@ -122,7 +138,7 @@ impl Service<'_> {
         let api = Arc::new(Api {
             backend: backend.clone(),
             hands: opener,
-            events: Arc::new(LedgerEvents::new(self.ledger)),
+            events: Arc::new(events(self.ledger, self.archive)),
             gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
             stand: self.stand,
             clock,

@@ -29,6 +29,7 @@ pub fn pace() -> Pace {
         answer: Duration::from_secs(3),
         snapshot_entries: 60,
         kept_entries: 15,
+        ..Pace::default()
     }
 }
 

@@ -77,6 +77,25 @@ impl Board {
         if events.newest() <= self.next {
             return Ok(());
         }
+        let read = self.read(events);
+        let first_here = events.first_here();
+        match read {
+            // What happened since can be told without the archive; all that is lost are old figures, until the next start.
+            Err(error) if self.next < first_here => {
+                tracing::warn!(
+                    from = self.next,
+                    to = first_here,
+                    error = error.chain(),
+                    "figures begin after what is archived"
+                );
+                self.next = first_here;
+                self.read(events)
+            }
+            other => other,
+        }
+    }
+
+    fn read(&mut self, events: &dyn Events) -> Result<()> {
         events.read(self.next, &mut |record| {
             for event in &record.entry.events {
                 self.see(record.sequence, record.at, event);
@@ -181,5 +200,53 @@ impl Board {
         if *end == CycleEnd::Done {
             self.successes.insert((told.repository.clone(), mode), at);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use verger_kopia::error::{Error, ErrorKind};
+    use verger_proto::Command;
+
+    use super::*;
+    use crate::ledger::{Entry, Record};
+
+    /// Ten records, of which the first five can be read at times.
+    struct Halved {
+        is_reached: bool,
+    }
+
+    impl Events for Halved {
+        fn read(&self, from: u64, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
+            for sequence in from..10 {
+                if sequence < 5 && !self.is_reached {
+                    return Err(Error::new(ErrorKind::StoreUnavailable, "read an archived segment"));
+                }
+                let end = Event::CycleClosed { cycle: CycleId(1), end: CycleEnd::Done };
+                let entry = Entry { command: Command::Tick, events: vec![end] };
+                visit(Record { sequence, at: LogTime(sequence), entry })?;
+            }
+            Ok(())
+        }
+
+        fn newest(&self) -> u64 {
+            10
+        }
+
+        fn first_here(&self) -> u64 {
+            5
+        }
+    }
+
+    #[test]
+    fn figures_begin_after_an_archive_that_cannot_be_read() {
+        for is_reached in [true, false] {
+            let mut board = Board::default();
+            board.catch_up(&Halved { is_reached }).unwrap();
+            assert_eq!(board.next, 10, "{is_reached}");
+        }
+        let mut late = Board { next: 7, ..Board::default() };
+        late.catch_up(&Halved { is_reached: false }).unwrap();
+        assert_eq!(late.next, 10);
     }
 }

@@ -1,12 +1,14 @@
 //! Reads what happened, record by record.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::LogTime;
 
 use crate::ledger::Record;
-use crate::ledger::file::{FileLedger, Place};
+use crate::ledger::archive::Archive;
+use crate::ledger::folder::{LedgerFolder, Place};
 
 /// Places are remembered every so many records, so that a reading begins near where it wants to.
 const EVERY: u64 = 512;
@@ -21,12 +23,28 @@ pub trait Events: Send + Sync {
 
     /// One more than the number of the newest record; 0 if there is none.
     fn newest(&self) -> u64;
+
+    /// Number of the first record after all that is only in an archive.
+    fn first_here(&self) -> u64 {
+        0
+    }
+
+    /// Number of a record before which all are older than `time`.
+    fn not_before(&self, time: LogTime) -> u64 {
+        let _ = time;
+        0
+    }
+
+    /// Parts of what happened that wait to be archived; none if nothing is.
+    fn archive_pending(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Reads the ledger in a folder, which this or another process writes.
 #[derive(Debug)]
 pub struct LedgerEvents {
-    folder: PathBuf,
+    ledger: LedgerFolder,
     places: Mutex<Vec<Place>>,
 }
 
@@ -34,7 +52,14 @@ impl LedgerEvents {
     /// Of the ledger in `folder`.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), places: Mutex::new(vec![Place::default()]) }
+        Self { ledger: LedgerFolder::new(folder, None), places: Mutex::new(vec![Place::default()]) }
+    }
+
+    /// What is not in the folder any more is read from this archive.
+    #[must_use]
+    pub fn with_archive(mut self, folder: &Path, archive: Arc<Archive>) -> Self {
+        self.ledger = LedgerFolder::new(folder, Some(archive));
+        self
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<Place>> {
@@ -53,6 +78,12 @@ impl LedgerEvents {
         let mut places = self.places();
         let last = places.last().copied().unwrap_or_default();
         if place.next() <= last.next() {
+            // Old records from an archive are read after newer ones were.
+            if place.next().is_multiple_of(EVERY)
+                && let Err(between) = places.binary_search_by_key(&place.next(), Place::next)
+            {
+                places.insert(between, place);
+            }
             return;
         }
         // The farthest place alone moves on; those at the marks stay.
@@ -65,18 +96,32 @@ impl LedgerEvents {
 
 impl Events for LedgerEvents {
     fn read(&self, from: u64, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
-        FileLedger::read_on(&self.folder, self.before(from), |record, place| {
+        let place = self.ledger.before(from, self.before(from))?;
+        let read = self.ledger.read_on(place, |record, place| {
             let wanted = record.sequence >= from;
             self.remember(place);
             if wanted { visit(record) } else { Ok(()) }
-        })
-        .map(drop)
+        })?;
+        self.remember(read);
+        Ok(())
     }
 
     fn newest(&self) -> u64 {
         // What cannot be read is told by `read`, which can say why.
         let _ = self.read(u64::MAX, &mut |_| Ok(()));
         self.places().last().map_or(0, Place::next)
+    }
+
+    fn first_here(&self) -> u64 {
+        self.ledger.first_here()
+    }
+
+    fn not_before(&self, time: LogTime) -> u64 {
+        self.ledger.not_before(time.0)
+    }
+
+    fn archive_pending(&self) -> Option<u64> {
+        self.ledger.pending()
     }
 }
 

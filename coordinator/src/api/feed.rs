@@ -184,7 +184,10 @@ fn begin(server: &Server, call: &Call, follows: bool) -> Result<(u64, LogTime), 
         None => Ok((0, LogTime(0))),
         Some(text) => match (text.parse::<u64>(), text.parse::<Timestamp>()) {
             (Ok(record), _) => Ok((record.saturating_add(1), LogTime(0))),
-            (_, Ok(time)) => Ok((0, LogTime(u64::try_from(time.as_millisecond()).unwrap_or(0)))),
+            (_, Ok(time)) => {
+                let time = LogTime(u64::try_from(time.as_millisecond()).unwrap_or(0));
+                Ok((server.api.events.not_before(time), time))
+            }
             _ => {
                 Err(Problem::bad_request(format!("since: {text:?} is neither a record's number nor a time (RFC 3339)")))
             }

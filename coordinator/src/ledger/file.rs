@@ -4,19 +4,18 @@
 //! damage, and refused: whole records missing from the end alone cannot be noticed here.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::LogTime;
 use verger_proto::chain::ChainHead;
-use verger_proto::envelope::{self, EnvelopeError, HEADER_BYTES, Kind};
+use verger_proto::envelope::{self, Kind};
 
+use super::folder::{self, LedgerFolder, Place, failed};
+pub use super::segment::FILE_NAME;
 use super::{Entry, Ledger, Record};
 use crate::files::{make_folders, sync_folder};
-
-/// Name of the file in its repository's folder.
-pub const FILE_NAME: &str = "ledger";
 
 /// A ledger in one file, locked against a second process.
 #[derive(Debug)]
@@ -35,10 +34,6 @@ pub struct Opened {
     pub records: u64,
     /// Bytes of an unfinished record that were cut off.
     pub cut_bytes: u64,
-}
-
-fn failed(path: &Path, doing: &str, error: std::io::Error) -> Error {
-    Error::of_file(format!("{doing} {}", path.display()), error).with_fix("choose another place with --state-dir")
 }
 
 impl FileLedger {
@@ -61,127 +56,30 @@ impl FileLedger {
             }
             Err(TryLockError::Error(error)) => return Err(failed(&path, "lock the ledger", error)),
         }
-        let scan = scan(&file, &path, Place::default(), &mut |record, _| visit(record))?;
-        let ledger = Self { file, path, head: scan.head, length: scan.length, broken: false };
-        if scan.cut_bytes > 0 {
-            tracing::warn!(path = %ledger.path.display(), bytes = scan.cut_bytes, "cut off a record that was never finished");
-            ledger.file.set_len(scan.length).map_err(|error| failed(&ledger.path, "shorten", error))?;
+        let size = file.metadata().map_err(|error| failed(&path, "read the ledger", error))?.len();
+        let reader = BufReader::with_capacity(1 << 16, &file);
+        let (head, length) = folder::scan(reader, size, &path, Place::default(), &mut |record, _, _| visit(record))?;
+        let (ledger, cut_bytes) = (Self { file, path, head, length, broken: false }, size.saturating_sub(length));
+        if cut_bytes > 0 {
+            tracing::warn!(path = %ledger.path.display(), bytes = cut_bytes, "cut off a record that was never finished");
+            ledger.file.set_len(length).map_err(|error| failed(&ledger.path, "shorten", error))?;
         }
         ledger.file.sync_all().map_err(|error| failed(&ledger.path, "sync", error))?;
         sync_folder(folder).map_err(|error| failed(folder, "sync the folder", error))?;
-        let opened = Opened { records: ledger.head.next, cut_bytes: scan.cut_bytes };
+        let opened = Opened { records: ledger.head.next, cut_bytes };
         Ok((ledger, opened))
     }
 
-    /// Reads a ledger that another process may be writing: an unfinished record at the end is left alone.
+    /// Reads a ledger that another process may be writing, and all segments of it that are here: an unfinished record at the end is left
+    /// alone.
     ///
     /// # Errors
     /// `NotFound`, `Damaged`, or whatever `visit` says.
     pub fn read(folder: &Path, mut visit: impl FnMut(Record) -> Result<()>) -> Result<Opened> {
-        let path = folder.join(FILE_NAME);
-        let file = File::open(&path).map_err(|error| not_opened(&path, error))?;
-        let scan = scan(&file, &path, Place::default(), &mut |record, _| visit(record))?;
-        Ok(Opened { records: scan.head.next, cut_bytes: scan.cut_bytes })
+        let ledger = LedgerFolder::new(folder, None);
+        let (place, cut_bytes) = ledger.scan(Place::default(), &mut |record, _| visit(record))?;
+        Ok(Opened { records: place.next(), cut_bytes })
     }
-
-    /// As [`Self::read`], from a place of an earlier reading on; gives each record with the place after it, and returns the last.
-    ///
-    /// # Errors
-    /// `NotFound`, `Damaged`, or whatever `visit` says.
-    pub fn read_on(folder: &Path, from: Place, mut visit: impl FnMut(Record, Place) -> Result<()>) -> Result<Place> {
-        let path = folder.join(FILE_NAME);
-        let file = File::open(&path).map_err(|error| not_opened(&path, error))?;
-        let scan = scan(&file, &path, from, &mut visit)?;
-        Ok(Place { head: scan.head, length: scan.length })
-    }
-}
-
-/// Between two records of a ledger, its chain verified up to here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Place {
-    head: ChainHead,
-    length: u64,
-}
-
-impl Place {
-    /// Number of the record after it.
-    #[must_use]
-    pub fn next(&self) -> u64 {
-        self.head.next
-    }
-}
-
-fn not_opened(path: &Path, error: std::io::Error) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::new(ErrorKind::NotFound, format!("there is no ledger at {}", path.display()))
-        }
-        _ => failed(path, "open the ledger", error),
-    }
-}
-
-struct Scan {
-    head: ChainHead,
-    length: u64,
-    cut_bytes: u64,
-}
-
-/// Follows the chain to its end.
-fn scan(file: &File, path: &Path, from: Place, visit: &mut impl FnMut(Record, Place) -> Result<()>) -> Result<Scan> {
-    let unreadable = |error| failed(path, "read the ledger", error);
-    let size = file.metadata().map_err(unreadable)?.len();
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    reader.seek(SeekFrom::Start(from.length)).map_err(unreadable)?;
-    let Place { mut head, mut length } = from;
-    if size < length {
-        let step = format!("the ledger {} is shorter than it was", path.display());
-        return Err(Error::damaged(step).with_fix("put the file back from a copy"));
-    }
-    while length < size {
-        let left = size - length;
-        let unfinished = Scan { head, length, cut_bytes: left };
-        let mut bytes = Vec::with_capacity(HEADER_BYTES);
-        (&mut reader).take(HEADER_BYTES as u64).read_to_end(&mut bytes).map_err(unreadable)?;
-        let found = match envelope::header(&bytes) {
-            Ok(header) => header,
-            Err(EnvelopeError::Short { .. }) => return Ok(unfinished),
-            // Some file systems leave zeros where a write did not get to.
-            Err(_) if is_zeros(&bytes, &mut reader).map_err(unreadable)? => return Ok(unfinished),
-            Err(error) => return Err(damaged(path, head.next, length, error)),
-        };
-        let record_bytes = found.record_bytes as u64;
-        if record_bytes > left {
-            return Ok(unfinished);
-        }
-        let body_bytes = record_bytes.saturating_sub(bytes.len() as u64);
-        (&mut reader).take(body_bytes).read_to_end(&mut bytes).map_err(unreadable)?;
-        let link = head.follow(&bytes).and_then(|link| Record::of(&link));
-        let record = link.map_err(|error| damaged(path, unfinished.head.next, length, error))?;
-        length = length.saturating_add(record_bytes);
-        visit(record, Place { head, length })?;
-    }
-    Ok(Scan { head, length, cut_bytes: 0 })
-}
-
-fn is_zeros(start: &[u8], rest: &mut impl Read) -> std::io::Result<bool> {
-    let mut buffer = [0; 4096];
-    if start.iter().any(|byte| *byte != 0) {
-        return Ok(false);
-    }
-    loop {
-        match rest.read(&mut buffer)? {
-            0 => return Ok(true),
-            read if buffer[..read].iter().any(|byte| *byte != 0) => return Ok(false),
-            _ => {}
-        }
-    }
-}
-
-fn damaged(path: &Path, sequence: u64, at: u64, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    let step = format!("record {sequence} of the ledger {} (byte {at}) does not continue its chain", path.display());
-    let fix = "put the file back from a copy; or move its folder away: the repository is not harmed by that, a new ledger \
-               begins, and what was deleted so far can be read from the old one up to this record";
-    Error::damaged(step).with_fix(fix).with_source(error)
 }
 
 impl Ledger for FileLedger {

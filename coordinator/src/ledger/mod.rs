@@ -1,7 +1,11 @@
 //! The ledger: who asked what, when, and what came of it. Append-only, synced, hash-chained.
 
+pub mod archive;
 pub mod evidence;
 pub mod file;
+pub mod folder;
+pub(crate) mod follow;
+pub mod segment;
 
 use serde::{Deserialize, Serialize};
 use verger_kopia::error::Result;

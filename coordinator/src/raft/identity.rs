@@ -105,6 +105,20 @@ pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
     Ok(OwnFolder { identity, path, _lock: lock })
 }
 
+/// Locks a folder whose node does not run, and says whose it is. Nothing in it is changed.
+///
+/// # Errors
+/// `Locked` if its node runs, `NotFound` if there is none in it, `Damaged` if it does not say whose it is.
+pub(crate) fn open_stopped(folder: &Path) -> Result<(Identity, File)> {
+    let path = folder.join(FILE_NAME);
+    let Some(bytes) = files::read(&path)? else {
+        let step = format!("there is no coordinator's data in {}", folder.display());
+        return Err(Error::new(ErrorKind::NotFound, step).with_fix("say with --data-dir where it is"));
+    };
+    let identity = envelope::decode(Kind::Identity, &bytes).map_err(|error| files::damaged(&path, error))?;
+    Ok((identity, lock(&folder.join(LOCK_NAME))?))
+}
+
 fn lock(path: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|error| failed(path, "open the lock file", error))?;

@@ -161,7 +161,7 @@ mod tests {
     async fn entries_stay_until_a_snapshot_of_them_is_kept() {
         let log = Arc::new(MemoryLog::default());
         log.append(&[entry(1, 1, 0), entry(1, 2, 0)]).unwrap();
-        let (sender, kept) = watch::channel(Kept { applied: Some(log_id(1, 1)), is_over: false });
+        let (sender, kept) = watch::channel(Kept { applied: Some(log_id(1, 1)), ..Kept::default() });
         let mut store = LogStore::behind(log.clone(), Failures::default(), kept);
         store.purge(log_id(1, 1)).await.unwrap();
         let late = std::time::Duration::from_secs(3600);

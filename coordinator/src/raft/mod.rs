@@ -15,9 +15,14 @@ pub mod durable;
 pub mod log_store;
 
 mod answers;
-mod ledger;
+mod archiving;
+pub(crate) mod ledger;
+mod ledger_reader;
+mod ledger_verify;
 pub mod snapshot;
 pub mod state_machine;
+
+pub mod stopped;
 
 pub mod network;
 pub mod node;

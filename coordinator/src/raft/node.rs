@@ -25,7 +25,9 @@ use super::runtime::Chance;
 use super::standing::Standings;
 use super::state_machine::{EffectSink, StateMachine};
 use super::types::{Peer, TypeConfig};
-use super::{files, runtime, snapshot};
+use super::{archiving, files, runtime, snapshot};
+use crate::ledger::archive::Archive;
+use crate::ledger::segment::SEGMENT_BYTES;
 use crate::machine::State;
 
 const SNAPSHOT_PIECE_BYTES: u64 = 1 << 20;
@@ -45,6 +47,8 @@ pub struct Pace {
     pub snapshot_entries: u64,
     /// So many entries stay in the log after a snapshot, for nodes that are a little behind.
     pub kept_entries: u64,
+    /// A segment of the ledger with so many bytes gets no further record. The same on every node.
+    pub segment_bytes: u64,
 }
 
 impl Default for Pace {
@@ -55,6 +59,7 @@ impl Default for Pace {
             answer: Duration::from_secs(10),
             snapshot_entries: 5_000,
             kept_entries: 1_000,
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 }
@@ -124,6 +129,7 @@ pub struct Node {
     standings: Standings,
     links: Links,
     guard: AbortHandle,
+    archiving: Mutex<Option<AbortHandle>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -166,7 +172,9 @@ impl Node {
             let standings = Standings::new(opening.id, folder.identity.boots, nonce, log.clone());
             let (transport, cluster) = (opening.transport.clone(), opening.cluster.clone());
             let links = Links { transport, cluster, id: opening.id, standings };
-            let machine = StateMachine::open_with(&opening.data_dir, Some(links.clone()), opening.effects, seen)?;
+            let bytes = opening.pace.segment_bytes;
+            let machine =
+                StateMachine::open_with(&opening.data_dir, Some(links.clone()), opening.effects, seen, bytes)?;
             check_together(&opening.data_dir, &*log, &machine)?;
             Ok((folder, log, machine, links))
         });
@@ -178,7 +186,8 @@ impl Node {
         machine.follow(raft.server_metrics());
         let folder = Arc::new(Mutex::new(Some(folder)));
         let guard = stop_if_old(&options.data_dir, &standings, &raft, folder.clone(), failures.clone());
-        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, links, guard })
+        let archiving = Mutex::default();
+        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, links, archiving, guard })
     }
 
     /// How often this folder was opened.
@@ -420,6 +429,14 @@ impl Node {
         self.raft.trigger().snapshot().await.map_err(|error| self.stopped_by(&error.to_string()))
     }
 
+    /// From now on, old segments of the ledger go into this archive, and are read from there.
+    pub fn archive_to(&self, archive: Arc<Archive>) {
+        self.machine.read_from(archive.clone());
+        let task = tokio::spawn(archiving::run(self.machine.clone(), archive)).abort_handle();
+        let before = self.archiving.lock().unwrap_or_else(PoisonError::into_inner).replace(task);
+        before.iter().for_each(AbortHandle::abort);
+    }
+
     /// Answers another node, or whoever says to be one: the transport has checked that.
     pub async fn serve(&self, call: Call) -> Reply {
         let answer = match self.may_serve(&call) {
@@ -490,6 +507,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.guard.abort();
+        self.archiving.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(AbortHandle::abort);
     }
 }
 

@@ -17,15 +17,18 @@ use verger_proto::{Effect, LogTime, Proposal};
 
 use super::failure::Failures;
 use super::files;
-use super::ledger::{LedgerReader, ReplicaLedger};
+use super::ledger::ReplicaLedger;
+use super::ledger_reader::LedgerReader;
 use super::network::{Answer, Links, Request};
 use super::runtime;
 use super::snapshot::{self, LedgerHead, Meta, Replicated};
 use super::types::{Applied, LogEntry, LogId, Membership, Peer, StorageError, TypeConfig};
 use crate::ledger::Entry;
+use crate::ledger::archive::Archive;
+use crate::ledger::segment::SEGMENT_BYTES;
 use crate::machine::{State, apply};
 
-const LEDGER_FOLDER: &str = "ledger";
+pub(crate) const LEDGER_FOLDER: &str = "ledger";
 const LEDGER_PIECE_BYTES: u32 = 1 << 20;
 const LEDGER_TIMEOUT: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(200);
@@ -52,6 +55,7 @@ struct Shared {
     effects: Option<EffectSink>,
     leads: OnceLock<ServerMetrics>,
     effects_everywhere: AtomicBool,
+    archive: OnceLock<Arc<Archive>>,
     links: Option<Links>,
     failures: Failures,
 }
@@ -61,6 +65,8 @@ struct Shared {
 pub(crate) struct Kept {
     /// The last entry that the snapshot file follows from.
     pub(crate) applied: Option<LogId>,
+    /// Records of the ledger that the snapshot speaks for.
+    pub(crate) records: u64,
     /// No later one is written: the node was shut down, or could not write it.
     pub(crate) is_over: bool,
 }
@@ -82,7 +88,7 @@ impl StateMachine {
     /// # Errors
     /// `Damaged` if the snapshot or the ledger does not hold, `DiskFull` or `Permission` if they cannot be opened.
     pub fn open(data: &Path) -> Result<Self> {
-        Self::open_with(data, None, None, Failures::default())
+        Self::open_with(data, None, None, Failures::default(), SEGMENT_BYTES)
     }
 
     pub(crate) fn open_with(
@@ -90,11 +96,12 @@ impl StateMachine {
         links: Option<Links>,
         effects: Option<EffectSink>,
         failures: Failures,
+        segment_bytes: u64,
     ) -> Result<Self> {
         let (replicated, head) = snapshot::load(data)?.unwrap_or_default();
-        let ledger = ReplicaLedger::open(&data.join(LEDGER_FOLDER), head)?;
+        let ledger = ReplicaLedger::open(&data.join(LEDGER_FOLDER), head, segment_bytes)?;
         let (applied, _) = watch::channel(replicated.applied.map_or(0, |id| id.index));
-        let (kept, _) = watch::channel(Kept { applied: replicated.applied, is_over: false });
+        let (kept, _) = watch::channel(Kept { applied: replicated.applied, records: head.records, is_over: false });
         Ok(Self(Arc::new(Shared {
             data: data.to_owned(),
             file: Mutex::default(),
@@ -104,6 +111,7 @@ impl StateMachine {
             effects,
             leads: OnceLock::new(),
             effects_everywhere: AtomicBool::new(false),
+            archive: OnceLock::new(),
             links,
             failures,
         })))
@@ -136,7 +144,13 @@ impl StateMachine {
 
     /// The ledger, as it is now.
     pub(crate) fn ledger(&self) -> LedgerReader {
-        self.0.lock().ledger.reader()
+        let reader = self.0.lock().ledger.reader();
+        LedgerReader { archive: self.0.archive.get().cloned(), ..reader }
+    }
+
+    /// From now on, segments of the ledger that are not here any more are read from there.
+    pub(crate) fn read_from(&self, archive: Arc<Archive>) {
+        let _ = self.0.archive.set(archive);
     }
 
     /// No snapshot is written any more.
@@ -247,7 +261,8 @@ impl Shared {
         }
         ledger.sync()?;
         files::replace(&snapshot::path(&self.data), bytes)?;
-        self.kept.send_modify(|kept| kept.applied = applied);
+        let records = ledger.head.records;
+        self.kept.send_modify(|kept| *kept = Kept { applied, records, ..*kept });
         Ok(())
     }
 }

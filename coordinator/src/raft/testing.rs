@@ -37,6 +37,7 @@ pub(crate) fn pace() -> Pace {
         answer: Duration::from_secs(5),
         snapshot_entries: 40,
         kept_entries: 10,
+        segment_bytes: crate::ledger::segment::SEGMENT_BYTES,
     }
 }
 

@@ -7,6 +7,7 @@ use verger_worker::progress::Stop;
 
 use super::service::{ApiArgs, PlacesArgs};
 use crate::cli::Context;
+use crate::config::archive::ArchiveArgs;
 use crate::config::{Engine, EngineArgs};
 use crate::exit::Exit;
 use crate::{signal, up};
@@ -38,6 +39,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", env = "VERGER_SECRETS")]
     secrets: Option<PathBuf>,
     #[command(flatten)]
+    archive: ArchiveArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -57,6 +60,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
         places: args.places.limits(args.workers.map_or(cores, usize::from)),
         tls: args.api.tls(),
         secrets: args.secrets,
+        archive: args.archive,
         engine,
         spans: context.telemetry.as_ref().and_then(|telemetry| telemetry.spans().cloned()),
     };

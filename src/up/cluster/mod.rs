@@ -26,6 +26,7 @@ use super::opener::Opener;
 use super::service::{Service, bind, secured};
 use super::supervisor::Drives;
 use crate::config::Engine;
+use crate::config::archive::ArchiveArgs;
 use folder::Member;
 use stand::Together;
 
@@ -51,6 +52,8 @@ pub(crate) struct Options {
     pub(crate) places: Places,
     /// Where secrets are mounted.
     pub(crate) secrets: Option<PathBuf>,
+    /// Where old segments of the ledger go.
+    pub(crate) archive: ArchiveArgs,
     /// Limits of each cycle.
     pub(crate) engine: Engine,
     /// What became of spans, where there are any.
@@ -119,6 +122,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         listen: options.listen,
         tls,
         places: options.places,
+        archive: options.archive.resolve(&member.fleet, &options.data_dir)?,
         spans: options.spans,
         drives: Some(Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) }),
     };

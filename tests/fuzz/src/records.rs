@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use verger_coordinator::ledger::Entry;
+use verger_coordinator::ledger::archive::index::Index;
 use verger_coordinator::ledger::evidence::EvidenceFolder;
 use verger_coordinator::ledger::file::{FILE_NAME, FileLedger};
 use verger_coordinator::machine::State;
@@ -80,8 +81,12 @@ pub fn ledger(data: &[u8]) {
     let mut rest = Bytes(data);
     let (wrong, place) = (rest.byte(), rest.word());
     let (mut head, mut file, mut ends) = (ChainHead::default(), Vec::new(), vec![0]);
+    let (mut archived_head, mut archived) = (ChainHead::default(), Vec::new());
     while !rest.is_empty() && ends.len() < 20 {
-        let body = record(Kind::Entry as u16, rest.part());
+        let part = rest.part();
+        let body = record(Kind::LedgerArchive as u16, part);
+        archived.extend_from_slice(&archived_head.append(LogTime(0), body).unwrap());
+        let body = record(Kind::Entry as u16, part);
         file.extend_from_slice(&head.append(LogTime(u64::from(place)), body).unwrap());
         ends.push(file.len());
     }
@@ -108,6 +113,10 @@ pub fn ledger(data: &[u8]) {
             assert!(ends.contains(&(file.len() - usize::try_from(opened.cut_bytes).unwrap())));
             assert!(!is_whole || opened.cut_bytes == 0);
         }
+        let path = folder.path().join("archived");
+        std::fs::write(&path, &archived).unwrap();
+        let _ = within(3 << 20, 512, archived.len(), || Index::load(folder.path()));
+        std::fs::remove_file(&path).unwrap();
         let evidence = EvidenceFolder::beside(folder.path());
         std::fs::create_dir_all(folder.path().join("evidence")).unwrap();
         std::fs::write(folder.path().join("evidence/7"), data).unwrap();

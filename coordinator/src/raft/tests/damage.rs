@@ -8,6 +8,7 @@ use verger_kopia::error::{Error, ErrorKind};
 use verger_proto::{Command, LogTime};
 
 use crate::ledger::Entry;
+use crate::ledger::segment::SEGMENT_BYTES;
 use crate::raft::durable::sled::SledLog;
 use crate::raft::ledger::{LedgerHead, ReplicaLedger};
 use crate::raft::node::{Node, SubmitError};
@@ -95,7 +96,7 @@ async fn a_ledger_whose_chain_breaks_is_refused_and_its_end_is_made_again() {
 /// A ledger that holds, but is another.
 fn foreign(bytes: usize) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let mut ledger = ReplicaLedger::open(folder.path(), LedgerHead::default()).unwrap();
+    let mut ledger = ReplicaLedger::open(folder.path(), LedgerHead::default(), SEGMENT_BYTES).unwrap();
     while ledger.head().bytes < bytes as u64 {
         let entry = Entry { command: Command::Tick, events: Vec::new() };
         ledger.append(LogTime(1), &entry).unwrap();

@@ -1,5 +1,6 @@
 //! Clusters over a network in memory, on real folders.
 
+mod archive;
 mod cluster;
 mod crash;
 mod damage;
@@ -8,3 +9,4 @@ mod golden;
 mod members;
 mod network;
 mod seeded;
+mod snapshot;

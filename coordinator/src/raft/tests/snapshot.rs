@@ -1,0 +1,84 @@
+//! A snapshot is as long as what is going on, not as what has been.
+
+use verger_proto::{Command, CommandId, CycleId, Mode, Term};
+
+use crate::machine::State;
+use crate::raft::answers::Answers;
+use crate::raft::snapshot::{self, LedgerHead, Replicated};
+use crate::testing::{History, Rig, options, repository};
+
+struct Long {
+    rig: Rig,
+    answers: Answers,
+    commands: u64,
+}
+
+impl Long {
+    fn new() -> Self {
+        Self { rig: Rig::bare(), answers: Answers::default(), commands: 0 }
+    }
+
+    /// A whole quick cycle under a lease of its own, with its report.
+    fn cycle(&mut self, report_bytes: usize) {
+        let term = self.rig.state.repositories.get(&repository()).map_or(0, |entry| entry.last_term.0);
+        self.rig.pass(60_000);
+        self.rig.take_lease(term + 1);
+        self.rig.open(options(Mode::Quick));
+        let cycle = CycleId(self.rig.state.next_cycle - 1);
+        while !self.rig.state.cycles.is_empty() {
+            self.rig.do_job();
+        }
+        let report = "r".repeat(report_bytes);
+        self.rig.go(Command::RecordReport { repository: repository(), cycle, report });
+        self.rig.go(Command::ReleaseLease { repository: repository(), term: Term(term + 1) });
+        for (_, _, events) in std::mem::take(&mut self.rig.log) {
+            self.answers.keep(CommandId(u128::from(self.commands)), &events);
+            self.commands += 1;
+        }
+        // It looks at every job that there ever was.
+        self.rig.history = History::default();
+    }
+
+    fn snapshot(&self) -> usize {
+        let (state, answers) = (self.rig.state.clone(), self.answers.clone());
+        let replicated = Replicated { state, answers, ..Replicated::default() };
+        let bytes = snapshot::encode(&replicated, LedgerHead::default()).unwrap();
+        assert_eq!(snapshot::decode(&bytes).unwrap().0, replicated);
+        bytes.len()
+    }
+}
+
+#[test]
+fn ten_thousand_cycles_leave_a_snapshot_of_the_same_length() {
+    let mut long = Long::new();
+    let mut lengths = Vec::new();
+    for cycle in 1..=10_000 {
+        long.cycle(200);
+        if cycle % 2_500 == 0 {
+            lengths.push(long.snapshot());
+        }
+    }
+    assert!(long.commands > 200_000, "{}", long.commands);
+    let (first, last) = (lengths[0], lengths[3]);
+    // Numbers get a byte longer now and then.
+    assert!(last < first + first / 20, "{lengths:?}");
+    assert!(last < 8 << 20, "{lengths:?}");
+}
+
+#[test]
+fn long_reports_do_not_make_a_snapshot_impossible() {
+    let mut long = Long::new();
+    for _ in 0..40 {
+        long.cycle(3 << 20);
+    }
+    assert!(long.snapshot() < 12 << 20);
+    let kept = |state: &State| {
+        let past = state.repositories[&repository()].past.clone();
+        past.iter().filter(|past| past.report.is_some()).map(|past| past.id).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&long.rig.state), [CycleId(40)], "the newest in any case");
+    for _ in 0..40 {
+        long.cycle(100 << 10);
+    }
+    assert_eq!(kept(&long.rig.state).len(), 10);
+}
