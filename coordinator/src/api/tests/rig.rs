@@ -90,6 +90,25 @@ impl Stand for FakeStand {
     fn fleet(&self) -> String {
         FLEET.to_owned()
     }
+
+    fn members(&self) -> Option<&dyn Members> {
+        Some(self)
+    }
+}
+
+/// One coordinator, which lets others come and go and forgets them.
+impl Members for FakeStand {
+    fn status(&self) -> Value {
+        json!({ "cluster": "attic", "node": 1, "leader": 1, "term": 1, "lastIndex": 7, "applied": 7, "nodes": [] })
+    }
+
+    fn admit(&self, _: &str, _: &Newcomer) -> std::result::Result<(), MembersError> {
+        Ok(())
+    }
+
+    fn remove(&self, _: u64) -> std::result::Result<(), MembersError> {
+        Ok(())
+    }
 }
 
 pub(super) struct Rig {
