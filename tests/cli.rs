@@ -33,6 +33,8 @@ const COMMANDS: &[&[&str]] = &[
     &["benchmark", "compression"],
     &["benchmark", "splitter"],
     &["up"],
+    &["coordinator"],
+    &["cluster"],
     &["repo"],
     &["cycle"],
     &["events"],

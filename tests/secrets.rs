@@ -250,7 +250,8 @@ fn forty_secrets_go_through_a_run_and_stay_where_they_are() {
     }
     let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let folder = secrets.path().display().to_string();
-    let flags = ["--tls-cert", &certificate, "--tls-key", &key, "--secrets", &folder, "--log", "debug,verger=trace"];
+    let flags =
+        ["--tls-cert", &certificate, "--tls-key", &key, "--secrets", &folder, "--log-level", "debug,verger=trace"];
     let mut fleet = Fleet::start(tempfile::tempdir().unwrap(), &flags, &borrowed);
     // The users' own command lines have none of that environment, but for the authority.
     let ca_file = certificate.clone();

@@ -23,12 +23,14 @@ pub(crate) struct File {
     pub maintain: CycleArgs,
     /// Flags of `verger up`.
     pub up: Flags,
+    /// Flags of `verger coordinator`.
+    pub coordinator: Flags,
 }
 
 impl File {
     /// Sections that are named after commands.
-    pub(crate) fn services(&self) -> [(&'static str, &Flags); 1] {
-        [("up", &self.up)]
+    pub(crate) fn services(&self) -> [(&'static str, &Flags); 2] {
+        [("up", &self.up), ("coordinator", &self.coordinator)]
     }
 
     /// Whether every value can be used, as far as that can be said without a repository.
