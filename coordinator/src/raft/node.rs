@@ -1,11 +1,13 @@
 //! A coordinator's node: its data folder, its raft, its machine.
 
+mod look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::error::{CheckIsLeaderError, ClientWriteError, ForwardToLeader, InitializeError, RaftError};
+use openraft::error::{ClientWriteError, ForwardToLeader, InitializeError, RaftError};
 use openraft::{ChangeMembers, Config, Raft, SnapshotPolicy};
 use rand_core::RngCore;
 use tokio::sync::watch;
@@ -180,7 +182,7 @@ impl Node {
             Ok((folder, log, machine, links))
         });
         let (folder, log, machine, links) = opened.await?;
-        let resumed = resumed(&*log, options.id)?;
+        let resumed = look::resumed(&*log, options.id)?;
         let store = LogStore::behind(log.clone(), failures.clone(), machine.kept());
         let (boots, standings) = (folder.identity.boots, links.standings.clone());
         let raft = Raft::new(options.id, config, links.clone(), store, machine.clone()).await;
@@ -318,37 +320,6 @@ impl Node {
     /// Looks at the state as this node knows it: it may be behind.
     pub fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         self.machine.state(look)
-    }
-
-    /// Waits until [`Self::state`] shows all that any node was answered before this call. Only the leader can tell.
-    ///
-    /// # Errors
-    /// [`SubmitError`]; `Unknown` also if too few nodes can be reached.
-    pub async fn linearizable(&self) -> Result<(), SubmitError> {
-        let until = tokio::time::Instant::now() + self.options.pace.answer;
-        let asked = tokio::time::timeout_at(until, self.raft.ensure_linearizable()).await;
-        match asked.map_err(|_| SubmitError::Unknown)? {
-            Ok(_) => self.past_the_last_boot(until).await,
-            Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward))) => Err(not_leader(forward)),
-            Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_))) => Err(SubmitError::Unknown),
-            Err(RaftError::Fatal(error)) => Err(self.stopped_by(&error.to_string())),
-        }
-    }
-
-    /// A leader that was started again leads on under its old vote, and openraft waits for the first entry of that vote alone: what was
-    /// answered between that entry and the end of the process may be in the log only. All of it is in this node's own log.
-    async fn past_the_last_boot(&self, until: tokio::time::Instant) -> Result<(), SubmitError> {
-        let Some((vote, last)) = self.resumed else { return Ok(()) };
-        let leads_on = || self.raft.server_metrics().borrow().vote == vote;
-        if !leads_on() {
-            return Ok(());
-        }
-        let mut applied = self.applied();
-        let caught_up = tokio::time::timeout_at(until, applied.wait_for(|applied| *applied >= last)).await;
-        match caught_up {
-            Ok(Ok(_)) if leads_on() => Ok(()),
-            _ => Err(SubmitError::Unknown),
-        }
     }
 
     /// Index of the last entry that was applied here.
@@ -521,12 +492,6 @@ impl Node {
         }
         drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
-}
-
-/// The vote under which this node leads on after its start, and the last entry of its log then.
-fn resumed(log: &dyn DurableLog, id: u64) -> Result<Option<(Vote, u64)>> {
-    let vote = log.vote()?.filter(|vote| vote.is_committed() && vote.leader_id().voted_for() == Some(id));
-    Ok(vote.zip(log.extent()?.last.map(|last| last.index)))
 }
 
 impl Drop for Node {
