@@ -19,6 +19,8 @@ use super::{notify, run};
 
 /// How often the machine is told that time passes.
 const TICK: Duration = Duration::from_secs(1);
+/// How soon it is noticed that a run has ended.
+const GLANCE: Duration = Duration::from_millis(50);
 /// How often it is told that a cycle's driver lives: three signs may be lost.
 const LIVE_EVERY: Duration = Duration::from_millis(LIVE_EVERY_MILLISECONDS);
 const LIVE_EVERY_MILLISECONDS: u64 = 4_000;
@@ -75,7 +77,9 @@ struct Crew {
     /// The machine said that another process drives these; asked again then, whatever this process's clock says of it.
     elsewhere: BTreeMap<RepositoryId, LogTime>,
     agenda: Agenda,
+    /// Runs that began, and those that ended.
     runs: u64,
+    ended: u64,
 }
 
 impl Supervisor {
@@ -158,8 +162,7 @@ impl Supervisor {
             for (task, stop, number) in self.take() {
                 self.begin(task, stop, number);
             }
-            let (stop, seen) = (&self.stop, self.wishes());
-            self.backend.wait(TICK, &mut |state| stop.is_asked() || count_wishes(state) != seen);
+            self.rest();
             self.park();
         }
         notify::tell(notify::State::Stopping);
@@ -170,6 +173,22 @@ impl Supervisor {
             drop(crew);
             self.live();
             crew = self.crew();
+        }
+    }
+
+    /// Until there are other wishes, a place is free again, or it is time to tell the machine that time passes.
+    fn rest(&self) {
+        let (until, seen, ended) = (Instant::now() + TICK, self.wishes(), self.crew().ended);
+        let mut is_over = false;
+        while !is_over && self.crew().ended == ended {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.backend.wait(left.min(GLANCE), &mut |state| {
+                is_over = self.stop.is_asked() || count_wishes(state) != seen;
+                is_over
+            });
         }
     }
 
@@ -235,6 +254,7 @@ impl Supervisor {
         let now = self.now();
         let mut crew = self.crew();
         crew.busy.remove(repository);
+        crew.ended += 1;
         let driven = crew.driven.remove(repository);
         crew.agenda.done(repository, outcome == Outcome::Failed, now);
         drop(crew);
