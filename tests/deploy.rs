@@ -12,6 +12,7 @@ use std::time::Duration;
 use support::{json, run, verger};
 
 const UNIT: &str = include_str!("../deploy/systemd/verger.service");
+const COORDINATOR: &str = include_str!("../deploy/systemd/verger-coordinator.service");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_verger");
 /// Ten times the exposure that `systemd-analyze security` may find: 2.0 of 10.
 const EXPOSURE_MAX: &str = "20";
@@ -27,12 +28,14 @@ fn systemd_takes_the_unit_and_finds_it_shut() {
         return support::skipped("no systemd-analyze on PATH: it does not read the unit");
     }
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("verger.service");
-    std::fs::write(&path, UNIT.replace("/usr/local/bin/verger", PROGRAM)).unwrap();
-    let verified = run(Command::new("systemd-analyze").arg("verify").arg(&path));
-    assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
-    let shut = ["security", "--offline=true", "--threshold", EXPOSURE_MAX];
-    run(Command::new("systemd-analyze").args(shut).arg(&path));
+    for (name, unit) in [("verger.service", UNIT), ("verger-coordinator.service", COORDINATOR)] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, unit.replace("/usr/local/bin/verger", PROGRAM)).unwrap();
+        let verified = run(Command::new("systemd-analyze").arg("verify").arg(&path));
+        assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
+        let shut = ["security", "--offline=true", "--threshold", EXPOSURE_MAX];
+        run(Command::new("systemd-analyze").args(shut).arg(&path));
+    }
 }
 
 #[test]
@@ -60,6 +63,17 @@ fn the_units_own_command_line_tells_when_it_is_ready_and_ends_well_on_sigterm() 
     run(Command::new("kill").arg(service.id().to_string()));
     assert_eq!(heard(&manager), "STOPPING=1");
     assert!(service.wait().unwrap().success());
+}
+
+/// What the unit gives to a member's folder is understood: without a cluster it says so, and not that a flag is unknown.
+#[test]
+fn the_coordinators_own_command_line_is_understood() {
+    let home = tempfile::tempdir().unwrap();
+    let exec = COORDINATOR.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/verger ")).unwrap();
+    let folder = home.path().to_str().unwrap();
+    let arguments = exec.replace("${STATE_DIRECTORY}", folder).replace("${CREDENTIALS_DIRECTORY}", folder);
+    let told = support::fails(verger(home.path()).args(arguments.split(' ')), 2);
+    assert!(told.contains("belongs to no cluster"), "{told}");
 }
 
 fn heard(manager: &UnixDatagram) -> String {
