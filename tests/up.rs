@@ -2,61 +2,55 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/fleet.rs"]
+mod fleet;
 mod support;
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use fleet::Fleet;
 use serde_json::Value;
 use support::{Golden, Kopia, OWNER, PASSWORD, fails, json, run, verger};
 
 /// A coordinator in a process of its own, and the command line of the same user.
 struct Up {
-    home: tempfile::TempDir,
-    address: String,
-    process: Option<Child>,
+    fleet: Fleet,
     archive: Option<String>,
 }
 
 impl Up {
     fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut up = Self {
-            home: tempfile::tempdir().unwrap(),
-            address: format!("127.0.0.1:{port}"),
-            process: None,
-            archive: None,
-        };
-        up.again();
-        up
+        let environment = [("PHOTOS_PASSWORD", PASSWORD), ("WRONG", "not it")];
+        Self { fleet: Fleet::start(tempfile::tempdir().unwrap(), &[], &environment), archive: None }
+    }
+
+    fn home(&self) -> &Path {
+        self.fleet.home.path()
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.fleet.port)
     }
 
     fn data(&self) -> PathBuf {
-        self.home.path().join("data")
+        self.fleet.data()
     }
 
     /// Starts it on the same data.
     fn again(&mut self) {
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.home.path().join("log")).unwrap();
-        let mut command = verger(self.home.path());
-        command.args(["up", "--listen", &self.address, "--data-dir"]).arg(self.data());
-        command.args(self.archive.iter().flat_map(|url| ["--ledger-archive", url]));
-        command.env("PHOTOS_PASSWORD", PASSWORD).env("WRONG", "not it").stdin(Stdio::null());
-        self.process = Some(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
+        let flags: Vec<&str> = self.archive.iter().flat_map(|url| ["--ledger-archive", url]).collect();
+        self.fleet.again(&flags);
     }
 
     fn kill(&mut self) {
-        let mut process = self.process.take().unwrap();
-        process.kill().unwrap();
-        process.wait().unwrap();
+        self.fleet.kill();
     }
 
     fn verger(&self, arguments: &[&str]) -> Command {
-        let mut command = verger(self.home.path());
-        command.env("VERGER_ADDR", format!("http://{}", self.address)).args(arguments);
-        command
+        self.fleet.owner(arguments)
     }
 
     fn json(&self, arguments: &[&str]) -> Value {
@@ -73,19 +67,6 @@ impl Up {
         let mut command = self.verger(&["repo", "add", name, &golden.address(), "--json"]);
         command.args(["--password-env", "PHOTOS_PASSWORD"]).args(flags);
         command
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let _ = process.kill();
-            let _ = process.wait();
-        }
-        if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
-            support::told(&log);
-        }
     }
 }
 
@@ -145,7 +126,7 @@ fn a_fleet_may_become_the_owner_and_looks_after_several() {
     let before = other.bytes();
     let report = up.json(&["cycle", "start", "photos", "--quick", "--wait", "--json"]);
     assert_eq!(report["outcome"], "done", "{report}");
-    let log = std::fs::read_to_string(up.home.path().join("log")).unwrap();
+    let log = std::fs::read_to_string(up.home().join("log")).unwrap();
     assert!(log.contains("a cycle ended") && log.contains("repository=photos"), "{log}");
     let names: Vec<Value> =
         up.json(&["repo", "list", "--json"]).as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
@@ -301,7 +282,7 @@ fn a_lease_that_is_handed_over_is_for_one_other_fleet_alone() {
 fn a_ledger_is_archived_verified_and_restored_while_its_coordinator_is_stopped() {
     let golden = Golden::unpack("default");
     let mut up = Up::start();
-    let attic = up.home.path().join("attic");
+    let attic = up.home().join("attic");
     let url = format!("filesystem://{}", attic.display());
     // The volume is not mounted yet: that keeps nothing else from going on.
     up.kill();
@@ -315,13 +296,13 @@ fn a_ledger_is_archived_verified_and_restored_while_its_coordinator_is_stopped()
     std::fs::create_dir(&attic).unwrap();
     let data = up.data();
     let verify = |archive: &[&str]| {
-        let mut command = verger(up.home.path());
+        let mut command = verger(up.home());
         command.args(["ledger", "verify", "--json", "--data-dir"]).arg(&data).args(archive);
         command
     };
     let checked = json(&run(&mut verify(&["--ledger-archive", &url])));
     assert_eq!(checked["problems"], serde_json::json!([]));
-    let mut restore = verger(up.home.path());
+    let mut restore = verger(up.home());
     restore.args(["ledger", "restore", "--data-dir"]).arg(&data);
     let line = fails(&mut restore, 2);
     assert!(line.contains("--ledger-archive"), "{line}");
@@ -333,7 +314,7 @@ fn a_ledger_is_archived_verified_and_restored_while_its_coordinator_is_stopped()
     fails(&mut verify(&["--ledger-archive", "ftp://attic"]), 2);
     up.again();
     assert_eq!(up.events(&["--repo", "photos"])[..before.len()], before[..]);
-    let mut busy = verger(up.home.path());
+    let mut busy = verger(up.home());
     busy.args(["ledger", "verify", "--data-dir"]).arg(&data);
     fails(&mut busy, 11);
 }
@@ -366,7 +347,7 @@ fn bad_input_is_named_and_has_its_code() {
     fails(&mut up.verger(&["cycle", "show", "99"]), 17);
     let stranger = tempfile::tempdir().unwrap();
     let mut other = verger(stranger.path());
-    other.env("VERGER_ADDR", format!("http://{}", up.address)).args(["repo", "list"]);
+    other.env("VERGER_ADDR", format!("http://{}", up.address())).args(["repo", "list"]);
     let refused = fails(&mut other, 20);
     assert!(refused.contains("token"), "{refused}");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -382,15 +363,15 @@ fn a_second_process_on_the_same_data_is_refused_and_a_pause_lasts_over_a_restart
     let golden = Golden::unpack("default");
     let mut up = Up::start();
     run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
-    let mut second = verger(up.home.path());
+    let mut second = verger(up.home());
     second.args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(up.data());
     fails(&mut second, 11);
-    let mut far = verger(up.home.path());
-    far.args(["up", "--listen", "0.0.0.0:0", "--data-dir"]).arg(up.home.path().join("far"));
+    let mut far = verger(up.home());
+    far.args(["up", "--listen", "0.0.0.0:0", "--data-dir"]).arg(up.home().join("far"));
     fails(&mut far, 2);
-    let mut loud = verger(up.home.path());
+    let mut loud = verger(up.home());
     loud.args(["up", "--listen", "127.0.0.1:0", "--log-level", "loud=loudest", "--data-dir"])
-        .arg(up.home.path().join("loud"));
+        .arg(up.home().join("loud"));
     let line = fails(&mut loud, 2);
     assert!(line.contains("--log-level"), "{line}");
     run(up.verger(&FULL[..9]).args(["--key", "one"]));
@@ -424,13 +405,13 @@ fn the_token_is_for_its_user_alone_and_nowhere_else() {
     let up = Up::start();
     run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
     up.json(&[&FULL[..], &["--json"]].concat());
-    let tokens = up.home.path().join("config/verger/tokens");
+    let tokens = up.home().join("config/verger/tokens");
     let path = std::fs::read_dir(&tokens).unwrap().next().unwrap().unwrap().path();
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
     let token = std::fs::read_to_string(&path).unwrap().trim().to_owned();
     assert!(token.starts_with("vgr_") && token.len() >= 43);
-    assert_eq!(holders(up.home.path(), &token, &path), Vec::<PathBuf>::new(), "the token lies about");
+    assert_eq!(holders(up.home(), &token, &path), Vec::<PathBuf>::new(), "the token lies about");
 }
 
 /// Files below `folder`, but for one, that hold these bytes.

@@ -12,12 +12,16 @@ mod registry;
 mod request;
 mod token;
 
+pub mod workers;
+
 mod cycle;
 mod stage;
 
 mod shard;
 
 mod offer;
+
+mod split;
 
 mod collect;
 
@@ -32,6 +36,8 @@ mod lease;
 pub mod machine;
 
 pub mod files;
+
+mod pem;
 
 pub mod ledger;
 

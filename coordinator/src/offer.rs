@@ -5,12 +5,14 @@ use verger_proto::{
 };
 
 use crate::machine::{Batches, Cycle, Job, JobStatus, Phase, Turn};
-use crate::{cycle, lease, shard, stage};
+use crate::{cycle, lease, shard, split, stage};
 
 /// A claim ends this many milliseconds after its worker was last heard.
 pub(crate) const CLAIM_MILLISECONDS: u64 = 30_000;
 /// A job that nobody claims is offered again after this many milliseconds: a hint may be lost.
 const OFFER_AGAIN_MILLISECONDS: u64 = 15_000;
+/// For so long after its pause a job is offered with every word that time passes.
+const AFTER_PAUSE_MILLISECONDS: u64 = 2_500;
 /// So many attempts may fail or be lost.
 pub(crate) const ATTEMPTS_MAX: u32 = 5;
 
@@ -21,15 +23,18 @@ pub(crate) fn open_stage(turn: &mut Turn<'_>, cycle: &mut Cycle, stage: Stage) {
     let jobs = u32::try_from(shards.len()).unwrap_or(u32::MAX);
     turn.events.push(Event::StageOpened { cycle: cycle.id, stage, jobs });
     for shard in shards {
-        let id = JobId(turn.state.next_job);
-        turn.state.next_job = turn.state.next_job.saturating_add(1);
-        cycle.jobs.insert(id, new_job(id, shard, turn.at));
+        let id = add_job(turn, cycle, shard);
         send(turn, cycle, id);
     }
 }
 
-fn new_job(id: JobId, shard: Shard, at: LogTime) -> Job {
-    Job { id, shard, attempt: 1, failures: 0, status: JobStatus::Open(at), batches: Batches::default() }
+/// Makes a job for a shard. It is not offered yet.
+pub(crate) fn add_job(turn: &mut Turn<'_>, cycle: &mut Cycle, shard: Shard) -> JobId {
+    let id = JobId(turn.state.next_job);
+    turn.state.next_job = turn.state.next_job.saturating_add(1);
+    let (status, batches) = (JobStatus::Open(turn.at), Batches::default());
+    cycle.jobs.insert(id, Job { id, shard, attempt: 1, failures: 0, status, batches });
+    id
 }
 
 /// Remembers who did the jobs of the stage, so that a repeated report is known.
@@ -41,7 +46,8 @@ pub(crate) fn close_stage(cycle: &mut Cycle) {
     }
 }
 
-fn send(turn: &mut Turn<'_>, cycle: &Cycle, id: JobId) {
+/// Offers a job.
+pub(crate) fn send(turn: &mut Turn<'_>, cycle: &Cycle, id: JobId) {
     if let Some(job) = cycle.jobs.get(&id) {
         let (shard, attempt) = (job.shard.clone(), job.attempt);
         turn.events.push(Event::JobOffered { cycle: cycle.id, job: id, stage: cycle.stage, shard, attempt });
@@ -66,7 +72,16 @@ pub(crate) fn again(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId) {
     }
 }
 
-/// An attempt came to nothing: again, around it, or the end of the cycle (R12).
+/// As [`again`], after a pause: until then nobody gets it.
+fn later(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, pause: u64) {
+    let Some(job) = cycle.jobs.get_mut(&id) else { return };
+    take_back(job, turn.at.plus(pause));
+    job.attempt = job.attempt.saturating_add(1);
+    let (shard, attempt) = (job.shard.clone(), job.attempt);
+    turn.events.push(Event::JobOffered { cycle: cycle.id, job: id, stage: cycle.stage, shard, attempt });
+}
+
+/// An attempt came to nothing: again, in halves, around it, or the end of the cycle (R12).
 pub(crate) fn after_failure(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, failure: Failure) {
     let Some(job) = cycle.jobs.get_mut(&id) else { return };
     job.failures = job.failures.saturating_add(1);
@@ -74,9 +89,19 @@ pub(crate) fn after_failure(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, f
     if let Phase::Stopping(_) = cycle.phase {
         return cycle::settle(turn, cycle);
     }
-    if failure.retryable && job.failures < ATTEMPTS_MAX {
+    let failures = job.failures;
+    if split::is_part(cycle, id) {
+        let is_to_split = !failure.retryable || failures >= split::ATTEMPTS;
+        if is_to_split && split::split(turn, cycle, id, &failure) {
+            return;
+        }
+        if failure.retryable && failures < ATTEMPTS_MAX {
+            return later(turn, cycle, id, split::pause(failures));
+        }
+    } else if failure.retryable && failures < ATTEMPTS_MAX {
         return again(turn, cycle, id);
     }
+    let Some(job) = cycle.jobs.get_mut(&id) else { return };
     let (stage, settled) = (cycle.stage, job.batches.outstanding.is_none());
     if stage::can_go_around(stage) && settled && is_local(failure.kind) {
         job.status = JobStatus::Quarantined;
@@ -94,12 +119,24 @@ fn is_local(kind: FailureKind) -> bool {
     matches!(kind, Damaged | MemoryLimit | NotFound | StoreUnavailable)
 }
 
+/// A shard of a stage that was cut is anybody's. All else is for whoever drives the repository, where somebody does: it needs what he
+/// has found so far.
+pub(crate) fn check_open_to_all(turn: &Turn<'_>, cycle: &Cycle, ticket: &Ticket) -> Result<(), Refusal> {
+    let is_part = cycle.jobs.get(&ticket.job).is_some_and(|job| !job.shard.is_whole());
+    let driver = turn.state.repositories.get(&cycle.repository).and_then(|entry| entry.driver);
+    match driver {
+        Some((driver, _)) if !is_part && cycle.jobs.contains_key(&ticket.job) => Err(Refusal::DrivenByOther(driver)),
+        _ => Ok(()),
+    }
+}
+
 pub(crate) fn claim(turn: &mut Turn<'_>, cycle: &mut Cycle, ticket: Ticket) -> Result<(), Refusal> {
     let job = crate::machine::present(cycle, &ticket)?;
     if cycle.phase != Phase::Running {
         return Err(Refusal::Stopping);
     }
     match &job.status {
+        JobStatus::Open(from) if *from > turn.at => return Err(Refusal::NotYet(from.since(turn.at))),
         JobStatus::Open(_) => {}
         // The answer was lost, and it asks again.
         JobStatus::Claimed(worker, _) if *worker == ticket.worker => {}
@@ -150,12 +187,18 @@ fn cycle_tick(turn: &mut Turn<'_>, cycle: &mut Cycle) {
     match cycle.phase {
         Phase::Stopping(_) => cycle::settle(turn, cycle),
         Phase::Running => {
-            let old = |job: &&Job| matches!(job.status, JobStatus::Open(since) if turn.at.since(since) >= OFFER_AGAIN_MILLISECONDS);
+            let old = |job: &&Job| matches!(job.status, JobStatus::Open(since) if is_to_offer(job, since, turn.at));
             let hints = cycle.jobs.values().filter(old).map(|job| Effect::OfferJob(Box::new(cycle.spec(job))));
             turn.effects.extend(hints);
         }
         Phase::WaitingForWord | Phase::Parked => {}
     }
+}
+
+/// Whether an open job is to be offered now: its pause is over, or nobody took it for long.
+fn is_to_offer(job: &Job, since: LogTime, at: LogTime) -> bool {
+    let waited = at >= since && job.failures > 0 && !job.shard.is_whole() && at.since(since) < AFTER_PAUSE_MILLISECONDS;
+    waited || at.since(since) >= OFFER_AGAIN_MILLISECONDS
 }
 
 fn lose_claims(turn: &mut Turn<'_>, is_lost: impl Fn(&WorkerId, LogTime) -> bool) {

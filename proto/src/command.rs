@@ -13,6 +13,7 @@ use crate::schedule::{Margin, Own};
 use crate::term::Term;
 use crate::time::StoreTime;
 use crate::token::TokenGrant;
+use crate::worker::WorkerInfo;
 
 /// What is asked of the machine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -249,6 +250,27 @@ pub enum Command {
     },
     /// What whoever drives a repository says.
     Driven(Box<Driven>),
+    /// A worker says that it is there.
+    SeeWorker {
+        /// Its name.
+        worker: WorkerId,
+        /// What it says of itself.
+        info: Box<WorkerInfo>,
+    },
+    /// A worker goes.
+    ForgetWorker {
+        /// Its name.
+        worker: WorkerId,
+        /// Which process of that name.
+        instance: u64,
+    },
+    /// A worker is to take nothing new, or may again.
+    DrainWorker {
+        /// Its name.
+        worker: WorkerId,
+        /// Whether it is to take nothing new.
+        drain: bool,
+    },
 }
 
 /// A command and who gave it.
@@ -308,6 +330,9 @@ impl Command {
             Command::TakeDrive { .. } => "take_drive",
             Command::LeaveDrive { .. } => "leave_drive",
             Command::Driven(driven) => driven.command.name(),
+            Command::SeeWorker { .. } => "see_worker",
+            Command::ForgetWorker { .. } => "forget_worker",
+            Command::DrainWorker { .. } => "drain_worker",
         }
     }
 }

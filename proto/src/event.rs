@@ -19,6 +19,7 @@ use crate::stage::Stage;
 use crate::term::Term;
 use crate::time::{LogTime, StoreTime};
 use crate::token::{Access, Scopes};
+use crate::worker::WorkerInfo;
 
 /// Why a stage did not run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -162,11 +163,19 @@ pub enum Event {
     DriveRenewed { repository: RepositoryId, driver: Driver, until: LogTime },
     /// It does not any more.
     DriveLeft { repository: RepositoryId, driver: Driver },
+    /// A worker is there, or is there as another process, or with other words about itself.
+    WorkerSeen { worker: WorkerId, info: Box<WorkerInfo> },
+    /// A worker went.
+    WorkerLeft { worker: WorkerId },
+    /// A worker is to take nothing new, or may again.
+    WorkerDrained { worker: WorkerId, drain: bool },
+    /// A shard that failed is tried in two parts: what is wrong is in one of them.
+    ShardSplit { cycle: CycleId, job: JobId, stage: Stage, failure: Failure, into: Vec<JobId> },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 47] = [
+    pub const KINDS: [&'static str; 51] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -214,6 +223,10 @@ impl Event {
         "drive_taken",
         "drive_renewed",
         "drive_left",
+        "worker_seen",
+        "worker_left",
+        "worker_drained",
+        "shard_split",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -267,6 +280,10 @@ impl Event {
             Event::DriveTaken { .. } => "drive_taken",
             Event::DriveRenewed { .. } => "drive_renewed",
             Event::DriveLeft { .. } => "drive_left",
+            Event::WorkerSeen { .. } => "worker_seen",
+            Event::WorkerLeft { .. } => "worker_left",
+            Event::WorkerDrained { .. } => "worker_drained",
+            Event::ShardSplit { .. } => "shard_split",
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod plan;
 
 pub mod repo;
 pub mod token;
+pub mod worker;
 
 pub mod batch;
 
@@ -64,3 +65,4 @@ pub use term::Term;
 pub use time::{LogTime, StoreTime};
 pub use token::{Access, BadTenant, Scope, Scopes, TENANT_BYTES_MAX, Tenant, TokenGrant};
 pub use trace::TraceId;
+pub use worker::WorkerInfo;

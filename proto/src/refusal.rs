@@ -222,4 +222,16 @@ pub enum Refusal {
     /// Nobody drives it: the time of whoever says so was over, and he left or another did.
     #[error("whoever says so does not drive this repository any more")]
     NotDriving,
+    /// An attempt failed a moment ago; the next one waits.
+    #[error("this shard is tried again in {0} ms")]
+    NotYet(u64),
+    /// A process that began later has this name.
+    #[error("another worker that began later is called so; give each worker a name of its own (--name)")]
+    WorkerNameTaken,
+    /// No worker has this name.
+    #[error("no worker has this name")]
+    UnknownWorker,
+    /// More than is kept of workers.
+    #[error("{0}")]
+    Worker(String),
 }

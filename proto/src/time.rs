@@ -10,6 +10,12 @@ macro_rules! time {
         pub struct $name(pub u64);
 
         impl $name {
+            /// This moment; one before 1970 counts as 1970.
+            #[must_use]
+            pub fn of(at: jiff::Timestamp) -> Self {
+                Self(u64::try_from(at.as_millisecond()).unwrap_or_default())
+            }
+
             /// Milliseconds since `earlier`; 0 if it is later.
             #[must_use]
             pub fn since(self, earlier: Self) -> u64 {

@@ -83,11 +83,13 @@ pub enum Scope {
     Approve,
     /// Add and remove repositories, tokens and nodes.
     Admin,
+    /// Do the work of cycles: what a worker's token is for, and nothing else.
+    Work,
 }
 
 impl Scope {
     /// All.
-    pub const ALL: [Scope; 4] = [Scope::Read, Scope::Operate, Scope::Approve, Scope::Admin];
+    pub const ALL: [Scope; 5] = [Scope::Read, Scope::Operate, Scope::Approve, Scope::Admin, Scope::Work];
 
     /// As on the command line.
     #[must_use]
@@ -97,6 +99,7 @@ impl Scope {
             Scope::Operate => "operate",
             Scope::Approve => "approve",
             Scope::Admin => "admin",
+            Scope::Work => "work",
         }
     }
 
@@ -106,6 +109,7 @@ impl Scope {
             Scope::Operate => 2,
             Scope::Approve => 4,
             Scope::Admin => 8,
+            Scope::Work => 16,
         }
     }
 
@@ -114,7 +118,8 @@ impl Scope {
             Scope::Read => 1,
             Scope::Operate => 1 | 2,
             Scope::Approve => 1 | 4,
-            Scope::Admin => 1 | 2 | 4 | 8,
+            Scope::Admin => 1 | 2 | 4 | 8 | 16,
+            Scope::Work => 16,
         }
     }
 }
@@ -130,7 +135,7 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Scope::ALL.into_iter().find(|scope| scope.name() == text);
-        found.ok_or_else(|| format!("{text:?} is not a scope; the scopes are read, operate, approve, admin"))
+        found.ok_or_else(|| format!("{text:?} is not a scope; the scopes are read, operate, approve, admin, work"))
     }
 }
 

@@ -12,7 +12,7 @@ use verger_proto::{
     Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
     Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
     RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, Severity, Shard,
-    Stage, StageWork, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
+    Stage, StageWork, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, WorkerInfo, report::TaskStats,
 };
 
 fn folder() -> PathBuf {
@@ -251,6 +251,27 @@ fn cluster_samples() -> Vec<(&'static str, Event)> {
         ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
         ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
         ("", Event::DriveLeft { repository: left, driver: second }),
+    ]
+}
+
+/// Of workers in processes of their own.
+fn worker_samples() -> Vec<(&'static str, Event)> {
+    let worker = || WorkerId::new("cellar").unwrap();
+    let info = WorkerInfo {
+        instance: u64::MAX,
+        started: LogTime(1_700_000_000_000),
+        version: "0.1.0".to_owned(),
+        pools: vec!["default".to_owned(), "night".to_owned()],
+        labels: [("zone".to_owned(), "cellar".to_owned())].into(),
+        places: 4,
+        exchange: Some("0a1b2c3d".to_owned()),
+    };
+    let (cycle, job, stage, into) = (CycleId(7), JobId(300), Stage::Scan, vec![JobId(301), JobId(302)]);
+    vec![
+        ("", Event::WorkerSeen { worker: worker(), info: Box::new(info) }),
+        ("", Event::WorkerLeft { worker: worker() }),
+        ("", Event::WorkerDrained { worker: worker(), drain: true }),
+        ("", Event::ShardSplit { cycle, job, stage, failure: failure(), into }),
     ]
 }
 

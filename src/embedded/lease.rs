@@ -14,9 +14,8 @@ use verger_kopia::storage::{BlobId, Storage, StoreLock, Versioning};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::id::RepositoryId;
 use verger_proto::term::Term;
-use verger_proto::{Command, Effect, Event};
+use verger_proto::{Command, Effect, Event, StoreTime};
 use verger_worker::bucket_lease::{ACTS_MAX, LEASE, Lease, LeaseKeeper, LockFile, Request, TTL_DEFAULT};
-use verger_worker::task::deed::store_time;
 
 use super::state::Known;
 use super::{CycleRequest, Session};
@@ -76,7 +75,7 @@ impl Held {
         let (told, id) = (drive.clone(), known.id.clone());
         let confirm = move |now: Timestamp, until: Timestamp| {
             let repository = id.clone();
-            let (store_now, acts_until) = (store_time(now), store_time(until));
+            let (store_now, acts_until) = (StoreTime::of(now), StoreTime::of(until));
             told.submit(Command::RenewLease { repository, term, store_now, acts_until }).map(drop)
         };
         let is_local = local.is_some();
@@ -96,8 +95,8 @@ impl Held {
     /// Tells the machine that the lease was taken.
     fn tell(&self, storage: &dyn Storage, drive: &Drive, acts_until: Timestamp) -> Result<()> {
         let store_now = storage.now()?;
-        let acts_until = store_time(acts_until.min(store_now + ACTS_MAX));
-        let (repository, store_now) = (self.id.clone(), store_time(store_now));
+        let acts_until = StoreTime::of(acts_until.min(store_now + ACTS_MAX));
+        let (repository, store_now) = (self.id.clone(), StoreTime::of(store_now));
         let events =
             drive.submit(Command::TakeLease { repository, term: self.term, kept: false, store_now, acts_until })?;
         let refused = events.into_iter().find_map(|event| match event {

@@ -53,7 +53,7 @@ pub(crate) struct Options {
     pub(crate) secrets: Option<PathBuf>,
     /// Where old segments of the ledger go.
     pub(crate) archive: ArchiveArgs,
-    /// Limits of each cycle.
+    /// Limits of each cycle, and where its files go: `work` in the data folder.
     pub(crate) engine: Engine,
     /// What became of spans, where there are any.
     pub(crate) spans: Option<Arc<SpanCounts>>,
@@ -76,13 +76,12 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let archive = options.archive.resolve(&fleet, &options.data_dir)?;
     let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
     let identity = format!("verger@fleet-{fleet}");
-    let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
     let service = Service {
         runtime,
         node,
         ledger: &options.data_dir.join(NODE).join("ledger"),
         router,
-        opener: Arc::new(Opener { engine, secrets: options.secrets }),
+        opener: Arc::new(Opener { engine: options.engine, secrets: options.secrets }),
         clock,
         identity: identity.clone(),
         stand: Arc::new(Alone { fleet: identity.clone() }),

@@ -141,7 +141,7 @@ impl Supervisor {
     }
 
     fn now(&self) -> LogTime {
-        LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or_default())
+        LogTime::of(self.clock.now())
     }
 
     /// Works until it is asked to stop; what is under way then is parked at its next boundary.
@@ -159,10 +159,11 @@ impl Supervisor {
             {
                 tracing::error!(error = error.chain(), "the machine takes no commands");
             }
+            let ended = self.crew().ended;
             for (task, stop, number) in self.take() {
                 self.begin(task, stop, number);
             }
-            self.rest();
+            self.rest(ended);
             self.park();
         }
         notify::tell(notify::State::Stopping);
@@ -176,16 +177,19 @@ impl Supervisor {
         }
     }
 
-    /// Until there are other wishes, a place is free again, or it is time to tell the machine that time passes.
-    fn rest(&self) {
-        let (until, seen, ended) = (Instant::now() + TICK, self.wishes(), self.crew().ended);
+    /// Until there are other wishes, a run has ended since there were `ended` of them, or it is time to tell the machine that time
+    /// passes.
+    fn rest(&self, ended: u64) {
+        let (until, seen) = (Instant::now() + TICK, self.wishes());
+        // Where nothing runs, nothing can end.
+        let glance = if self.crew().busy.is_empty() { TICK } else { GLANCE };
         let mut is_over = false;
         while !is_over && self.crew().ended == ended {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            self.backend.wait(left.min(GLANCE), &mut |state| {
+            self.backend.wait(left.min(glance), &mut |state| {
                 is_over = self.stop.is_asked() || count_wishes(state) != seen;
                 is_over
             });

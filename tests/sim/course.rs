@@ -35,26 +35,33 @@ pub struct Failure {
 
 /// Lives through one seed, on this thread.
 pub fn run(seed: u64, print: bool) -> Result<Course, Failure> {
+    lived(seed, print, async |world| course(&world, seed).await)
+}
+
+/// A world of its own for what is to happen in it, and what came of that.
+pub fn lived(
+    seed: u64,
+    print: bool,
+    course: impl AsyncFnOnce(World) -> Result<(), Finding>,
+) -> Result<Course, Failure> {
     runtime::set_seed(Some(seed));
     let mut machine = Builder::new_current_thread();
     let machine = machine.enable_time().start_paused(true).rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()));
-    let done = machine.build().unwrap().block_on(live(seed, print));
+    let done = machine.build().unwrap().block_on(async {
+        let world = World::new(seed, print).await;
+        let done = course(world.clone()).await;
+        // What was seen first is what to tell.
+        let done = world.finding().map_or(done, Err);
+        let course = {
+            let oracle = &world.replicas().oracle;
+            let (cycles, batches) = (oracle.cycles, oracle.batches);
+            Course { hash: world.hash(), acknowledged: world.acknowledged(), cycles, batches }
+        };
+        world.end().await;
+        done.map(|()| course).map_err(|finding| Failure { finding, trace: world.tail() })
+    });
     runtime::set_seed(None);
     done
-}
-
-async fn live(seed: u64, print: bool) -> Result<Course, Failure> {
-    let world = World::new(seed, print).await;
-    let done = course(&world, seed).await;
-    // What was seen first is what to tell.
-    let done = world.finding().map_or(done, Err);
-    let course = {
-        let oracle = &world.replicas().oracle;
-        let (cycles, batches) = (oracle.cycles, oracle.batches);
-        Course { hash: world.hash(), acknowledged: world.acknowledged(), cycles, batches }
-    };
-    world.end().await;
-    done.map(|()| course).map_err(|finding| Failure { finding, trace: world.tail() })
 }
 
 async fn course(world: &World, seed: u64) -> Result<(), Finding> {

@@ -8,18 +8,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::runtime::{Builder, RngSeed};
 use verger::embedded::{Coordination, Shared, cycle, identify};
 use verger_coordinator::drive::Backend;
 use verger_coordinator::machine::State;
-use verger_coordinator::raft::runtime;
 use verger_kopia::clock::{Clock, SetClock, Timestamp};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::fault::{Call, Effect};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::{Command, CommandId, Event, RepositoryId, StoreTime, WorkerId};
 
-use super::course::{Course, Failure};
+use super::course::{Course, Failure, lived};
 use super::faults::{heal, storm};
 use super::oracle::Finding;
 use super::store::{self, HOUR, Saved, alone};
@@ -92,26 +90,9 @@ impl Stage {
     /// Lives through one seed, on this thread.
     pub fn run(&mut self, seed: u64, print: bool) -> std::result::Result<Course, Failure> {
         self.sea.restore(&self.start);
-        runtime::set_seed(Some(seed));
-        let mut machine = Builder::new_current_thread();
-        let machine = machine.enable_time().start_paused(true).rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()));
-        let done = machine.build().unwrap().block_on(self.live(seed, print));
-        runtime::set_seed(None);
+        let done = lived(seed, print, async |world| self.course(&world, seed).await);
         self.sea.faults.heal();
         done
-    }
-
-    async fn live(&self, seed: u64, print: bool) -> std::result::Result<Course, Failure> {
-        let world = World::new(seed, print).await;
-        let done = self.course(&world, seed).await;
-        let done = world.finding().map_or(done, Err);
-        let course = {
-            let oracle = &world.replicas().oracle;
-            let (cycles, batches) = (oracle.cycles, oracle.batches);
-            Course { hash: world.hash(), acknowledged: world.acknowledged(), cycles, batches }
-        };
-        world.end().await;
-        done.map(|()| course).map_err(|finding| Failure { finding, trace: world.tail() })
     }
 
     async fn course(&self, world: &World, seed: u64) -> std::result::Result<(), Finding> {

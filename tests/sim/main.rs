@@ -10,6 +10,8 @@ mod course;
 mod disk;
 mod engine;
 mod faults;
+#[path = "../support/lines.rs"]
+mod lines;
 mod network;
 mod oracle;
 mod replicas;

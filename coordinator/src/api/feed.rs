@@ -185,7 +185,7 @@ fn begin(server: &Server, call: &Call, follows: bool) -> Result<(u64, LogTime), 
         Some(text) => match (text.parse::<u64>(), text.parse::<Timestamp>()) {
             (Ok(record), _) => Ok((record.saturating_add(1), LogTime(0))),
             (_, Ok(time)) => {
-                let time = LogTime(u64::try_from(time.as_millisecond()).unwrap_or(0));
+                let time = LogTime::of(time);
                 Ok((server.api.events.not_before(time), time))
             }
             _ => {

@@ -50,7 +50,7 @@ impl Gate for TokenGate {
             let scopes = Scopes::of(&[Scope::Admin]);
             return Ok(Actor::Known { name: OWNER.to_owned(), access: Access::All, scopes });
         }
-        let now = LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0));
+        let now = LogTime::of(self.clock.now());
         let mut found = Err(Denied::Unknown);
         self.backend.look(&mut |state| found = state.tokens.actor(&bearer, now));
         found

@@ -6,7 +6,6 @@ use verger_proto::schedule::{MarkToDrop, Schedule};
 use verger_proto::{LogTime, Registration, RegistrationChange, RepositoryId, RepositoryName};
 
 use super::problem::Problem;
-use super::server::Server;
 use super::show;
 use crate::machine::{Repository, State};
 use crate::schedule::{self, outlook};
@@ -114,11 +113,4 @@ pub(super) fn next(state: &State, id: &RepositoryId, entry: &Repository, now: Lo
         (one.lane.name().to_owned(), lane)
     });
     Value::Object(lanes.collect())
-}
-
-impl Server {
-    /// The time, as records have it.
-    pub(super) fn now(&self) -> LogTime {
-        LogTime(u64::try_from(self.api.clock.now().as_millisecond()).unwrap_or_default())
-    }
 }

@@ -11,7 +11,7 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{Semaphore, watch};
-use verger_proto::{Command, Event, Ordered};
+use verger_proto::{Command, Event, LogTime, Ordered};
 
 use super::board::Board;
 use super::call::{Call, bearer};
@@ -43,6 +43,11 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// The time, as records have it.
+    pub(super) fn now(&self) -> LogTime {
+        LogTime::of(self.api.clock.now())
+    }
+
     fn new(api: Arc<Api>) -> Self {
         let followers = Arc::new(Semaphore::new(api.limits.followers));
         let probes = Arc::new(Semaphore::new(api.limits.probes));

@@ -29,10 +29,6 @@ struct TokenBody {
     expires_in_seconds: Option<u64>,
 }
 
-fn now(server: &Server) -> LogTime {
-    LogTime(u64::try_from(server.api.clock.now().as_millisecond()).unwrap_or(0))
-}
-
 fn shown(token: &Token, now: LogTime) -> Value {
     let state = match token.revoked {
         Some(_) => "revoked",
@@ -79,7 +75,7 @@ fn expires(server: &Server, body: &TokenBody) -> Result<Option<LogTime>, Problem
     if seconds == 0 || seconds > LIFE_SECONDS_MAX {
         return Err(Problem::bad_request("expiresInSeconds: must be 1 or more, and a hundred years at most"));
     }
-    Ok(Some(now(server).plus(seconds.saturating_mul(1_000))))
+    Ok(Some(server.now().plus(seconds.saturating_mul(1_000))))
 }
 
 pub(super) fn create(server: &Arc<Server>, call: Call) -> Answer {
@@ -92,7 +88,7 @@ pub(super) fn create(server: &Arc<Server>, call: Call) -> Answer {
     let bearer = Bearer::from_bytes(rand::rng().random::<[u8; TOKEN_BYTES]>());
     let grant = TokenGrant { name: body.name.clone(), access, scopes, expires, hash: bearer.hash() };
     server.order(&call.actor, Command::CreateToken { grant: Box::new(grant) })?;
-    let at = now(server);
+    let at = server.now();
     let kept = server.state(|state| state.tokens.named(&body.name).map(|token| shown(token, at)));
     let mut value = kept.ok_or_else(|| Problem::not_found("the token was taken back already"))?;
     value["token"] = Value::from(bearer.text().as_str());
@@ -102,7 +98,7 @@ pub(super) fn create(server: &Arc<Server>, call: Call) -> Answer {
 }
 
 pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
-    let at = now(server);
+    let at = server.now();
     let all: Vec<Value> = server.state(|state| {
         let seen = |token: &&Token| authorize_token(&call.actor, Action::TokenList, &token.access).is_ok();
         state.tokens.iter().filter(seen).map(|token| shown(token, at)).collect()
@@ -117,6 +113,6 @@ pub(super) fn revoke(server: &Arc<Server>, call: Call) -> Answer {
     let access = access.filter(|access| authorize_token(&call.actor, Action::TokenRevoke, access).is_ok());
     access.ok_or_else(missing)?;
     server.order(&call.actor, Command::RevokeToken { name: name.clone() })?;
-    let at = now(server);
+    let at = server.now();
     ok(&server.state(|state| state.tokens.named(&name).map(|token| shown(token, at))).ok_or_else(missing)?)
 }

@@ -78,7 +78,7 @@ impl FileBackend {
     }
 
     fn now(&self) -> LogTime {
-        LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0))
+        LogTime::of(self.clock.now())
     }
 
     fn tell(&self, at: LogTime, events: &[Event]) {

@@ -4,7 +4,7 @@ use verger_proto::{Command, Driven, Effect, Event, LogTime, Refusal, Ticket};
 
 use super::refuse;
 use super::state::{Cycle, State};
-use crate::{approve, collect, commit, cycle, driver, lease, members, offer, registry, request, seal, token};
+use crate::{approve, collect, commit, cycle, driver, lease, members, offer, registry, request, seal, token, workers};
 
 /// What one command makes: the state that it changes, and what it says.
 pub(crate) struct Turn<'a> {
@@ -44,7 +44,10 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::LoseLease { repository, term, reason } => lease::lose(turn, repository, term, reason),
         Command::ReleaseLease { repository, term } => lease::release(turn, repository, term),
         Command::OpenCycle { repository, options } => cycle::open(turn, repository, options),
-        Command::ClaimJob { ticket } => turn.with_cycle(ticket.cycle, |turn, c| offer::claim(turn, c, ticket)),
+        Command::ClaimJob { ticket } => turn.with_cycle(ticket.cycle, |turn, c| {
+            offer::check_open_to_all(turn, c, &ticket)?;
+            offer::claim(turn, c, ticket)
+        }),
         Command::ReportProgress { ticket, progress } => {
             turn.with_cycle(ticket.cycle, |turn, c| offer::progress(turn, c, ticket, progress))
         }
@@ -95,10 +98,22 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::Driven(driven) => {
             let Driven { driver, repository, command } = *driven;
             driver::check(turn, &repository, driver)?;
-            dispatch(turn, command)?;
+            match command {
+                // A driver does what nobody else may.
+                Command::ClaimJob { ticket } => {
+                    turn.with_cycle(ticket.cycle, |turn, c| offer::claim(turn, c, ticket))?;
+                }
+                command => dispatch(turn, command)?,
+            }
             driver::heard(turn, &repository);
             Ok(())
         }
+        Command::SeeWorker { worker, info } => workers::see(turn, worker, *info),
+        Command::ForgetWorker { worker, instance } => {
+            workers::forget(turn, worker, instance);
+            Ok(())
+        }
+        Command::DrainWorker { worker, drain } => workers::drain(turn, worker, drain),
     }
 }
 

@@ -8,7 +8,7 @@ use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
     Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
     PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime,
-    Term, Ticket, ViewRef, WorkerId,
+    Term, Ticket, ViewRef, WorkerId, WorkerInfo,
 };
 
 use super::calendar::Calendar;
@@ -31,6 +31,20 @@ pub struct State {
     pub tokens: Tokens,
     /// Coordinators that are or were members, by number: none of these is given again.
     pub nodes: BTreeMap<u64, Admitted>,
+    /// Workers that said that they are there, by name. A part of a snapshot of its own, since earlier ones have none.
+    #[serde(skip)]
+    pub workers: BTreeMap<WorkerId, Worker>,
+}
+
+/// A worker that said that it is there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Worker {
+    /// What it said of itself.
+    pub info: WorkerInfo,
+    /// When it was last heard of, to a minute.
+    pub seen: LogTime,
+    /// It is to take nothing new.
+    pub drained: bool,
 }
 
 /// A coordinator that is or was a member.
@@ -46,7 +60,8 @@ impl Default for State {
     fn default() -> Self {
         let (repositories, cycles, nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let tokens = Tokens::default();
-        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens, nodes }
+        let workers = BTreeMap::new();
+        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens, nodes, workers }
     }
 }
 
@@ -180,7 +195,7 @@ pub struct Sealed {
 /// Where a job is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum JobStatus {
-    /// Offered at this time.
+    /// Offered at this time, or to be offered then.
     Open(LogTime),
     /// A worker has it until then, unless it says that it is alive.
     Claimed(WorkerId, LogTime),

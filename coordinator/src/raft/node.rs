@@ -300,7 +300,7 @@ impl Node {
     /// This node's clock.
     #[must_use]
     pub fn now(&self) -> LogTime {
-        LogTime(u64::try_from(self.options.clock.now().as_millisecond()).unwrap_or(0))
+        LogTime::of(self.options.clock.now())
     }
 
     fn refused(&self, error: RaftError<u64, ClientWriteError<u64, Peer>>) -> SubmitError {

@@ -5,14 +5,11 @@ use std::path::PathBuf;
 
 use verger_coordinator::raft::network::http::PeerFiles;
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_worker::progress::Stop;
 
-use super::service::{ApiArgs, PlacesArgs};
+use super::service::{self, ServiceArgs};
 use crate::cli::Context;
-use crate::config::archive::ArchiveArgs;
-use crate::config::{Engine, EngineArgs};
 use crate::exit::Exit;
-use crate::{signal, up};
+use crate::up;
 
 const EXAMPLES: &str = "Examples:
   verger cluster init attic --data-dir /var/lib/verger --node-id 1
@@ -29,11 +26,8 @@ pub(crate) struct Args {
     /// This coordinator's number, to be checked against what the data folder says
     #[arg(long, value_name = "N", env = "VERGER_NODE_ID", value_parser = clap::value_parser!(u64).range(1..))]
     node_id: Option<u64>,
-    /// Folder of the ledger and of everything else that is kept
-    #[arg(long, value_name = "DIR", env = "VERGER_DATA_DIR")]
-    data_dir: PathBuf,
     #[command(flatten)]
-    api: ApiArgs,
+    service: ServiceArgs,
     /// What command lines call for the API [default: http:// and --listen]
     #[arg(long, value_name = "URL", env = "VERGER_API_ADDRESS")]
     api_address: Option<String>,
@@ -68,24 +62,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", env = "VERGER_WORKERS", default_value = "0",
         value_parser = clap::value_parser!(u16).range(0..=1024))]
     workers: u16,
-    #[command(flatten)]
-    places: PlacesArgs,
-    /// Folder with secrets, a file each
-    #[arg(long, value_name = "DIR", env = "VERGER_SECRETS")]
-    secrets: Option<PathBuf>,
-    #[command(flatten)]
-    archive: ArchiveArgs,
-    #[command(flatten)]
-    engine: EngineArgs,
 }
 
 pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
-    if args.engine.state_dir.is_some() {
-        let step = "--state-dir is of cycles without a coordinator";
-        return Err(
-            Error::new(ErrorKind::Usage, step).with_fix("Everything is kept under --data-dir here; leave it out")
-        );
-    }
     let peers = match (args.peer_cert, args.peer_key, args.peer_ca) {
         (Some(certificate), Some(key), Some(authority)) => Some(PeerFiles { certificate, key, authority }),
         _ if args.insecure_peers => None,
@@ -95,26 +74,13 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
                 .with_fix("Give --peer-cert, --peer-key and --peer-ca; or, to try out, --insecure-peers on loopback"));
         }
     };
-    let engine = EngineArgs { state_dir: Some(args.data_dir.join("work")), ..args.engine };
-    let engine = Engine::resolve(engine, context.file.engine.clone())?;
     let options = up::cluster::Options {
+        service: args.service.options(context, usize::from(args.workers))?,
         node: args.node_id,
-        data_dir: args.data_dir,
-        listen: args.api.listen,
-        tls: args.api.tls(),
         api_address: args.api_address,
         peer_listen: args.peer_listen,
         peer_address: args.peer_address,
         peers,
-        places: args.places.limits(usize::from(args.workers)),
-        secrets: args.secrets,
-        archive: args.archive,
-        engine,
-        spans: context.telemetry.as_ref().and_then(|telemetry| telemetry.spans().cloned()),
     };
-    let stop = Stop::default();
-    signal::listen(stop.clone())?;
-    let output = context.output;
-    up::cluster::run(options, &stop, |text| output.note(text))?;
-    Ok(Exit::Done)
+    service::run(context.output, |stop, said| up::cluster::run(options, stop, said))
 }

@@ -5,6 +5,68 @@ use std::path::PathBuf;
 
 use verger_coordinator::api::TlsFiles;
 use verger_coordinator::schedule::Limits;
+use verger_kopia::{Error, ErrorKind};
+use verger_worker::progress::Stop;
+
+use crate::cli::Context;
+use crate::config::archive::ArchiveArgs;
+use crate::config::{Engine, EngineArgs};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::{signal, up};
+
+/// What `verger up` and `verger coordinator` have in common.
+#[derive(Debug, clap::Args)]
+pub(super) struct ServiceArgs {
+    /// Folder of the ledger and of everything else that is kept
+    #[arg(long, value_name = "DIR", env = "VERGER_DATA_DIR")]
+    data_dir: PathBuf,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    places: PlacesArgs,
+    /// Folder with secrets, a file each
+    #[arg(long, value_name = "DIR", env = "VERGER_SECRETS")]
+    secrets: Option<PathBuf>,
+    #[command(flatten)]
+    archive: ArchiveArgs,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+impl ServiceArgs {
+    /// What is to be run, with so many cycles at once.
+    pub(super) fn options(self, context: &Context, workers: usize) -> verger_kopia::Result<up::Options> {
+        if self.engine.state_dir.is_some() {
+            let step = "--state-dir is of cycles without a coordinator";
+            return Err(
+                Error::new(ErrorKind::Usage, step).with_fix("Everything is kept under --data-dir here; leave it out")
+            );
+        }
+        let engine = EngineArgs { state_dir: Some(self.data_dir.join("work")), ..self.engine };
+        Ok(up::Options {
+            engine: Engine::resolve(engine, context.file.engine.clone())?,
+            data_dir: self.data_dir,
+            listen: self.api.listen,
+            tls: self.api.tls(),
+            places: self.places.limits(workers),
+            secrets: self.secrets,
+            archive: self.archive,
+            spans: context.telemetry.as_ref().and_then(|telemetry| telemetry.spans().cloned()),
+        })
+    }
+}
+
+/// Runs a service until a signal asks it to stop.
+pub(super) fn run(
+    output: Output,
+    service: impl FnOnce(&Stop, &dyn Fn(&str)) -> verger_kopia::Result<()>,
+) -> verger_kopia::Result<Exit> {
+    let stop = Stop::default();
+    signal::listen(stop.clone())?;
+    service(&stop, &|text| output.note(text))?;
+    Ok(Exit::Done)
+}
 
 /// Where the API is.
 #[derive(Debug, clap::Args)]

@@ -5,18 +5,15 @@ mod stand;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use verger::telemetry::SpanCounts;
-use verger_coordinator::api::TlsFiles;
 use verger_coordinator::drive::{Router, Run as _};
 use verger_coordinator::raft::members::Members;
 use verger_coordinator::raft::network::http::{self, Credentials, PeerClient, PeerFiles, Security};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
-use verger_coordinator::schedule::Limits as Places;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
@@ -25,19 +22,15 @@ use super::NODE;
 use super::opener::Opener;
 use super::service::{Service, bind, secured};
 use super::supervisor::Drives;
-use crate::config::Engine;
-use crate::config::archive::ArchiveArgs;
 use folder::Member;
 use stand::Together;
 
 /// What `verger coordinator` was asked for.
 pub(crate) struct Options {
+    /// As `verger up`.
+    pub(crate) service: super::Options,
     /// Its number, if it was said; the folder knows.
     pub(crate) node: Option<u64>,
-    /// Where everything is kept.
-    pub(crate) data_dir: PathBuf,
-    /// Where the API listens.
-    pub(crate) listen: SocketAddr,
     /// What people call for the API.
     pub(crate) api_address: Option<String>,
     /// Where other coordinators are listened for.
@@ -46,18 +39,6 @@ pub(crate) struct Options {
     pub(crate) peer_address: Option<String>,
     /// How they know each other; none: not at all.
     pub(crate) peers: Option<PeerFiles>,
-    /// Its certificate; without one it is plain HTTP, for this machine alone.
-    pub(crate) tls: Option<TlsFiles>,
-    /// How many cycles may run at once in this process.
-    pub(crate) places: Places,
-    /// Where secrets are mounted.
-    pub(crate) secrets: Option<PathBuf>,
-    /// Where old segments of the ledger go.
-    pub(crate) archive: ArchiveArgs,
-    /// Limits of each cycle.
-    pub(crate) engine: Engine,
-    /// What became of spans, where there are any.
-    pub(crate) spans: Option<Arc<SpanCounts>>,
 }
 
 /// Takes part in a cluster until it is asked to stop.
@@ -67,9 +48,11 @@ pub(crate) struct Options {
 /// `verger up` for the rest.
 pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let tls = secured(options.listen, options.tls.clone(), &clock)?;
-    let member = member(&options)?;
-    let security = security(&options)?;
+    let super::Options { data_dir, listen, places, tls, secrets, archive, engine, spans } = options.service;
+    let tls = secured(listen, tls, &clock)?;
+    let member = member(options.node, &data_dir)?;
+    let security = security(options.peers, options.peer_listen)?;
+    let archive = archive.resolve(&member.fleet, &data_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(ErrorKind::Internal, "start the API").with_source(error))?;
     let listener = bind(&runtime, options.peer_listen, "--peer-listen")?;
@@ -79,14 +62,14 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     };
     let api = options.api_address.clone().unwrap_or_else(|| {
         let scheme = if tls.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", options.listen)
+        format!("{scheme}://{listen}")
     });
     let router = Arc::new(Router::default());
     let effects = router.clone();
     let node = NodeOptions {
         id: member.node,
         cluster: member.cluster(),
-        data_dir: options.data_dir.join(NODE),
+        data_dir: data_dir.join(NODE),
         transport: Arc::new(PeerClient::new(security.clone())),
         clock: clock.clone(),
         effects: Some(Arc::new(move |effect, _| effects.run(effect))),
@@ -108,22 +91,21 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     runtime.spawn(members.clone().look_after(begun));
     let failure = stop_with(&runtime, &node, stop);
     let identity = format!("verger@fleet-{}", member.fleet);
-    let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
     let leads = node.clone();
     let service = Service {
         node: node.clone(),
         runtime,
-        ledger: &options.data_dir.join(NODE).join("ledger"),
+        ledger: &data_dir.join(NODE).join("ledger"),
         router,
-        opener: Arc::new(Opener { engine, secrets: options.secrets }),
+        opener: Arc::new(Opener { engine, secrets }),
         clock,
         identity: identity.clone(),
         stand: Arc::new(Together { fleet: identity.clone(), members }),
-        listen: options.listen,
+        listen,
         tls,
-        places: options.places,
-        archive: options.archive.resolve(&member.fleet, &options.data_dir)?,
-        spans: options.spans,
+        places,
+        archive,
+        spans,
         drives: Some(Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) }),
     };
     service.run(stop, |base| {
@@ -148,25 +130,25 @@ fn stop_with(runtime: &tokio::runtime::Runtime, node: &Arc<Node>, stop: &Stop) -
     failure
 }
 
-fn member(options: &Options) -> Result<Member> {
-    let member = folder::read(&options.data_dir)?.ok_or_else(|| {
-        let step = format!("{} belongs to no cluster", options.data_dir.display());
+fn member(node: Option<u64>, data_dir: &Path) -> Result<Member> {
+    let member = folder::read(data_dir)?.ok_or_else(|| {
+        let step = format!("{} belongs to no cluster", data_dir.display());
         Error::new(ErrorKind::Usage, step).with_fix(
             "make a new cluster with `verger cluster init`, or become one more of a cluster with `verger cluster join`",
         )
     })?;
-    match options.node {
-        Some(node) if node != member.node => Err(folder::taken(&options.data_dir, &member)),
+    match node {
+        Some(node) if node != member.node => Err(folder::taken(data_dir, &member)),
         _ => Ok(member),
     }
 }
 
-fn security(options: &Options) -> Result<Security> {
-    match &options.peers {
-        Some(files) => Credentials::open(files.clone()).map(Security::Mutual),
-        None if options.peer_listen.ip().is_loopback() => Ok(Security::None),
+fn security(peers: Option<PeerFiles>, listen: SocketAddr) -> Result<Security> {
+    match peers {
+        Some(files) => Credentials::open(files).map(Security::Mutual),
+        None if listen.ip().is_loopback() => Ok(Security::None),
         None => {
-            let step = format!("{} is not of this machine alone, and there is no TLS", options.peer_listen);
+            let step = format!("{listen} is not of this machine alone, and there is no TLS");
             Err(Error::new(ErrorKind::Usage, step).with_fix("Give --peer-cert, --peer-key and --peer-ca"))
         }
     }

@@ -7,6 +7,8 @@ mod client;
 mod files;
 mod hub;
 mod lens;
+#[path = "../lines.rs"]
+mod lines;
 mod model;
 mod oracle;
 mod session;

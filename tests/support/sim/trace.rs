@@ -1,55 +1,38 @@
 //! What happened in one run, as lines and as one hash. Names that are drawn at random (of packs, sessions, index blobs) are
 //! told by their kind alone, so that one seed has one trace.
 
-use std::collections::VecDeque;
-
 use verger_kopia::clock::Timestamp;
 
-const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
+use super::lines::Lines;
 
 /// Lines kept for the report of a failure.
 const KEPT: usize = 400;
 
 pub struct Trace {
-    hash: u64,
     begun: Timestamp,
-    lines: VecDeque<String>,
-    print: bool,
+    lines: Lines,
 }
 
 impl Trace {
     pub fn new(begun: Timestamp, print: bool) -> Self {
-        Self { hash: FNV_BASIS, begun, lines: VecDeque::new(), print }
+        Self { begun, lines: Lines::new(KEPT, print) }
     }
 
     pub fn hash(&self) -> u64 {
-        self.hash
+        self.lines.hash()
     }
 
     pub fn line(&mut self, at: Timestamp, text: &str) {
         let since = at.duration_since(self.begun);
         let (hours, rest) = (since.as_secs() / 3600, since.as_millis() % 3_600_000);
-        let line = format!("{:>3}d {:02}:{:02}:{:06.3} {text}", hours / 24, hours % 24, rest / 60_000, {
-            let seconds = rest % 60_000;
-            seconds as f64 / 1000.0
-        });
-        for byte in line.bytes().chain([b'\n']) {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
-        }
-        if self.print {
-            use std::io::Write;
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
-        }
-        self.lines.push_back(line);
-        if self.lines.len() > KEPT {
-            self.lines.pop_front();
-        }
+        let seconds = (rest % 60_000) as f64 / 1000.0;
+        let (days, hours, minutes) = (hours / 24, hours % 24, rest / 60_000);
+        self.lines.push(format!("{days:>3}d {hours:02}:{minutes:02}:{seconds:06.3} {text}"));
     }
 
     /// The last lines.
     pub fn tail(&self) -> String {
-        self.lines.iter().map(|line| format!("  {line}\n")).collect()
+        self.lines.tail().map(|line| format!("  {line}\n")).collect()
     }
 }
 

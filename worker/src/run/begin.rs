@@ -7,13 +7,14 @@ use verger_kopia::mutant::{self, Mutant};
 use verger_kopia::storage::list_all;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
+use verger_proto::StoreTime;
 use verger_proto::batch::{Batch, BatchOutcome, BatchRequest, BatchResult, DEADLINE_MILLISECONDS_MAX};
 use verger_proto::job::JobSpec;
 use verger_proto::stage::Stage;
 
 use super::Work;
 use crate::deadline::Deadline;
-use crate::task::deed::{store_time, view_ref};
+use crate::task::deed::view_ref;
 use crate::task::survey::check_clock;
 
 /// While a full cycle runs on Kopia's own machine, Kopia is not due before this (R22).
@@ -40,7 +41,7 @@ impl Work<'_> {
         let digest = self.earlier.as_ref().map(|view| view.digest()).unwrap_or_default();
         let view = view_ref(&digest, store_now);
         let wanted = DEADLINE_MILLISECONDS_MAX;
-        let request = BatchRequest { batch, plan: None, view, store_now: store_time(store_now), wanted };
+        let request = BatchRequest { batch, plan: None, view, store_now: StoreTime::of(store_now), wanted };
         let ticket = spec.ticket(&self.worker);
         let refused = |e| Error::new(ErrorKind::PlanRefused, "begin the cycle").with_source(e);
         let approval = self.control.approve_batch(&ticket, request).map_err(refused)?;

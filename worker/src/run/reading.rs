@@ -12,13 +12,13 @@ use verger_kopia::object::ObjectId;
 use verger_kopia::session::SessionId;
 use verger_kopia::storage::BlobMetadata;
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::StoreTime;
 use verger_proto::digest::Digest;
 use verger_proto::job::{JobSpec, ViewRef};
 use verger_proto::report::{Damage, JobReport, Outcome, Severity};
 
 use super::header::header;
 use super::{Work, out_of_order};
-use crate::task::deed::store_time;
 use crate::task::plan::{Gathered, Request, lines, lists_bytes, plan};
 use crate::task::solve::{Used, Wrong};
 use crate::task::summary::Summaries;
@@ -52,7 +52,7 @@ impl Work<'_> {
             let step = format!("{owner} became the maintenance owner while this cycle began");
             return Err(Error::new(ErrorKind::NotOwner, step));
         }
-        let view = ViewRef { digest: Digest::of(found.view.digest().as_bytes()), taken: store_time(taken) };
+        let view = ViewRef { digest: Digest::of(found.view.digest().as_bytes()), taken: StoreTime::of(taken) };
         let damages: Vec<Damage> = found.unreadable.iter().map(|one| unreadable(&one.what, &one.error)).collect();
         let noted = found.sessions.unreadable.iter().map(|(marker, error)| Damage {
             severity: Severity::Noted,

@@ -143,7 +143,7 @@ impl Deeds<'_> {
             batch,
             plan: self.plan,
             view: look.view,
-            store_now: store_time(look.store_now),
+            store_now: StoreTime::of(look.store_now),
             wanted: DEADLINE_MILLISECONDS_MAX,
         };
         let approval = self.control.approve_batch(&self.ticket, request).map_err(|e| refused(e, batch.stage))?;
@@ -203,16 +203,10 @@ pub(super) fn digest_of_names<'a>(blobs: impl IntoIterator<Item = &'a BlobId>) -
     Digest::of(names.join("\n").as_bytes())
 }
 
-/// A time of the store as the machine counts it.
-#[must_use]
-pub fn store_time(at: Timestamp) -> StoreTime {
-    StoreTime(u64::try_from(at.as_millisecond()).unwrap_or(0))
-}
-
 /// The reference of a view: its digest, and when the store was asked for it.
 #[must_use]
 pub fn view_ref(digest: &str, taken: Timestamp) -> ViewRef {
-    ViewRef { digest: Digest::of(digest.as_bytes()), taken: store_time(taken) }
+    ViewRef { digest: Digest::of(digest.as_bytes()), taken: StoreTime::of(taken) }
 }
 
 fn refused(error: ControlError, stage: Stage) -> Error {

@@ -8,8 +8,6 @@ mod page;
 mod process;
 mod reports;
 
-use verger_proto::LogTime;
-
 use super::problem::Problem;
 use super::server::Server;
 
@@ -21,7 +19,7 @@ use page::Page;
 /// All figures, as text.
 pub(super) fn text(server: &Server) -> Result<String, Problem> {
     let mut page = Page::default();
-    let now = LogTime(u64::try_from(server.api.clock.now().as_millisecond()).unwrap_or(0));
+    let now = server.now();
     let fleet = server.api.stand.fleet();
     process::of_the_process(&mut page, server);
     {

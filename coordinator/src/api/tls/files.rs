@@ -12,6 +12,8 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::Digest;
 use zeroize::Zeroizing;
 
+use crate::pem;
+
 use super::validity;
 
 /// Where certificate and key are, as PEM.
@@ -110,12 +112,10 @@ impl Bytes {
 }
 
 fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>> {
-    let all = CertificateDer::pem_slice_iter(pem).collect::<std::result::Result<Vec<_>, _>>();
-    match all {
-        Ok(all) if !all.is_empty() => Ok(all),
-        _ => Err(Error::new(ErrorKind::Usage, format!("{} holds no certificate", path.display()))
-            .with_fix("Give PEM: -----BEGIN CERTIFICATE-----")),
-    }
+    pem::certificates(pem).ok_or_else(|| {
+        Error::new(ErrorKind::Usage, format!("{} holds no certificate", path.display()))
+            .with_fix("Give PEM: -----BEGIN CERTIFICATE-----")
+    })
 }
 
 fn config(files: &TlsFiles, bytes: &Bytes, clock: &dyn Clock) -> Result<Arc<ServerConfig>> {
@@ -131,14 +131,11 @@ fn config(files: &TlsFiles, bytes: &Bytes, clock: &dyn Clock) -> Result<Arc<Serv
     let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(internal)?;
     let builder = match (&files.client_authority, &bytes.client_authority) {
-        (Some(path), Some(pem)) => {
+        (Some(path), Some(authorities)) => {
             let bad = |why: String| {
                 Error::new(ErrorKind::Usage, format!("{} is no authority of clients", path.display())).with_source(why)
             };
-            let mut roots = RootCertStore::empty();
-            for root in certificates(path, pem)? {
-                roots.add(root).map_err(|error| bad(error.to_string()))?;
-            }
+            let roots = pem::roots(certificates(path, authorities)?).map_err(|error| bad(error.to_string()))?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
             builder.with_client_cert_verifier(verifier.map_err(|error| bad(error.to_string()))?)
         }

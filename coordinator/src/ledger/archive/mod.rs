@@ -104,6 +104,7 @@ impl Archive {
             .and_then(|storage| object::read(&*storage, &archived.object, archived.bytes(), archived.digest));
         read.map(|(plain, _)| plain).map_err(|error| object::unreadable(archived, error))
     }
+
     /// The bytes of the segment that continues a ledger after `head`, if the archive has it: another replica may have archived what
     /// this one has not.
     ///

@@ -16,6 +16,7 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::Digest;
 
 use super::node_name;
+use crate::pem;
 
 const ALPN: &[u8] = b"h2";
 
@@ -151,19 +152,11 @@ fn parse(files: &PeerFiles, bytes: &[Vec<u8>; 3], provider: &Arc<CryptoProvider>
         let step = format!("{} ({}) {what}", paths(files)[at].display(), FILES[at]);
         Error::new(ErrorKind::Usage, step).with_fix("give PEM files: docs/operating/cluster.md says how to make them")
     };
-    let certificates = |at: usize| {
-        let all: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes[at]).collect();
-        match all {
-            Ok(all) if !all.is_empty() => Ok(all),
-            _ => Err(bad(at, "holds no certificate".to_owned())),
-        }
-    };
+    let certificates =
+        |at: usize| pem::certificates(&bytes[at]).ok_or_else(|| bad(at, "holds no certificate".to_owned()));
     let (chain, authorities) = (certificates(0)?, certificates(2)?);
     let key = PrivateKeyDer::from_pem_slice(&bytes[1]).map_err(|_| bad(1, "holds no private key".to_owned()))?;
-    let mut roots = RootCertStore::empty();
-    for authority in authorities {
-        roots.add(authority).map_err(|error| bad(2, format!("cannot be an authority: {error}")))?;
-    }
+    let roots = pem::roots(authorities).map_err(|error| bad(2, format!("cannot be an authority: {error}")))?;
     let roots = Arc::new(roots);
     let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build();
     let verifier = verifier.map_err(|error| bad(2, format!("cannot be an authority: {error}")))?;
