@@ -150,6 +150,7 @@ fn samples() -> Vec<(&'static str, Event)> {
     .into_iter()
     .chain(fleet_samples())
     .chain(cluster_samples())
+    .chain(worker_samples())
     .chain(refusal_samples())
     .collect()
 }
