@@ -113,6 +113,22 @@ text_id! {
         !text.is_empty() && text.len() <= WORKER_ID_BYTES_MAX && text.bytes().all(|b| b.is_ascii_graphic())
     }
 }
+text_id! {
+    /// A fleet: the 8 lower-case hexadecimal digits in `verger@fleet-0a1b2c3d`.
+    FleetId, "a fleet's number of 8 lower-case hexadecimal digits", |text| text.len() == 8 && is_hex(text, 8)
+}
+text_id! {
+    /// A pool of workers: 1 to 32 lower-case letters, digits and `-`. Safe as a word of a subject and as the name of a consumer.
+    Pool, "a pool's name (1 to 32 of a-z, 0-9 and '-')", |text| {
+        (1..=32).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+    }
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self(crate::repo::POOL_DEFAULT.to_owned())
+    }
+}
 
 /// One repository in one store. Its text, `<unique>-<store>`, is safe as the name of a folder.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -193,5 +209,17 @@ mod tests {
         }
         assert!(serde_json::from_str::<UniqueId>("\"../up\"").is_err(), "reading a record checks the shape, too");
         assert!(WorkerId::new("two words").is_err());
+    }
+
+    #[test]
+    fn a_pool_and_a_fleet_are_safe_in_a_subject() {
+        assert_eq!(Pool::new("default").unwrap(), Pool::default());
+        for text in ["", "a.b", "a>", "*", "Night", "a b", "ä", &"x".repeat(33)] {
+            assert!(Pool::new(text).is_err(), "{text}");
+        }
+        for text in ["", "0a1b2c3", "0A1B2C3D", "0a1b2c3d4e", "../../.."] {
+            assert!(FleetId::new(text).is_err(), "{text}");
+        }
+        assert!(FleetId::new("0a1b2c3d").is_ok());
     }
 }

@@ -39,6 +39,7 @@ pub mod envelope;
 
 pub mod control;
 pub mod queue;
+pub mod work_queue;
 
 pub mod schedule;
 
@@ -50,7 +51,7 @@ pub use digest::Digest;
 pub use driver::{Driven, Driver};
 pub use effect::Effect;
 pub use event::Event;
-pub use id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, StoreId, UniqueId, WorkerId};
+pub use id::{CycleId, FleetId, JobId, PlanDigest, Pool, RepositoryId, RepositoryName, StoreId, UniqueId, WorkerId};
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
 pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};
@@ -64,5 +65,5 @@ pub use stage::Stage;
 pub use term::Term;
 pub use time::{LogTime, StoreTime};
 pub use token::{Access, BadTenant, Scope, Scopes, TENANT_BYTES_MAX, Tenant, TokenGrant};
-pub use trace::TraceId;
+pub use trace::{BadTraceParent, TraceId, TraceParent};
 pub use worker::WorkerInfo;
