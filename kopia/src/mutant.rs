@@ -108,6 +108,12 @@ mutants! {
     R12UncoveredIsDone,
     /// R12: a shard of a reading stage can be gone around. What it would have found in use is collected.
     R12ReadingGoneAround,
+    /// R12: what no part of a stage has a line for counts as read. A shard that was lost looks like nothing to read.
+    R12MissingShardIgnored,
+    /// R12: a part without records counts, whatever was reported. What its shard found is not there for the plan.
+    R12EmptyPartIsNothing,
+    /// R12: a part that does not open counts as absent. A key or a byte that is wrong looks like nothing to read.
+    R12UndecryptableIsAbsent,
     /// R13: a content is revived where it lies. Another maintainer's deletion of that pack is under way.
     R13RevivedInPlace,
     /// R14: newer snapshots are not walked. What they took over from dying contents is collected.

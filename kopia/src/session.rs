@@ -36,6 +36,12 @@ impl SessionId {
         Self(format!("{PREFIX}{}{months:x}", hex::encode(random)))
     }
 
+    /// Reads an ID; `None` if no blob's name could carry it.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::of_blob(&BlobId::new(format!("{PREFIX}-{text}"))).filter(|id| id.0 == text)
+    }
+
     /// The session that wrote this blob, as its name tells: the first part after a dash that starts with `s`.
     #[must_use]
     pub fn of_blob(id: &BlobId) -> Option<Self> {

@@ -40,5 +40,6 @@ pub(super) fn means(
         notice: Arc::new(move |text, left| progress.note(&format!("{text} ({} s left)", left.as_secs()))),
         coordination: Coordination::Alone,
         observed: Observed::default(),
+        shards: None,
     })
 }

@@ -36,7 +36,7 @@ use verger_worker::bucket_lease;
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{Progress, Stop};
-use verger_worker::run::{Choice, Work};
+use verger_worker::run::{Choice, Shards, Work};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
@@ -160,6 +160,8 @@ pub struct Means {
     pub coordination: Coordination,
     /// Who counts what it does.
     pub observed: Observed,
+    /// Where and how finely the work is shared with other workers; `None`: this process does it alone.
+    pub shards: Option<Shards>,
 }
 
 impl Means {
@@ -207,6 +209,7 @@ struct Session {
     holder: String,
     identity: String,
     name: String,
+    shards: Option<Shards>,
     ahead: Ahead,
     margins: Margins,
 }
@@ -283,7 +286,8 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let clock = means.repository.clock().clone();
     let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
     let (holder, margins) = (means.identity.clone(), request.margins());
-    Ok(Session { workspace, clock, holder, identity, name, ahead, margins })
+    let shards = means.shards.clone();
+    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins })
 }
 
 /// What really goes to the store is counted, below all that spares it.
@@ -372,12 +376,14 @@ fn held_cycle(
     let control = LocalControl::new(drive.clone());
     let keeper = held.keeper();
     let mut work =
-        Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier);
+        Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier)
+            .with_shards(session.shards.clone());
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
     let mut told = trace::Told::begin(&session, drive, &known.id, cycle);
     let driven = held
         .while_renewing(&session, drive, || drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told));
     told.rest();
+    leave_exchange(drive, &known.id, cycle, &work);
     if let Err(error) = driven {
         return told.end(Err(error));
     }
@@ -385,6 +391,20 @@ fn held_cycle(
     let report = told.end(report);
     write_plan(request, &work)?;
     report
+}
+
+/// A cycle that has closed leaves nothing in the exchange; a parked one comes back to what its shards did.
+fn leave_exchange(drive: &Drive, id: &RepositoryId, cycle: CycleId, work: &Work<'_>) {
+    if drive.state(|state| state.cycles.contains_key(&cycle)) {
+        return;
+    }
+    if let Err(error) = work.leave_exchange(id, cycle) {
+        tracing::warn!(
+            cycle = cycle.0,
+            error = error.chain(),
+            "parts of a closed cycle stay in the exchange until they are a day old"
+        );
+    }
 }
 
 fn choice(session: &Session, request: &CycleRequest, mode: Mode) -> Choice {

@@ -95,6 +95,7 @@ fn cycle(
             name: Some(registration.name.to_string()),
             calls: supervisor.meters.calls(&registration.name),
         },
+        shards: None,
     };
     embedded::cycle(means, &request)
 }

@@ -213,6 +213,7 @@ impl World {
             notice: Arc::new(|_, _| {}),
             coordination: Coordination::Alone,
             observed: Default::default(),
+            shards: None,
         }
     }
 

@@ -17,6 +17,8 @@ pub mod deadline;
 pub mod evidence;
 pub mod kopia_lock;
 
+pub mod exchange;
+
 pub mod task;
 
 pub mod manifests;

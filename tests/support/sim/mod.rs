@@ -275,6 +275,7 @@ impl Run<'_> {
             notice: Arc::new(|_, _| {}),
             coordination: Coordination::Alone,
             observed: Default::default(),
+            shards: None,
         }
     }
 }

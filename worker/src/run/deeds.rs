@@ -184,7 +184,7 @@ impl Work<'_> {
         let copied = copy(&self.workspace, &order)?;
         let damages = self.left_behind(&survey, &copied.left, "be moved out of a short pack")?;
         self.figures.written_bytes += copied.pack_bytes;
-        self.copied = Some((copied, Some(session)));
+        self.copied = Some((copied, vec![session]));
         Ok(self.degraded(damages))
     }
 
@@ -196,7 +196,7 @@ impl Work<'_> {
 
     /// Contents that could not be copied, and so not `what`. What the walk found unreadable is named already, with its places; bytes
     /// of files are only looked at now, so their places are looked for now.
-    fn left_behind(&self, survey: &Survey, left: &[(u32, Error)], what: &str) -> Result<Vec<Damage>> {
+    pub(super) fn left_behind(&self, survey: &Survey, left: &[(u32, Error)], what: &str) -> Result<Vec<Damage>> {
         let table = &survey.view.table;
         let known = self.damages.iter().map(|one| one.subject.trim_start_matches(['I', 'Z']));
         let known: std::collections::HashSet<&str> = known.collect();
@@ -230,7 +230,8 @@ impl Work<'_> {
         let Some(rewrite) = &plan.rewrite else { return Ok(Vec::new()) };
         let task = if rewrite.quick { Task::QuickRewriteContents } else { Task::FullRewriteContents };
         let planned: u64 = rewrite.packs.iter().map(|pack| pack.rows.len() as u64).sum();
-        let (copied, session) = self.copied.take().unwrap_or_default();
+        self.gather_rewrite(spec)?;
+        let (copied, sessions) = self.copied.take().unwrap_or_default();
         // Gone around, the rewriting has neither copied nor named as left what the plan moves: then all of it stays where it is.
         let complete = (copied.entries.len() + copied.left.len()) as u64 == planned;
         // One successful record stands before the first entry, so that nobody deletes too early even if this crashes now.
@@ -242,9 +243,10 @@ impl Work<'_> {
         }
         let mut published = crate::task::publish::Published::default();
         let mut written = deeds.workspace.repository.clock().now();
-        if let Some(session) = session {
+        // Packs of several sessions are published together; their markers stand until all of it is durable.
+        if let Some(session) = sessions.first() {
             if mutant::on(Mutant::I12MarkerGoneFirst) {
-                deeds.remove_marker(&session)?;
+                deeds.remove_marker(session)?;
             }
             let publication =
                 Publication { stage: Stage::Publish, rule: "short-pack", session: &session.id, stamp: false };
@@ -264,7 +266,7 @@ impl Work<'_> {
                 published.left.extend(done.left);
             }
             deeds.leave_out(Stage::Publish, planned - deeds.position.first)?;
-            deeds.end_session(session)?;
+            sessions.into_iter().try_for_each(|session| deeds.end_session(session))?;
         } else {
             // The rewriting was gone around: nothing moved.
             deeds.leave_out(Stage::Publish, planned)?;
@@ -499,14 +501,5 @@ fn sum(a: &DeleteUnreferencedPacksStats, b: &DeleteUnreferencedPacksStats) -> De
 }
 
 fn left_damage(table: &verger_kopia::index::Table, row: u32, error: &Error, what: &str) -> Damage {
-    let severity = Severity::Noted;
-    let content = if table.is_deleted(row) { "marked content" } else { "content" };
-    let text = if error.kind() == ErrorKind::Damaged { error.chain() } else { error.to_string() };
-    Damage {
-        severity,
-        subject: table.id(row).to_string(),
-        text: format!("{content} could not {what}: {text}"),
-        snapshots: Vec::new(),
-        paths: Vec::new(),
-    }
+    super::shard::left_damage(&table.id(row).to_string(), table.is_deleted(row), error, what)
 }

@@ -7,6 +7,8 @@ mod deeds;
 mod header;
 mod reading;
 mod records;
+mod shard;
+mod sharded;
 
 use std::sync::Arc;
 
@@ -37,6 +39,7 @@ use crate::task::survey::Survey;
 use crate::workspace::Workspace;
 
 pub use records::Figures;
+pub use shard::{SHARD_BYTES, Shards, run_shard};
 
 /// What a cycle is to be like, beyond what the machine knows of it.
 #[derive(Debug, Clone)]
@@ -74,7 +77,9 @@ pub struct Work<'a> {
     plan: Option<Arc<PlanBody>>,
     header: Option<PlanHeader>,
     guard: Option<Guard>,
-    copied: Option<(Copied, Option<OpenSession>)>,
+    /// What was moved, and the sessions that its packs were written in.
+    copied: Option<(Copied, Vec<OpenSession>)>,
+    shards: Option<Shards>,
     figures: Figures,
     damages: Vec<Damage>,
     refused_deletes: u64,
@@ -115,6 +120,7 @@ impl<'a> Work<'a> {
             header: None,
             guard: None,
             copied: None,
+            shards: None,
             figures: Figures::default(),
             damages: Vec::new(),
             refused_deletes: 0,
@@ -210,9 +216,10 @@ impl<'a> Work<'a> {
             return JobReport::failed(FailureKind::Interrupted, text, false);
         }
         let done = match spec.stage {
+            _ if self.is_shard(spec) => self.run_shard(spec),
             Stage::Survey => self.take_stock(spec),
             Stage::Scan => self.scan(),
-            Stage::Solve => self.solve(),
+            Stage::Solve => self.solve(spec),
             Stage::Sweep => Ok(JobReport::done(Vec::new())),
             Stage::Plan => self.make_plan(spec),
             Stage::Check => self.check_plan(),

@@ -63,9 +63,12 @@ impl Work<'_> {
         });
         let mut damages: Vec<Damage> = damages.into_iter().chain(noted).collect();
         damages.extend(unreadable_notes(&found)?);
-        self.survey = Some(Arc::new(found));
+        let found = Arc::new(found);
+        self.survey = Some(found.clone());
         self.view = Some(view);
-        Ok(JobReport { view: Some(view), ..self.found(damages) })
+        let mut report = JobReport { view: Some(view), ..self.found(damages) };
+        self.cut_scan(spec, &found, &mut report)?;
+        Ok(report)
     }
 
     pub(super) fn scan(&mut self) -> Result<JobReport> {
@@ -76,8 +79,11 @@ impl Work<'_> {
         Ok(JobReport::done(Vec::new()))
     }
 
-    pub(super) fn solve(&mut self) -> Result<JobReport> {
+    pub(super) fn solve(&mut self, spec: &JobSpec) -> Result<JobReport> {
         let survey = self.taken_stock()?;
+        if self.summaries.is_none() {
+            self.summaries = self.gather_scan(spec, &survey)?;
+        }
         // Kept until it succeeded: it may be tried again.
         let summaries = self.summaries.as_ref().ok_or_else(|| out_of_order("scan"))?;
         let used = solve::solve(&self.workspace, &survey, summaries)?;
@@ -130,7 +136,9 @@ impl Work<'_> {
         self.next = upcoming;
         self.header = Some(header.clone());
         self.plan = Some(Arc::new(body));
-        Ok(JobReport { plan: Some(header), ..JobReport::done(Vec::new()) })
+        let mut report = JobReport { plan: Some(header), ..JobReport::done(Vec::new()) };
+        self.cut_rewrite(spec, &mut report)?;
+        Ok(report)
     }
 
     pub(super) fn check_plan(&mut self) -> Result<JobReport> {

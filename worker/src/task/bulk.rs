@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use verger_kopia::content::read::ContentReader;
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_kopia::index::Table;
 use verger_kopia::storage::ByteRange;
 
+use super::places::Places;
 use crate::progress::Meter;
 use crate::workspace::Workspace;
 
@@ -40,7 +40,7 @@ struct Opener<'r> {
 }
 
 /// Puts `rows` in the order in which they lie in the packs.
-pub(super) fn pack_order(table: &Table, rows: &mut [u32]) {
+pub(super) fn pack_order(table: &dyn Places, rows: &mut [u32]) {
     rows.sort_unstable_by_key(|&row| (table.pack(row), table.offset(row)));
 }
 
@@ -52,7 +52,7 @@ pub(super) fn pack_order(table: &Table, rows: &mut [u32]) {
 /// `StoreUnavailable`, `Permission`, `Interrupted`, what `visit` returns.
 pub(super) fn read_contents<S: Send>(
     workspace: &Workspace,
-    table: &Table,
+    table: &dyn Places,
     rows: &[u32],
     meter: Option<&Meter<'_>>,
     state: impl Fn() -> S + Sync,
@@ -98,11 +98,11 @@ pub(super) fn read_contents<S: Send>(
 
 /// Bytes that [`read_contents`] is going to ask for.
 #[must_use]
-pub(super) fn read_bytes(workspace: &Workspace, table: &Table, rows: &[u32]) -> u64 {
+pub(super) fn read_bytes(workspace: &Workspace, table: &dyn Places, rows: &[u32]) -> u64 {
     cut(table, rows, if workspace.is_local() { LOCAL } else { REMOTE }).iter().map(|read| read.length).sum()
 }
 
-fn cut(table: &Table, rows: &[u32], shape: Shape) -> Vec<Read> {
+fn cut(table: &dyn Places, rows: &[u32], shape: Shape) -> Vec<Read> {
     let mut reads: Vec<Read> = Vec::new();
     let mut pack = None;
     for (place, &row) in rows.iter().enumerate() {
@@ -129,7 +129,7 @@ fn cut(table: &Table, rows: &[u32], shape: Shape) -> Vec<Read> {
 
 fn read_one<S>(
     workspace: &Workspace,
-    table: &Table,
+    table: &dyn Places,
     rows: &[u32],
     read: &Read,
     opener: &mut Opener<'_>,

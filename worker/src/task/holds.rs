@@ -4,7 +4,7 @@ use verger_kopia::compression::Decompressor;
 use verger_kopia::content::ContentId;
 use verger_kopia::directory::{EntryType, parse_slice};
 use verger_kopia::error::{Error, Result};
-use verger_kopia::object::SeekTable;
+use verger_kopia::object::{ObjectId, SeekTable};
 
 use super::summary::{Holds, Pen, Role};
 
@@ -14,6 +14,33 @@ const PACKED_BYTES_MAX: usize = 256 << 20;
 /// And the most that is unpacked only to see whether it is one. Kopia compresses no content with a prefix as an object, so any
 /// such is odd; what is larger is looked at again by itself if a snapshot has it for a directory.
 const TRIED_BYTES_MAX: usize = 8 << 20;
+
+/// Takes down what a content refers to.
+pub(super) trait References {
+    /// Begins a content; what was taken down of one that was not finished is forgotten.
+    fn begin(&mut self);
+    /// One reference of it.
+    fn refer(&mut self, role: Role, object: &ObjectId);
+}
+
+impl References for Pen<'_> {
+    fn begin(&mut self) {
+        Pen::begin(self);
+    }
+    fn refer(&mut self, role: Role, object: &ObjectId) {
+        Pen::refer(self, role, object);
+    }
+}
+
+/// By ID, as no table is at hand.
+impl References for Vec<(Role, ObjectId)> {
+    fn begin(&mut self) {
+        self.clear();
+    }
+    fn refer(&mut self, role: Role, object: &ObjectId) {
+        self.push((role, *object));
+    }
+}
 
 /// Unpacks legacy compressed directories, one after another.
 #[derive(Default)]
@@ -25,7 +52,7 @@ pub(super) struct Unpacker {
 /// Writes what `plain` refers to, if it is a whole directory or a whole seek table; else forgets it.
 ///
 /// A fragment of a larger directory is neither, even if it begins like one (R8).
-pub(super) fn classify(plain: &[u8], pen: &mut Pen<'_>, unpacker: &mut Unpacker) -> Option<Holds> {
+pub(super) fn classify(plain: &[u8], pen: &mut impl References, unpacker: &mut Unpacker) -> Option<Holds> {
     if plain.first().is_some_and(|byte| *byte == b'{' || byte.is_ascii_whitespace()) {
         if directory(plain, pen).is_ok() {
             return Some(Holds::Directory);
@@ -56,12 +83,12 @@ pub(super) fn write_as(holds: Holds, id: ContentId, plain: &[u8], pen: &mut Pen<
     pen.finish(holds)
 }
 
-fn directory(plain: &[u8], pen: &mut Pen<'_>) -> Result<()> {
+fn directory(plain: &[u8], pen: &mut impl References) -> Result<()> {
     pen.begin();
     parse_slice(plain, |reference| pen.refer(role(reference.kind), &reference.object))
 }
 
-fn table(plain: &[u8], pen: &mut Pen<'_>) -> Result<()> {
+fn table(plain: &[u8], pen: &mut impl References) -> Result<()> {
     pen.begin();
     for entry in SeekTable::parse(plain)?.entries {
         pen.refer(Role::File, &entry.object);

@@ -5,6 +5,9 @@
 
 pub mod survey;
 
+pub mod cut;
+pub mod places;
+
 mod bulk;
 mod holds;
 mod reader;
@@ -12,6 +15,7 @@ pub mod summary;
 mod summary_file;
 
 pub mod scan;
+pub mod scan_shard;
 pub mod solve;
 mod trace;
 
@@ -36,6 +40,9 @@ pub mod delete;
 
 mod entries;
 pub mod rewrite;
+pub mod rewrite_shard;
+
+pub mod order;
 
 pub mod compact;
 

@@ -29,7 +29,14 @@ pub fn by_pack(table: &verger_kopia::index::Table, rows: impl IntoIterator<Item 
 pub struct OpenSession {
     /// The session.
     pub id: SessionId,
-    marker: BlobId,
+    marker: Option<BlobId>,
+}
+
+impl OpenSession {
+    /// A session that a shard began.
+    pub(crate) fn new(id: SessionId, marker: Option<BlobId>) -> Self {
+        Self { id, marker }
+    }
 }
 
 impl Deeds<'_> {
@@ -42,7 +49,7 @@ impl Deeds<'_> {
         let (user, host) = self.workspace.identity.split_once('@').unwrap_or((&self.workspace.identity, ""));
         let (info, marker) = session::start_session(repository, user, host, &PutOptions::default())?;
         (self.workspace.began_session)(&info.id)?;
-        Ok(OpenSession { id: info.id, marker })
+        Ok(OpenSession { id: info.id, marker: Some(marker) })
     }
 
     /// Ends a session whose entries are durable.
@@ -54,7 +61,7 @@ impl Deeds<'_> {
     }
 
     pub(crate) fn remove_marker(&self, session: &OpenSession) -> Result<()> {
-        session::delete_markers(self.guard.repository(), std::slice::from_ref(&session.marker))
+        session::delete_markers(self.guard.repository(), session.marker.as_slice())
     }
 
     /// Revives the plan's rows: copies them into new packs as live contents and publishes those. Tells which could not be read,

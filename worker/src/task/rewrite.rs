@@ -9,7 +9,6 @@ use verger_kopia::mutant::{self, Mutant};
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use verger_kopia::clock::Timestamp;
-use verger_kopia::index::Table;
 use verger_kopia::maintenance::rules::plan::RewritePack;
 use verger_kopia::pack::write::PackWriter;
 use verger_kopia::session::SessionId;
@@ -17,6 +16,7 @@ use verger_kopia::storage::{BlobId, ByteRange, PutOptions, Retention};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 
 use super::entries::Entries;
+use super::places::Places;
 use crate::limit::Grant;
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
@@ -29,8 +29,8 @@ const GAP_MAX_LOCAL: u64 = 64 << 10;
 pub struct Order<'a> {
     /// Stage's name, for progress.
     pub stage: &'static str,
-    /// The view's table.
-    pub table: &'a Table,
+    /// The view's table, or what was ordered.
+    pub table: &'a dyn Places,
     /// Packs and rows.
     pub packs: &'a [RewritePack],
     /// The session whose marker is written already (R21).
@@ -139,7 +139,7 @@ struct Span {
     rows: Vec<u32>,
 }
 
-fn spans(workspace: &Workspace, table: &Table, pack: &RewritePack) -> Vec<Span> {
+fn spans(workspace: &Workspace, table: &dyn Places, pack: &RewritePack) -> Vec<Span> {
     let (gap, most) =
         if workspace.is_local() { (GAP_MAX_LOCAL, SPAN_MAX_LOCAL) } else { (GAP_MAX_REMOTE, SPAN_MAX_REMOTE) };
     let most = most.min(workspace.memory.buffers() / 4);
@@ -160,7 +160,7 @@ fn spans(workspace: &Workspace, table: &Table, pack: &RewritePack) -> Vec<Span> 
     spans
 }
 
-fn read_span(repository: &Repository, table: &Table, span: &Span) -> Result<Vec<Piece>> {
+fn read_span(repository: &Repository, table: &dyn Places, span: &Span) -> Result<Vec<Piece>> {
     let Some(first) = span.rows.first() else { return Ok(Vec::new()) };
     let pack = table.entry(*first).pack;
     let range = ByteRange::Span { offset: span.offset, length: span.end - span.offset };
@@ -183,7 +183,7 @@ fn read_span(repository: &Repository, table: &Table, span: &Span) -> Result<Vec<
     }
 }
 
-fn alone(repository: &Repository, table: &Table, row: u32) -> Piece {
+fn alone(repository: &Repository, table: &dyn Places, row: u32) -> Piece {
     Piece { row, stored: verger_kopia::content::read::fetch_stored(repository, &table.entry(row)) }
 }
 

@@ -54,7 +54,7 @@ pub fn scan(workspace: &Workspace, survey: &Survey) -> Result<Summaries> {
 }
 
 /// Rows are sorted by ID, and an ID without prefix comes before all with one.
-fn first_prefixed(table: &Table) -> u32 {
+pub(super) fn first_prefixed(table: &Table) -> u32 {
     let (mut low, mut high) = (0, table.len() as u32);
     while low < high {
         let middle = low + (high - low) / 2;
@@ -64,7 +64,7 @@ fn first_prefixed(table: &Table) -> u32 {
 }
 
 /// Rows to read, pack by pack. A pack with nothing live in it is left alone: what a snapshot needs of it is fetched by itself.
-fn wanted(table: &Table, first: u32) -> Vec<u32> {
+pub(super) fn wanted(table: &Table, first: u32) -> Vec<u32> {
     let packs = table.packs().len();
     let mut live = vec![false; packs];
     let mut counts = vec![0u32; packs + 1];

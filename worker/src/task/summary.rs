@@ -389,6 +389,15 @@ impl<'a> Ledger<'a> {
         LedgerPen { ledger: self, pen: Pen::new(self.table), id: self.next.fetch_add(1, Ordering::Relaxed) }
     }
 
+    /// Takes a row for a line of its own. False if it has one already.
+    pub fn claim(&self, row: u32) -> bool {
+        let slot = row.checked_sub(self.first).and_then(|place| self.lines.get(place as usize));
+        let taken = |slot: &AtomicU64| {
+            slot.compare_exchange(LINE_NONE, LINE_UNREADABLE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        };
+        slot.is_some_and(taken)
+    }
+
     /// All lines, once every pen is dropped.
     ///
     /// # Errors

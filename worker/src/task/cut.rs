@@ -1,0 +1,92 @@
+//! How a stage is cut: ranges of pack names that hold about as many bytes each, and every name exactly once.
+
+use verger_kopia::storage::BlobId;
+use verger_proto::Shard;
+
+/// The least number of shards: one is a stage that was not cut.
+const SHARDS_MIN: usize = 2;
+/// And the most: each is a job, and each job is told what all of them left.
+const SHARDS_MAX: usize = 256;
+/// A key between two packs that is longer cuts nothing: it stands in names.
+const KEY_BYTES_MAX: usize = 32;
+
+/// Cuts packs, in the order of their names, into shards of about `shard_bytes`. `None`: not worth it.
+#[must_use]
+pub fn cut<'p>(packs: impl IntoIterator<Item = (&'p BlobId, u64)>, shard_bytes: u64) -> Option<Vec<Shard>> {
+    let packs: Vec<(&BlobId, u64)> = packs.into_iter().collect();
+    let total = packs.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+    let share = shard_bytes.max(total.div_ceil(SHARDS_MAX as u64)).max(1);
+    let mut shards: Vec<Shard> = Vec::new();
+    let (mut from, mut bytes) = (Vec::new(), 0u64);
+    for pair in packs.windows(2) {
+        let [(pack, here), (next, there)] = pair else { continue };
+        bytes = bytes.saturating_add(*here);
+        // Nearer to its share with the next pack than without: then that one still belongs here.
+        let is_full = bytes >= share || bytes.saturating_add(*there) - share.min(bytes) > share;
+        let is_full = is_full || bytes.saturating_add(there / 2) > share;
+        if !is_full || shards.len() + 1 == SHARDS_MAX {
+            continue;
+        }
+        if let Some(key) = between(pack.as_str().as_bytes(), next.as_str().as_bytes()) {
+            shards.push(Shard { from: std::mem::replace(&mut from, key.clone()), to: Some(key) });
+            bytes = 0;
+        }
+    }
+    shards.push(Shard { from, to: None });
+    (shards.len() >= SHARDS_MIN).then_some(shards)
+}
+
+/// The shortest key that is behind `one` and not behind `next`; `None` if it is too long, or there is none.
+fn between(one: &[u8], next: &[u8]) -> Option<Vec<u8>> {
+    let same = one.iter().zip(next).take_while(|(a, b)| a == b).count();
+    let key = next.get(..=same)?;
+    (one < key && key.len() <= KEY_BYTES_MAX).then(|| key.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packs(count: usize) -> Vec<BlobId> {
+        let mut packs: Vec<BlobId> =
+            (0..count).map(|n| BlobId::new(format!("q{}-s0", blake3::hash(&n.to_le_bytes()).to_hex()))).collect();
+        packs.sort();
+        packs
+    }
+
+    #[test]
+    fn r12_a_cut_holds_every_name_once_and_about_as_much_everywhere() {
+        for (count, bytes, shard_bytes, least, most) in [
+            (100, 20 << 20, 64 << 20, 28, 40),
+            (1000, 20 << 20, 64 << 20, 250, 256),
+            (5000, 20 << 20, 1, 200, 256),
+            (3, 20 << 20, 1, 3, 3),
+            (2, 1, 1, 2, 2),
+        ] {
+            let packs = packs(count);
+            let shards = cut(packs.iter().map(|pack| (pack, bytes)), shard_bytes).unwrap();
+            assert_eq!(Shard::prove_coverage(&shards), Ok(()));
+            assert!((least..=most).contains(&shards.len()), "{count} {}", shards.len());
+            let held = |shard: &Shard| packs.iter().filter(|pack| shard.contains(pack.as_str().as_bytes())).count();
+            let held: Vec<usize> = shards.iter().map(held).collect();
+            assert_eq!(held.iter().sum::<usize>(), count);
+            assert!(held.iter().all(|held| *held > 0), "no shard without work");
+            assert!(shards.iter().all(|shard| shard.from.len() <= 8), "keys are short");
+        }
+    }
+
+    #[test]
+    fn little_is_not_cut_and_names_that_are_alike_are_not_cut_between() {
+        let small = packs(10);
+        assert_eq!(cut(small.iter().map(|pack| (pack, 1 << 20)), 64 << 20), None);
+        assert_eq!(cut(std::iter::empty(), 1), None);
+        assert_eq!(cut(small.iter().take(1).map(|pack| (pack, u64::MAX)), 1), None);
+        let long: Vec<BlobId> = (0..3).map(|n| BlobId::new(format!("q{}{n}", "a".repeat(40)))).collect();
+        assert_eq!(cut(long.iter().map(|pack| (pack, 1 << 30)), 1), None);
+        // The same name twice, and one that the other begins with.
+        let odd = ["q1", "q1", "q11", "q2"].map(BlobId::from);
+        let shards = cut(odd.iter().map(|pack| (pack, u64::MAX)), 1).unwrap();
+        assert_eq!(Shard::prove_coverage(&shards), Ok(()));
+        assert_eq!(shards.len(), 3);
+    }
+}
