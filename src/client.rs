@@ -130,6 +130,34 @@ impl Client {
         document(self.send(request, key.is_some())?)
     }
 
+    /// A record for a record; `None`: there is nothing. `is_repeatable`: said twice, it counts once.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) fn record(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&[u8]>,
+        is_repeatable: bool,
+    ) -> Result<Option<Vec<u8>>> {
+        let request = || {
+            let request = self.request(method.clone(), path).timeout(TIMEOUT);
+            match body {
+                Some(body) => request.header("Content-Type", "application/octet-stream").body(body.to_vec()),
+                None => request,
+            }
+        };
+        let response = refused(self.send(request, is_repeatable)?)?;
+        if response.status().as_u16() == 204 {
+            return Ok(None);
+        }
+        let bytes = response.bytes().map_err(|error| {
+            Error::new(ErrorKind::StoreUnavailable, "read the coordinator's answer").with_source(error.without_url())
+        })?;
+        Ok(Some(bytes.to_vec()))
+    }
+
     /// Lines as they come.
     ///
     /// # Errors

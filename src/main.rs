@@ -8,6 +8,7 @@ mod output;
 mod progress;
 mod signal;
 mod up;
+mod worker;
 
 use std::process::ExitCode;
 

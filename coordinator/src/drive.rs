@@ -15,10 +15,10 @@ use verger_kopia::clock::Clock;
 use verger_kopia::error::Result;
 use verger_proto::queue::Queue;
 use verger_proto::{
-    Command, CycleId, CycleOptions, Effect, Event, Evidence, OutputRef, Refusal, RepositoryId, WorkerId,
+    Command, CycleId, CycleOptions, Effect, Event, Evidence, OutputRef, Refusal, RepositoryId, Ticket, WorkerId,
 };
 
-use crate::ledger::evidence::EvidenceFolder;
+use crate::ledger::evidence::{EvidenceFolder, KeepEvidence};
 use crate::machine::{JobStatus, Phase, State};
 
 pub use backend::Backend;
@@ -33,7 +33,7 @@ pub struct Drive {
     backend: Arc<dyn Backend>,
     effects: Arc<Effects>,
     clock: Arc<dyn Clock>,
-    evidence: EvidenceFolder,
+    evidence: Arc<dyn KeepEvidence>,
 }
 
 impl std::fmt::Debug for Drive {
@@ -79,9 +79,34 @@ impl Drive {
         folder: &Path,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let drive = Self { backend, effects, clock, evidence: EvidenceFolder::beside(folder) };
+        Self::keeping(backend, effects, repository, Arc::new(EvidenceFolder::beside(folder)), clock)
+    }
+
+    /// As [`Drive::behind`], with evidence kept elsewhere.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn keeping(
+        backend: Arc<dyn Backend>,
+        effects: Arc<Effects>,
+        repository: &RepositoryId,
+        evidence: Arc<dyn KeepEvidence>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let drive = Self::joining(backend, effects, evidence, clock);
         drive.recover(repository)?;
         Ok(drive)
+    }
+
+    /// Of a cycle that somebody else leads: nothing of it is stopped by coming to it.
+    #[must_use]
+    pub fn joining(
+        backend: Arc<dyn Backend>,
+        effects: Arc<Effects>,
+        evidence: Arc<dyn KeepEvidence>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { backend, effects, clock, evidence }
     }
 
     /// Nobody of an ended process is still at work: parks what it left.
@@ -172,15 +197,9 @@ impl Drive {
         self.state(|state| state.open_cycle(repository).map(|cycle| (cycle.id, cycle.options)))
     }
 
-    /// Evidence beside the ledger.
-    #[must_use]
-    pub fn evidence(&self) -> &EvidenceFolder {
-        &self.evidence
-    }
-
-    fn keep(&self, cycle: CycleId, evidence: &Evidence) -> Result<OutputRef> {
-        let view = self.state(|state| state.cycles.get(&cycle).and_then(|cycle| cycle.view));
-        self.evidence.append(cycle, view.map(|(view, _)| view.digest).unwrap_or_default(), evidence)
+    fn keep(&self, ticket: &Ticket, evidence: &Evidence) -> Result<OutputRef> {
+        let view = self.state(|state| state.cycles.get(&ticket.cycle).and_then(|cycle| cycle.view));
+        self.evidence.keep(ticket, view.map(|(view, _)| view.digest).unwrap_or_default(), evidence)
     }
 }
 
@@ -192,7 +211,7 @@ fn workers(cycle: &crate::machine::Cycle) -> impl Iterator<Item = WorkerId> {
 }
 
 /// The refusal among the events of one command.
-fn refusal(events: &[Event]) -> Option<Refusal> {
+pub(crate) fn refusal(events: &[Event]) -> Option<Refusal> {
     events.iter().find_map(|event| match event {
         Event::CommandRefused { reason, .. } | Event::ResultFenced { reason, .. } => Some(reason.clone()),
         _ => None,

@@ -84,12 +84,17 @@ fn later(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, pause: u64) {
 /// An attempt came to nothing: again, in halves, around it, or the end of the cycle (R12).
 pub(crate) fn after_failure(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, failure: Failure) {
     let Some(job) = cycle.jobs.get_mut(&id) else { return };
-    job.failures = job.failures.saturating_add(1);
+    // Whoever is told to stop gives a shard back: that says nothing of it.
+    let is_given_back = failure.kind == FailureKind::Interrupted && !job.shard.is_whole();
+    job.failures = job.failures.saturating_add(u32::from(!is_given_back));
     take_back(job, turn.at);
     if let Phase::Stopping(_) = cycle.phase {
         return cycle::settle(turn, cycle);
     }
     let failures = job.failures;
+    if is_given_back {
+        return again(turn, cycle, id);
+    }
     if split::is_part(cycle, id) {
         let is_to_split = !failure.retryable || failures >= split::ATTEMPTS;
         if is_to_split && split::split(turn, cycle, id, &failure) {

@@ -311,3 +311,16 @@ pub(crate) fn words((events, effects): &(Vec<Event>, Vec<Effect>)) -> Vec<String
     };
     events.iter().map(event).chain(effects.iter().map(effect)).collect()
 }
+
+/// What a worker says of itself.
+pub(crate) fn worker_info() -> verger_proto::WorkerInfo {
+    verger_proto::WorkerInfo {
+        instance: 7,
+        started: LogTime(1),
+        version: "0.1.0".to_owned(),
+        pools: vec!["default".to_owned()],
+        labels: std::collections::BTreeMap::new(),
+        places: 1,
+        exchange: None,
+    }
+}

@@ -59,6 +59,8 @@ pub enum Kind {
     RaftAnswer = 16,
     /// A segment of a ledger that was archived.
     LedgerArchive = 20,
+    /// What workers in processes of their own say and hear.
+    Work = 31,
     /// A [`Message`](crate::work_queue::message::Message) of the work queue.
     WorkMessage = 30,
 }

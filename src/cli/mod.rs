@@ -77,6 +77,8 @@ enum Command {
     Up(fleet::up::Args),
     /// Be one of several coordinators that look after the same repositories
     Coordinator(Box<fleet::coordinator::Args>),
+    /// Do the work of coordinators elsewhere; list and drain those who do
+    Worker(Box<fleet::worker::Args>),
     /// Several coordinators that are one
     Cluster(fleet::cluster::Args),
     /// Repositories that are looked after
@@ -141,6 +143,7 @@ fn explain(error: &clap::Error) -> Exit {
 fn dispatch(cli: Cli, file: File) -> Result<Exit> {
     let filter = match &cli.command {
         Command::Up(_) => Some(log::SERVICE),
+        Command::Worker(args) if args.works() => Some(log::SERVICE),
         Command::Coordinator(_) => Some(log::TOGETHER),
         Command::Maintain(_) | Command::Plan(_) => Some(log::COMMAND),
         _ => None,
@@ -166,6 +169,7 @@ fn run_command(context: &Context, command: Command) -> Result<Exit> {
         Command::Benchmark(args) => benchmark::run(context, &args),
         Command::Up(args) => fleet::up::run(context, args),
         Command::Coordinator(args) => fleet::coordinator::run(context, *args),
+        Command::Worker(args) => fleet::worker::run(context, *args),
         Command::Cluster(args) => fleet::cluster::run(context, args),
         Command::Repo(args) => fleet::repo::run(context, args),
         Command::Cycle(args) => fleet::cycle::run(context, args),

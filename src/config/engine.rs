@@ -92,7 +92,7 @@ fn rate(name: &str, text: Option<&str>) -> Result<Option<f64>> {
     Ok(bytes.map(|bytes| bytes as f64))
 }
 
-fn size(name: &str, text: Option<&str>) -> Result<Option<u64>> {
+pub(super) fn size(name: &str, text: Option<&str>) -> Result<Option<u64>> {
     let Some(text) = text else { return Ok(None) };
     let bad = || usage(format!("--{name} {text:?} is not a size"), "give bytes, or such as 512MiB or 2GB");
     parse_size(text).map(Some).ok_or_else(bad)

@@ -25,12 +25,14 @@ pub(crate) struct File {
     pub up: Flags,
     /// Flags of `verger coordinator`.
     pub coordinator: Flags,
+    /// Flags of `verger worker`.
+    pub worker: Flags,
 }
 
 impl File {
     /// Sections that are named after commands.
-    pub(crate) fn services(&self) -> [(&'static str, &Flags); 2] {
-        [("up", &self.up), ("coordinator", &self.coordinator)]
+    pub(crate) fn services(&self) -> [(&'static str, &Flags); 3] {
+        [("up", &self.up), ("coordinator", &self.coordinator), ("worker", &self.worker)]
     }
 
     /// Whether every value can be used, as far as that can be said without a repository.

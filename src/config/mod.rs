@@ -4,6 +4,7 @@ pub(crate) mod archive;
 pub(crate) mod connection;
 pub(crate) mod cycle;
 pub(crate) mod engine;
+pub(crate) mod exchange;
 pub(crate) mod file;
 pub(crate) mod flags;
 pub(crate) mod identity;

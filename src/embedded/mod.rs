@@ -18,6 +18,7 @@ use verger_kopia::mutant::{self, Mutant};
 
 use verger_coordinator::drive::{self, Backend, Drive, Effects, LocalControl, Router};
 use verger_coordinator::files::make_folders;
+use verger_coordinator::ledger::evidence::{EvidenceFolder, KeepEvidence};
 use verger_coordinator::machine::Phase;
 use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
@@ -134,6 +135,8 @@ pub struct Shared {
     pub repository: RepositoryId,
     /// Who works; another one for each cycle under way.
     pub worker: WorkerId,
+    /// Who keeps names of what is deleted; `None`: this process, beside the ledger of the repository.
+    pub evidence: Option<Arc<dyn KeepEvidence>>,
 }
 
 /// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
@@ -183,7 +186,8 @@ impl Means {
                 let route = Route(Some((shared.router.clone(), id.clone())));
                 let folder = drive::folder(&self.state_dir, id);
                 make_folders(&folder).map_err(|e| Error::of_file(format!("make {}", folder.display()), e))?;
-                let drive = Drive::behind(shared.backend.clone(), effects, id, &folder, clock)?;
+                let evidence = shared.evidence.clone().unwrap_or_else(|| Arc::new(EvidenceFolder::beside(&folder)));
+                let drive = Drive::keeping(shared.backend.clone(), effects, id, evidence, clock)?;
                 Ok((drive, route))
             }
         }

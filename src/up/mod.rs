@@ -1,12 +1,13 @@
 //! `verger up`: a coordinator, its workers and its API in one process.
 
 pub(crate) mod cluster;
+mod desk;
 mod hands;
 mod notify;
-mod opener;
-mod run;
+pub(crate) mod opener;
+pub(crate) mod run;
 mod service;
-mod supervisor;
+pub(crate) mod supervisor;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use crate::config::{Engine, token};
 
 use opener::Opener;
 use service::{Service, secured};
+use supervisor::Drives;
 
 /// Folder of the raft log, its snapshots and the ledger.
 const NODE: &str = "node";
@@ -76,6 +78,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let archive = options.archive.resolve(&fleet, &options.data_dir)?;
     let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
     let identity = format!("verger@fleet-{fleet}");
+    let boots = node.boots();
     let service = Service {
         runtime,
         node,
@@ -90,7 +93,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         places: options.places,
         archive,
         spans: options.spans,
-        drives: None,
+        drives: Drives { node: 1, boots, leads: Box::new(|| true) },
     };
     service.run(stop, |base| said(&format!("verger looks after its repositories as {identity}; {base}")))
 }

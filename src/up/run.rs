@@ -6,8 +6,11 @@ use std::time::Duration;
 use verger::embedded::{
     self, Coordination, CycleReport, CycleRequest, Means, Observed, Ownership, Safety, Shared, own_settings,
 };
-use verger_coordinator::drive::Backend;
+use verger_coordinator::api::work::Task;
+use verger_coordinator::drive::{Backend, Router};
+use verger_coordinator::ledger::evidence::KeepEvidence;
 use verger_coordinator::machine::Calendar;
+use verger_coordinator::meters::Meters;
 use verger_coordinator::schedule::Work;
 use verger_kopia::maintenance::rules::next::Rule;
 use verger_kopia::maintenance::rules::plan::Mode;
@@ -16,70 +19,72 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::{Acting, Command, CycleId, Failure, LogTime, Margin, Own, RepositoryName, WorkerId};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::{Progress, Step, Stop};
-use verger_worker::run::failure_kind;
+use verger_worker::run::{Shards, failure_kind};
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
-use super::supervisor::{Outcome, Supervisor, Task};
+use super::opener::Opener;
+use super::supervisor::Outcome;
 
-/// Runs what the task says, and tells the machine what came of it.
-pub(super) fn run(supervisor: &Arc<Supervisor>, task: &Task, stop: Stop, number: u64) -> Outcome {
+/// What runs of a process share.
+pub(crate) struct Site {
+    /// Opens repositories, with the secrets of this machine.
+    pub(crate) opener: Arc<Opener>,
+    /// `user@host` of the fleet.
+    pub(crate) identity: String,
+    /// Where effects of commands come from.
+    pub(crate) router: Arc<Router>,
+    /// Counts what is done.
+    pub(crate) meters: Arc<Meters>,
+    /// Where and how finely work is shared; `None`: each run does all of its own.
+    pub(crate) shards: Option<Shards>,
+    /// Who keeps names of what is deleted, if it is not this process.
+    pub(crate) evidence: Option<Arc<dyn KeepEvidence>>,
+}
+
+/// Runs what the task says, and tells the machine what came of it. `worker`: the run's name, another one for each.
+pub(crate) fn run(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worker: &str) -> Outcome {
     let name = &task.registration.name;
     if task.work == Work::Look {
-        return look(supervisor, task);
+        return look(site, backend, task);
     }
-    let (backend, worker) = match supervisor.drive(task, number) {
-        Ok(Some(driven)) => driven,
-        // Another process does it.
-        Ok(None) => return Outcome::Ran,
-        Err(error) => {
-            tracing::warn!(repository = %name, error = error.chain(), "the machine takes no commands");
-            return Outcome::Failed;
-        }
-    };
-    match cycle(supervisor, task, stop, &backend, &worker) {
+    match cycle(site, task, stop, backend, worker) {
         Ok(report) => {
             tracing::info!(repository = %name, cycle = report.cycle, outcome = report.outcome, "a cycle ended");
-            tell(&*backend, task, &report);
+            tell(&**backend, task, &report);
             if let Some(own) = report.own {
-                record(&*backend, task, own, margins(&report));
+                record(&**backend, task, own, margins(&report));
             }
-            give_up(&*backend, task, None);
+            give_up(&**backend, task, None);
             Outcome::Ran
         }
         Err(error) if error.kind() == ErrorKind::Interrupted => Outcome::Ran,
         Err(error) => {
             tracing::warn!(repository = %name, error = error.chain(), "no cycle");
-            give_up(&*backend, task, Some(&error));
+            give_up(&**backend, task, Some(&error));
             Outcome::Failed
         }
     }
 }
 
-fn cycle(
-    supervisor: &Arc<Supervisor>,
-    task: &Task,
-    stop: Stop,
-    backend: &Arc<dyn Backend>,
-    worker: &str,
-) -> Result<CycleReport> {
+fn cycle(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worker: &str) -> Result<CycleReport> {
     let request = request(task);
     let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let registration = &task.registration;
-    let repository =
-        supervisor.opener.open(&registration.name, &registration.address, &registration.password, access)?;
-    let worker = WorkerId::new(format!("{}-{worker}", supervisor.identity))
-        .map_err(|error| Error::new(ErrorKind::Internal, "name a worker").with_source(error))?;
-    let engine = &supervisor.opener.engine;
+    let repository = site.opener.open(&registration.name, &registration.address, &registration.password, access)?;
+    let worker =
+        WorkerId::new(worker).map_err(|error| Error::new(ErrorKind::Internal, "name a worker").with_source(error))?;
+    let engine = &site.opener.engine;
     let shared = Shared {
         backend: backend.clone(),
-        router: supervisor.router.clone(),
+        router: site.router.clone(),
         repository: task.repository.clone(),
         worker,
+        evidence: site.evidence.clone(),
     };
     let means = Means {
         repository,
-        identity: supervisor.identity.clone(),
+        identity: site.identity.clone(),
         kopia_locks: KopiaLocks::take(&[])?,
         state_dir: engine.state_dir.clone(),
         memory_limit: engine.memory_limit,
@@ -91,11 +96,8 @@ fn cycle(
             Arc::new(move |text, left| tracing::info!(repository = %name, seconds = left.as_secs(), "{text}"))
         },
         coordination: Coordination::Shared(shared),
-        observed: Observed {
-            name: Some(registration.name.to_string()),
-            calls: supervisor.meters.calls(&registration.name),
-        },
-        shards: None,
+        observed: Observed { name: Some(registration.name.to_string()), calls: site.meters.calls(&registration.name) },
+        shards: site.shards.clone(),
     };
     embedded::cycle(means, &request)
 }
@@ -131,12 +133,12 @@ fn request(task: &Task) -> CycleRequest {
 }
 
 /// Reads the repository's own Kopia settings: they say when cycles are due, unless its schedule does.
-fn look(supervisor: &Supervisor, task: &Task) -> Outcome {
+fn look(site: &Site, backend: &Arc<dyn Backend>, task: &Task) -> Outcome {
     let known = &task.registration;
-    let opened = supervisor.opener.open(&known.name, &known.address, &known.password, Access::ReadOnly);
+    let opened = site.opener.open(&known.name, &known.address, &known.password, Access::ReadOnly);
     match opened.and_then(|repository| look_ahead(&Workspace::new(repository), None)) {
         Ok(ahead) => {
-            record(&*supervisor.backend, task, own_settings(&ahead.params), None);
+            record(&**backend, task, own_settings(&ahead.params), None);
             Outcome::Ran
         }
         Err(error) => {

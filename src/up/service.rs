@@ -18,6 +18,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use super::opener::Opener;
+use super::run::Site;
 use super::supervisor::{Drives, Supervisor};
 use super::{notify, owner_token};
 
@@ -43,7 +44,7 @@ pub(super) struct Service<'a> {
     /// What became of spans, where there are any.
     pub(super) spans: Option<Arc<SpanCounts>>,
     /// With others that could drive the same repositories.
-    pub(super) drives: Option<Drives>,
+    pub(super) drives: Drives,
 }
 
 /// What connections are taken with. Without a certificate this is plain HTTP, which goes no farther than this machine.
@@ -120,17 +121,10 @@ impl Service<'_> {
         let memory_limit = opener.engine.memory_limit.saturating_mul(u64::from(self.places.total));
         let meters = Arc::new(meters(&node, memory_limit, self.spans));
         let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
-        let supervisor = Supervisor::new(
-            backend.clone(),
-            router,
-            opener.clone(),
-            clock.clone(),
-            identity,
-            self.places,
-            stop.clone(),
-        );
-        let mut supervisor = supervisor.with_drives(self.drives);
-        supervisor.meters = meters.clone();
+        let (shards, evidence) = (None, None);
+        let site = Site { opener: opener.clone(), identity, router, meters: meters.clone(), shards, evidence };
+        let supervisor = Supervisor::new(backend.clone(), clock.clone(), site, self.places, self.drives, stop.clone());
+        let supervisor = Arc::new(supervisor);
         let listener = bind(&runtime, self.listen, "--listen")?;
         let address = listener.local_addr().unwrap_or(self.listen);
         let base = format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" });
@@ -138,6 +132,7 @@ impl Service<'_> {
         let api = Arc::new(Api {
             backend: backend.clone(),
             hands: opener,
+            desk: supervisor.clone(),
             events: Arc::new(events(self.ledger, self.archive)),
             gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
             stand: self.stand,
@@ -154,7 +149,7 @@ impl Service<'_> {
         };
         said(&base);
         notify::tell(notify::State::Ready);
-        Arc::new(supervisor).work();
+        supervisor.work();
         drop(close);
         let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(5), served).await });
         if let Ok(Ok(Err(error))) = ended {

@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use verger_coordinator::drive::{Backend, DrivenBackend, Router};
+use verger_coordinator::api::work::Task;
+use verger_coordinator::drive::{Backend, DrivenBackend};
 use verger_coordinator::machine::{Phase, Repository, State};
-use verger_coordinator::meters::Meters;
-use verger_coordinator::schedule::{Agenda, Limits, Start, Work};
+use verger_coordinator::schedule::{Agenda, Limits, Running, Start, Work};
 use verger_kopia::ErrorKind;
 use verger_kopia::clock::Clock;
-use verger_proto::{Command, Driver, LogTime, Registration, RepositoryId};
+use verger_proto::{Command, Driver, LogTime, RepositoryId};
 use verger_worker::progress::Stop;
 
-use super::opener::Opener;
-use super::{notify, run};
+use super::desk::Outside;
+use super::notify;
+use super::run::{self, Site};
 
 /// How often the machine is told that time passes.
 const TICK: Duration = Duration::from_secs(1);
@@ -25,17 +26,9 @@ const GLANCE: Duration = Duration::from_millis(50);
 const LIVE_EVERY: Duration = Duration::from_millis(LIVE_EVERY_MILLISECONDS);
 const LIVE_EVERY_MILLISECONDS: u64 = 4_000;
 
-/// What is to be done now.
-#[derive(Debug, Clone)]
-pub(super) struct Task {
-    pub(super) repository: RepositoryId,
-    pub(super) registration: Registration,
-    pub(super) work: Work,
-}
-
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// It ran, or was stopped.
     Ran,
     /// It could not.
@@ -45,18 +38,15 @@ pub(super) enum Outcome {
 /// Looks after all repositories of one process.
 pub(crate) struct Supervisor {
     pub(super) backend: Arc<dyn Backend>,
-    pub(super) router: Arc<Router>,
-    pub(super) opener: Arc<Opener>,
     pub(super) clock: Arc<dyn Clock>,
-    /// `user@host` of this fleet.
-    pub(super) identity: String,
-    limits: Limits,
-    /// Counts what the workers do.
-    pub(super) meters: Arc<Meters>,
+    /// What its runs share.
+    pub(super) site: Site,
+    pub(super) limits: Limits,
     stop: Stop,
     crew: Mutex<Crew>,
     free: Condvar,
-    drives: Option<Drives>,
+    pub(super) drives: Drives,
+    outside: Mutex<Outside>,
 }
 
 /// This process among those that could drive the same repositories.
@@ -71,8 +61,8 @@ pub(crate) struct Drives {
 
 /// Who is at work, and what is next.
 #[derive(Default)]
-struct Crew {
-    busy: BTreeMap<RepositoryId, (Start, Stop)>,
+pub(super) struct Crew {
+    pub(super) busy: BTreeMap<RepositoryId, (Start, Stop)>,
     driven: BTreeMap<RepositoryId, Arc<DrivenBackend>>,
     /// The machine said that another process drives these; asked again then, whatever this process's clock says of it.
     elsewhere: BTreeMap<RepositoryId, LogTime>,
@@ -83,31 +73,22 @@ struct Crew {
 }
 
 impl Supervisor {
-    /// With so many cycles at once.
+    /// With so many cycles at once, beside others that could drive the same repositories: it drives none before it has taken it.
     pub(crate) fn new(
         backend: Arc<dyn Backend>,
-        router: Arc<Router>,
-        opener: Arc<Opener>,
         clock: Arc<dyn Clock>,
-        identity: String,
+        site: Site,
         limits: Limits,
+        drives: Drives,
         stop: Stop,
     ) -> Self {
-        let (crew, free) = (Mutex::default(), Condvar::new());
-        let meters = Arc::default();
-        Self { backend, router, opener, clock, identity, limits, meters, stop, crew, free, drives: None }
-    }
-
-    /// With others that could drive the same repositories: it drives none before it has taken it.
-    pub(crate) fn with_drives(self, drives: Option<Drives>) -> Self {
-        Self { drives, ..self }
+        let (crew, free, outside) = (Mutex::default(), Condvar::new(), Mutex::default());
+        Self { backend, clock, site, limits, stop, crew, free, drives, outside }
     }
 
     /// What speaks for one run at a repository, and the run's name; `None` if another process drives it.
-    pub(super) fn drive(&self, task: &Task, number: u64) -> verger_kopia::Result<Option<(Arc<dyn Backend>, String)>> {
-        let Some(Drives { node, boots, .. }) = self.drives else {
-            return Ok(Some((self.backend.clone(), format!("{}-{number}", std::process::id()))));
-        };
+    fn drive(&self, task: &Task, number: u64) -> verger_kopia::Result<Option<(Arc<dyn Backend>, String)>> {
+        let Drives { node, boots, .. } = self.drives;
         let driver = Driver { node, boots, run: number };
         let driven = DrivenBackend::take(self.backend.clone(), &task.repository, driver)?.map(Arc::new);
         if driven.is_none() {
@@ -115,8 +96,24 @@ impl Supervisor {
         }
         Ok(driven.map(|driven| {
             self.crew().driven.insert(task.repository.clone(), driven.clone());
-            (driven as Arc<dyn Backend>, driver.to_string())
+            (driven as Arc<dyn Backend>, format!("{}-{driver}", self.site.identity))
         }))
+    }
+
+    fn run(&self, task: &Task, stop: Stop, number: u64) -> Outcome {
+        if task.work == Work::Look {
+            return run::run(&self.site, task, stop, &self.backend, "");
+        }
+        match self.drive(task, number) {
+            Ok(Some((backend, worker))) => run::run(&self.site, task, stop, &backend, &worker),
+            // Another process does it.
+            Ok(None) => Outcome::Ran,
+            Err(error) => {
+                let name = &task.registration.name;
+                tracing::warn!(repository = %name, error = error.chain(), "the machine takes no commands");
+                Outcome::Failed
+            }
+        }
     }
 
     /// Tells that this process is still at what it drives. What is not its own any more stops.
@@ -136,11 +133,15 @@ impl Supervisor {
         }
     }
 
-    fn crew(&self) -> MutexGuard<'_, Crew> {
+    pub(super) fn outside(&self) -> MutexGuard<'_, Outside> {
+        self.outside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn crew(&self) -> MutexGuard<'_, Crew> {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> LogTime {
+    pub(super) fn now(&self) -> LogTime {
         LogTime::of(self.clock.now())
     }
 
@@ -153,7 +154,7 @@ impl Supervisor {
                 self.live();
             }
             // What it asks for is there again a second later. A machine at rest is not told, for telling it is a record.
-            if self.drives.as_ref().is_none_or(|drives| (drives.leads)())
+            if (self.drives.leads)()
                 && self.is_at_work()
                 && let Err(error) = self.backend.submit(Command::Tick)
             {
@@ -200,7 +201,7 @@ impl Supervisor {
         let supervisor = self.clone();
         let (repository, name) = (task.repository.clone(), task.registration.name.clone());
         let begun = std::thread::Builder::new().name(format!("cycle {name}")).spawn(move || {
-            let outcome = run::run(&supervisor, &task, stop, number);
+            let outcome = supervisor.run(&task, stop, number);
             supervisor.done(&task.repository, outcome);
         });
         if let Err(error) = begun {
@@ -230,14 +231,14 @@ impl Supervisor {
         }
         let Crew { busy, elsewhere, agenda, runs, .. } = &mut *crew;
         elsewhere.retain(|_, until| *until > now);
-        let running: Vec<_> = busy.values().map(|(start, _)| start.running.clone()).collect();
+        let running: Vec<Running> = busy.values().map(|(start, _)| start.running.clone()).collect();
         let mut tasks = Vec::new();
         self.backend.look(&mut |state| {
-            let drives = self.drives.as_ref();
             let is_elsewhere = |id: &RepositoryId, entry: &Repository| {
-                elsewhere.contains_key(id) || drives.is_some_and(|drives| drives.is_elsewhere(entry, now))
+                elsewhere.contains_key(id) || self.drives.is_elsewhere(entry, now)
             };
-            for start in agenda.begin_but(&is_elsewhere, state, &running, &self.limits, now) {
+            let (running, limits) = self.with_others(state, running.clone(), now);
+            for start in agenda.begin_but(&is_elsewhere, state, &running, &limits, now) {
                 let id = start.running.repository.clone();
                 let entry = state.repositories.get(&id).and_then(|entry| entry.registration.clone());
                 let Some(registration) = entry else { continue };
@@ -286,7 +287,7 @@ impl Supervisor {
 
 impl Drives {
     /// Whether another process drives this repository, as far as this one can tell; the machine decides.
-    fn is_elsewhere(&self, entry: &Repository, now: LogTime) -> bool {
+    pub(super) fn is_elsewhere(&self, entry: &Repository, now: LogTime) -> bool {
         let mine = Driver { node: self.node, boots: self.boots, run: 0 };
         entry.driver.is_some_and(|(driver, until)| until >= now && !mine.proves_dead(&driver))
     }

@@ -65,6 +65,10 @@ impl Backend for ClusterBackend {
         events.ok_or_else(|| Error::new(ErrorKind::StoreUnavailable, "nobody leads: the command has no answer"))
     }
 
+    fn applied(&self) -> u64 {
+        0
+    }
+
     fn look(&self, show: &mut dyn FnMut(&State)) {
         look(&self.world, show);
     }

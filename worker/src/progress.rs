@@ -70,18 +70,31 @@ impl<'a> Meter<'a> {
 
 /// A wish to stop, shared by everyone who should. Tasks look at it between requests.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    here: AtomicBool,
+    /// Who may ask, too.
+    above: Option<Stop>,
+}
 
 impl Stop {
+    /// One that is asked with this one, and may be asked alone.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self(Arc::new(Asked { here: AtomicBool::new(false), above: Some(self.clone()) }))
+    }
+
     /// Asks everyone to stop.
     pub fn ask(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.here.store(true, Ordering::Relaxed);
     }
 
     /// Whether somebody asked.
     #[must_use]
     pub fn is_asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.here.load(Ordering::Relaxed) || self.0.above.as_ref().is_some_and(Stop::is_asked)
     }
 
     /// Goes on, unless somebody asked.

@@ -10,6 +10,7 @@ mod board;
 mod call;
 mod cluster;
 mod cycles;
+mod desk;
 mod event_json;
 mod events;
 mod feed;
@@ -30,6 +31,8 @@ mod standing;
 mod tls;
 mod tokens;
 mod watch;
+pub mod work;
+mod workers;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -40,6 +43,7 @@ use verger_kopia::clock::Clock;
 use crate::drive::Backend;
 use crate::meters::Meters;
 
+pub use desk::{Ask, Desk};
 pub use events::{Events, LedgerEvents};
 pub use gate::{Gate, TokenGate};
 pub use hands::{Hands, Probed, Wanted};
@@ -52,6 +56,8 @@ pub struct Api {
     pub backend: Arc<dyn Backend>,
     /// Reaches stores.
     pub hands: Arc<dyn Hands>,
+    /// Gives out work to workers in processes of their own.
+    pub desk: Arc<dyn Desk>,
     /// Reads what happened.
     pub events: Arc<dyn Events>,
     /// Tells who calls; what they may do, `auth` says.

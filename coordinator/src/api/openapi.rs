@@ -114,6 +114,13 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("repository", "string"), ("name", "string"), ("term?", "integer"), ("to?", "string"), ("free", "boolean"),
         ("message?", "string"),
     ]),
+    ("Worker", &[
+        ("name", "string"), ("state", "ready|draining|drained|gone"), ("pools", "[string]"), ("labels", "object"),
+        ("places", "integer"), ("version", "string"), ("exchange?", "string"), ("startedAt", "time"), ("seenAt", "time"),
+        ("jobs", "[WorkerJob]"),
+    ]),
+    ("WorkerJob", &[("cycle", "integer"), ("job", "integer"), ("stage", "string")]),
+    ("Drain", &[("drain?", "boolean")]),
     ("Cluster", &[
         ("cluster", "string"), ("node", "integer"), ("leader?", "integer"), ("trouble?", "string"),
         ("term", "integer"), ("lastIndex", "integer"), ("applied", "integer"), ("nodes", "[Member]"),
@@ -165,6 +172,8 @@ fn schemas() -> Value {
     all.into()
 }
 
+const RECORD: &str = "application/octet-stream";
+
 fn content(shape: Shape) -> Value {
     match shape {
         Shape::One(name) => json!({ "application/json": { "schema": reference(name) } }),
@@ -178,6 +187,7 @@ fn content(shape: Shape) -> Value {
         Shape::Stream(_) => json!({ "text/event-stream": { "schema": { "type": "string" } } }),
         Shape::Text => json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }),
         Shape::Any => json!({ "application/json": { "schema": { "type": "object" } } }),
+        Shape::Record => json!({ RECORD: { "schema": { "type": "string", "format": "binary" } } }),
     }
 }
 
@@ -205,8 +215,10 @@ fn operation(route: &Route) -> Value {
         "responses": { route.status.to_string(): done, "default": failed },
     });
     if let Some(body) = route.body {
-        let required = body != "Abort";
-        value["requestBody"] = json!({ "required": required, "content": content(Shape::One(body)) });
+        let required = !matches!(body, "Abort" | "Drain");
+        // What workers send is of this program's own making.
+        let shape = if matches!(route.answer, Shape::Record) { Shape::Record } else { Shape::One(body) };
+        value["requestBody"] = json!({ "required": required, "content": content(shape) });
     }
     let action = route.action;
     value["operationId"] = json!(format!("{} {}", route.method.name(), route.path));

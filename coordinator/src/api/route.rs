@@ -6,7 +6,7 @@ use axum::routing::MethodFilter;
 
 use super::call::Call;
 use super::server::{Answer, Server};
-use super::{cluster, cycles, feed, health, leases, repositories, requests, tokens, watch};
+use super::{cluster, cycles, feed, health, leases, repositories, requests, tokens, watch, work, workers};
 use crate::auth::Action;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,6 +52,8 @@ pub(super) enum Shape {
     Text,
     /// Any JSON object.
     Any,
+    /// A record of this program's own, or nothing.
+    Record,
 }
 
 /// One route.
@@ -74,6 +76,12 @@ const CYCLES_QUERY: &[(&str, &str, &str)] = &[
     ("repository", "string", "Only of this repository"),
     ("limit", "integer", "At most so many, 1 to 500 (50)"),
     ("before", "integer", "Only those with a smaller number"),
+];
+const JOBS_QUERY: &[(&str, &str, &str)] =
+    &[("pools", "string", "Of repositories of these pools, with commas between them")];
+const STATE_QUERY: &[(&str, &str, &str)] = &[
+    ("repository", "string", "Of this repository (its ID)"),
+    ("seen", "string", "Waits until it is another than the one with this digest"),
 ];
 const EVENTS_QUERY: &[(&str, &str, &str)] = &[
     ("repository", "string", "Only of this repository"),
@@ -99,7 +107,7 @@ macro_rules! route {
     };
 }
 
-use Shape::{Any, Lines, Many, One, Stream, Text};
+use Shape::{Any, Lines, Many, One, Record, Stream, Text};
 
 /// All routes; those of one path follow each other.
 #[rustfmt::skip]
@@ -164,4 +172,22 @@ pub(super) static ROUTES: &[Route] = &[
         NO_QUERY, Some("NewMember"), 202 One("Cluster"), cluster::admit),
     route!(Delete "/v1/cluster/members/{id}", ClusterRemove, "Let a coordinator go; its number is never used again",
         NO_QUERY, None, 200 One("Cluster"), cluster::remove),
+    route!(Get "/v1/workers", WorkerList, "Workers in processes of their own, by name",
+        NO_QUERY, None, 200 Many("Worker"), workers::list),
+    route!(Post "/v1/workers/{name}/drain", WorkerDrain, "Give a worker nothing new, or again",
+        NO_QUERY, Some("Drain"), 200 One("Worker"), workers::drain),
+    route!(Post "/v1/work/presence", Work, "For workers: say that one is there",
+        NO_QUERY, Some("Presence"), 200 Record, work::presence),
+    route!(Post "/v1/work/next", Work, "For workers: a cycle to run",
+        NO_QUERY, Some("Ready"), 200 Record, work::next),
+    route!(Post "/v1/work/ended", Work, "For workers: what came of it",
+        NO_QUERY, Some("Ended"), 204 Record, work::ended),
+    route!(Get "/v1/work/jobs", Work, "For workers: shards that nobody does",
+        JOBS_QUERY, None, 200 Record, work::jobs),
+    route!(Post "/v1/work/commands", Work, "For workers: say something to the machine",
+        NO_QUERY, Some("Said"), 200 Record, work::commands),
+    route!(Get "/v1/work/state", Work, "For workers: one repository of the state",
+        STATE_QUERY, None, 200 Record, work::state),
+    route!(Post "/v1/work/evidence", Work, "For workers: keep names of what a batch does",
+        NO_QUERY, Some("Names"), 200 Record, work::keep),
 ];

@@ -18,7 +18,7 @@ use super::call::{Call, bearer};
 use super::metrics::Requests;
 use super::problem::Problem;
 use super::route::{ROUTES, Route};
-use super::{Api, Standing};
+use super::{Api, Standing, work};
 use crate::auth::{Actor, Reach, enter};
 use crate::machine::State;
 
@@ -221,7 +221,8 @@ async fn answer(server: &Arc<Server>, route: &'static Route, request: Request) -
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
     let Query(query) = query.map_err(|error| Problem::bad_request(error.to_string()))?;
-    let body = read_body(body, server.api.limits.body_bytes, &parts.headers).await?;
+    let most = if route.body == Some("Names") { work::BODY_BYTES_MAX } else { server.api.limits.body_bytes };
+    let body = read_body(body, most, &parts.headers).await?;
     let call = Call { route, actor, headers: parts.headers, path, query, body };
     call.check_query()?;
     if is_open {

@@ -108,6 +108,8 @@ actions! {
     WorkerList "worker list" Fleet [Read];
     /// Give a worker nothing new.
     WorkerDrain "worker drain" Fleet [Operate];
+    /// Do the work of cycles, as workers do.
+    Work "work" Tenant [Work];
     /// Read the metrics, which name everyone's repositories.
     Metrics "metrics" Fleet [Read];
     /// Alive and ready, or not.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use verger_kopia::error::Result;
-use verger_proto::{Command, Event};
+use verger_proto::{Command, CommandId, Event};
 
 use crate::machine::State;
 
@@ -14,6 +14,17 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// It may not have been kept: nothing may be done that rests on it.
     fn submit(&self, command: Command) -> Result<Vec<Event>>;
+
+    /// As [`Backend::submit`], under a number: the same number again counts once, where commands have numbers.
+    ///
+    /// # Errors
+    /// As there.
+    fn submit_as(&self, _id: CommandId, command: Command) -> Result<Vec<Event>> {
+        self.submit(command)
+    }
+
+    /// A number that grows with what was applied: the state that is shown after it was asked for is not older.
+    fn applied(&self) -> u64;
 
     /// Shows the state, once, before it returns.
     fn look(&self, look: &mut dyn FnMut(&State));

@@ -112,7 +112,7 @@ impl Control for LocalControl {
     }
 
     fn keep_evidence(&self, ticket: &Ticket, evidence: Evidence) -> Result<OutputRef, ControlError> {
-        self.drive.keep(ticket.cycle, &evidence).map_err(|error| unwritten(&error))
+        self.drive.keep(ticket, &evidence).map_err(|error| unwritten(&error))
     }
 
     fn add_revivals(&self, ticket: &Ticket, revived: OutputRef, bytes: u64) -> Result<(), ControlError> {

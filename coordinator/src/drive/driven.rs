@@ -75,6 +75,10 @@ impl Backend for DrivenBackend {
         Ok(events)
     }
 
+    fn applied(&self) -> u64 {
+        self.inner.applied()
+    }
+
     fn look(&self, look: &mut dyn FnMut(&State)) {
         self.inner.look(look);
     }

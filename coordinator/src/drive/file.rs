@@ -30,6 +30,7 @@ pub(super) struct Inner {
     state: State,
     pub(super) ledger: Box<dyn Ledger>,
     broken: bool,
+    applied: u64,
 }
 
 /// Makes the state again from the ledger: every command gives the events that it gave then.
@@ -63,7 +64,7 @@ impl FileBackend {
         observer: Option<Observer>,
     ) -> Result<Self> {
         let (ledger, state) = replay(folder)?;
-        let inner = Inner { state, ledger: Box::new(ledger), broken: false };
+        let inner = Inner { state, ledger: Box::new(ledger), broken: false, applied: 0 };
         Ok(Self { inner: Mutex::new(inner), changed: Condvar::new(), clock, effects, observer })
     }
 
@@ -111,11 +112,16 @@ impl Backend for FileBackend {
         inner.broken = true;
         inner.ledger.append(at, &entry)?;
         inner.broken = false;
+        inner.applied += 1;
         effects.into_iter().for_each(|effect| self.effects.run(effect));
         let events = entry.events;
         drop(inner);
         self.tell(at, &events);
         Ok(events)
+    }
+
+    fn applied(&self) -> u64 {
+        self.lock().applied
     }
 
     fn look(&self, look: &mut dyn FnMut(&State)) {

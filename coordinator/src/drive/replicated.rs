@@ -39,8 +39,15 @@ impl ReplicatedBackend {
 
 impl Backend for ReplicatedBackend {
     fn submit(&self, command: Command) -> Result<Vec<Event>> {
-        // The same number for every try: whatever became of the first, it counts once.
-        let id = CommandId(rand::rng().random());
+        self.submit_as(CommandId(rand::rng().random()), command)
+    }
+
+    fn applied(&self) -> u64 {
+        *self.node.applied().borrow()
+    }
+
+    /// The same number for every try: whatever became of the first, it counts once.
+    fn submit_as(&self, id: CommandId, command: Command) -> Result<Vec<Event>> {
         let actor = command.actor().map(str::to_owned);
         let began = Instant::now();
         loop {

@@ -304,7 +304,8 @@ fn evidence_and_observers_get_what_happens() {
     let names = vec!["p01".to_owned()];
     let evidence = Evidence { batch: batch(Stage::Delete, 0, 0, 1), rule: "unreferenced-pack".to_owned(), names };
     let kept = control.keep_evidence(&ticket, evidence.clone()).unwrap();
-    assert_eq!(drive.evidence().read(CycleId(1)).unwrap(), [(kept.digest, evidence)]);
+    let kept_in = EvidenceFolder::beside(&super::folder(folder.path(), &repository()));
+    assert_eq!(kept_in.read(CycleId(1)).unwrap(), [(kept.digest, evidence)]);
     let error = super::control::unwritten(&Error::of_file("keep evidence", std::io::ErrorKind::FileTooLarge.into()));
     assert!(matches!(error, ControlError::Ledger { kind: FailureKind::DiskFull, .. }), "{error}");
     let waited = drive.wait(Duration::from_millis(1), |state| (state.next_cycle > 99).then_some(()));

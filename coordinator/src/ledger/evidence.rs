@@ -6,9 +6,24 @@ use std::path::{Path, PathBuf};
 
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::envelope::{self, Kind};
-use verger_proto::{CycleId, Digest, Evidence, OutputRef};
+use verger_proto::{CycleId, Digest, Evidence, OutputRef, Ticket};
 
 use crate::files::{make_folders, sync_folder};
+
+/// Keeps names of what a batch does where they outlast the process that does it.
+pub trait KeepEvidence: Send + Sync {
+    /// Keeps a record; it is on stable storage when this returns. `view`: what the cycle works on.
+    ///
+    /// # Errors
+    /// It may not have been kept.
+    fn keep(&self, ticket: &Ticket, view: Digest, evidence: &Evidence) -> Result<OutputRef>;
+}
+
+impl KeepEvidence for EvidenceFolder {
+    fn keep(&self, ticket: &Ticket, view: Digest, evidence: &Evidence) -> Result<OutputRef> {
+        self.append(ticket.cycle, view, evidence)
+    }
+}
 
 /// The folder of a repository's evidence.
 #[derive(Debug)]

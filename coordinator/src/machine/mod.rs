@@ -5,6 +5,7 @@ mod calendar;
 pub mod invariant;
 mod refuse;
 mod state;
+mod view;
 
 pub(crate) use apply::Turn;
 pub use apply::apply;

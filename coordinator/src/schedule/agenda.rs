@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use verger_proto::schedule::{Lane, MarkToDrop, Schedule, Trigger};
 use verger_proto::{Acting, CycleOptions, LogTime, Mode, Registration, RepositoryId};
 
@@ -19,7 +20,7 @@ const LENGTH_FULL: u64 = 10 * MINUTE;
 const LENGTH_QUICK: u64 = MINUTE;
 
 /// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
     /// Somebody asked for it, by this key.
     Asked {
@@ -141,7 +142,9 @@ impl Agenda {
         let mut running = running.to_vec();
         let mut chosen = pick(&mut self.asked, asked, &running, limits);
         running.extend(chosen.iter().map(|start| start.running.clone()));
-        chosen.extend(pick(&mut self.others, others, &running, limits));
+        let begun = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
+        let limits = Limits { begin: limits.begin.saturating_sub(begun), ..limits.clone() };
+        chosen.extend(pick(&mut self.others, others, &running, &limits));
         chosen
     }
 

@@ -28,7 +28,7 @@ pub enum Next {
 }
 
 /// Why a cycle begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// A person asked, with this key. Windows, blackouts and a suspension are overruled.
     Requested(String),

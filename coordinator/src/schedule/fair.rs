@@ -68,6 +68,8 @@ pub struct Limits {
     pub pools: BTreeMap<String, u32>,
     /// Percent of the places of a bucket or pool, rounded up, that full cycles leave free; one place is theirs in any case.
     pub short_percent: u8,
+    /// That begin at a time.
+    pub begin: u32,
 }
 
 impl Default for Limits {
@@ -79,6 +81,7 @@ impl Default for Limits {
             pool_default: 16,
             pools: BTreeMap::new(),
             short_percent: 25,
+            begin: u32::MAX,
         }
     }
 }
@@ -114,6 +117,9 @@ impl Fair {
         let mut places = Places::new(limits, running);
         let (mut chosen, mut passed) = (Vec::new(), Vec::new());
         for index in order {
+            if chosen.len() >= usize::try_from(limits.begin).unwrap_or(usize::MAX) {
+                break;
+            }
             let candidate = &due[index];
             if places.fits(candidate) {
                 places.take(candidate);

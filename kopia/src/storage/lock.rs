@@ -64,6 +64,12 @@ impl StoreLock {
         Err(Error::new(crate::error::ErrorKind::StoreUnavailable, format!("{}: something keeps replacing it", step())))
     }
 
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Which file is held.
     #[must_use]
     pub fn identity(&self) -> &LockIdentity {

@@ -11,6 +11,7 @@ mod schedule;
 mod service;
 pub(super) mod token;
 pub(super) mod up;
+pub(super) mod worker;
 
 use std::path::PathBuf;
 

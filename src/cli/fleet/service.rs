@@ -108,7 +108,8 @@ impl PlacesArgs {
     /// With so many in all.
     pub(super) fn limits(self, workers: usize) -> Limits {
         let total = u32::try_from(workers).unwrap_or(u32::MAX);
-        let mut limits = Limits { total, pool_default: total, ..Limits::default() };
+        // Not more than there are workers, here; those in processes of their own count for themselves.
+        let mut limits = Limits { total, pool_default: u32::MAX, ..Limits::default() };
         for (name, number) in self.bucket_cycles {
             match name {
                 Some(name) => drop(limits.buckets.insert(name, number)),
@@ -154,7 +155,7 @@ mod tests {
             pool_cycles: vec![(Some("night".to_owned()), 2)],
         }
         .limits(8);
-        assert_eq!((limits.total, limits.bucket_default, limits.pool_default), (8, 3, 8));
+        assert_eq!((limits.total, limits.bucket_default, limits.pool_default), (8, 3, u32::MAX));
         assert_eq!((limits.buckets["s3://attic"], limits.pools["night"]), (1, 2));
     }
 }

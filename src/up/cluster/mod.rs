@@ -106,7 +106,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         places,
         archive,
         spans,
-        drives: Some(Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) }),
+        drives: Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) },
     };
     service.run(stop, |base| {
         said(&format!("coordinator {} of {} as {identity}; {base}, peers at {peer_address}", member.node, member.name));

@@ -9,43 +9,52 @@ use super::client::Reply;
 use super::rig::{Rig, TOKEN};
 use crate::auth::Reach;
 
-/// Method, path; whether a token with this one scope comes through, as read, operate, approve, admin, and operate with approve; whose
-/// its object is (t: a tenant's, f: the fleet's, o: open to all).
+/// Method, path; whether a token with this one scope comes through, as read, operate, approve, admin, operate with approve, and work;
+/// whose its object is (t: a tenant's, f: the fleet's, o: open to all).
 #[rustfmt::skip]
 const ROWS: &[(&str, &str, &str, char)] = &[
-    ("GET", "/healthz", "yyyyy", 'o'),
-    ("GET", "/readyz", "yyyyy", 'o'),
-    ("GET", "/metrics", "yyyyy", 'f'),
-    ("GET", "/v1/openapi.json", "yyyyy", 'o'),
-    ("GET", "/v1/status", "yyyyy", 't'),
-    ("GET", "/v1/repositories", "yyyyy", 't'),
-    ("POST", "/v1/repositories", "---y-", 't'),
-    ("GET", "/v1/repositories/{name}", "yyyyy", 't'),
-    ("PATCH", "/v1/repositories/{name}", "---y-", 't'),
-    ("DELETE", "/v1/repositories/{name}", "---y-", 't'),
-    ("POST", "/v1/repositories/{name}/probe", "-y-yy", 't'),
-    ("POST", "/v1/repositories/{name}/cycles", "-y-yy", 't'),
-    ("GET", "/v1/repositories/{name}/requests/{key}", "yyyyy", 't'),
-    ("GET", "/v1/cycles", "yyyyy", 't'),
-    ("GET", "/v1/cycles/{id}", "yyyyy", 't'),
-    ("POST", "/v1/cycles/{id}/pause", "-y-yy", 't'),
-    ("POST", "/v1/cycles/{id}/resume", "-y-yy", 't'),
-    ("POST", "/v1/cycles/{id}/abort", "-y-yy", 't'),
-    ("POST", "/v1/cycles/{id}/approve", "--yyy", 't'),
-    ("GET", "/v1/cycles/{id}/watch", "yyyyy", 't'),
-    ("GET", "/v1/events", "yyyyy", 't'),
-    ("GET", "/v1/leases", "yyyyy", 't'),
-    ("POST", "/v1/leases/{name}/release", "---y-", 't'),
-    ("POST", "/v1/leases/{name}/transfer", "---y-", 't'),
-    ("GET", "/v1/tokens", "---y-", 't'),
-    ("POST", "/v1/tokens", "---y-", 't'),
-    ("DELETE", "/v1/tokens/{name}", "---y-", 't'),
-    ("GET", "/v1/cluster", "yyyyy", 'f'),
-    ("POST", "/v1/cluster/members", "---y-", 'f'),
-    ("DELETE", "/v1/cluster/members/{id}", "---y-", 'f'),
+    ("GET", "/healthz", "yyyyyy", 'o'),
+    ("GET", "/readyz", "yyyyyy", 'o'),
+    ("GET", "/metrics", "yyyyy-", 'f'),
+    ("GET", "/v1/openapi.json", "yyyyyy", 'o'),
+    ("GET", "/v1/status", "yyyyy-", 't'),
+    ("GET", "/v1/repositories", "yyyyy-", 't'),
+    ("POST", "/v1/repositories", "---y--", 't'),
+    ("GET", "/v1/repositories/{name}", "yyyyy-", 't'),
+    ("PATCH", "/v1/repositories/{name}", "---y--", 't'),
+    ("DELETE", "/v1/repositories/{name}", "---y--", 't'),
+    ("POST", "/v1/repositories/{name}/probe", "-y-yy-", 't'),
+    ("POST", "/v1/repositories/{name}/cycles", "-y-yy-", 't'),
+    ("GET", "/v1/repositories/{name}/requests/{key}", "yyyyy-", 't'),
+    ("GET", "/v1/cycles", "yyyyy-", 't'),
+    ("GET", "/v1/cycles/{id}", "yyyyy-", 't'),
+    ("POST", "/v1/cycles/{id}/pause", "-y-yy-", 't'),
+    ("POST", "/v1/cycles/{id}/resume", "-y-yy-", 't'),
+    ("POST", "/v1/cycles/{id}/abort", "-y-yy-", 't'),
+    ("POST", "/v1/cycles/{id}/approve", "--yyy-", 't'),
+    ("GET", "/v1/cycles/{id}/watch", "yyyyy-", 't'),
+    ("GET", "/v1/events", "yyyyy-", 't'),
+    ("GET", "/v1/leases", "yyyyy-", 't'),
+    ("POST", "/v1/leases/{name}/release", "---y--", 't'),
+    ("POST", "/v1/leases/{name}/transfer", "---y--", 't'),
+    ("GET", "/v1/tokens", "---y--", 't'),
+    ("POST", "/v1/tokens", "---y--", 't'),
+    ("DELETE", "/v1/tokens/{name}", "---y--", 't'),
+    ("GET", "/v1/cluster", "yyyyy-", 'f'),
+    ("POST", "/v1/cluster/members", "---y--", 'f'),
+    ("DELETE", "/v1/cluster/members/{id}", "---y--", 'f'),
+    ("GET", "/v1/workers", "yyyyy-", 'f'),
+    ("POST", "/v1/workers/{name}/drain", "-y-yy-", 'f'),
+    ("POST", "/v1/work/presence", "---y-y", 't'),
+    ("POST", "/v1/work/next", "---y-y", 't'),
+    ("POST", "/v1/work/ended", "---y-y", 't'),
+    ("GET", "/v1/work/jobs", "---y-y", 't'),
+    ("POST", "/v1/work/commands", "---y-y", 't'),
+    ("GET", "/v1/work/state", "---y-y", 't'),
+    ("POST", "/v1/work/evidence", "---y-y", 't'),
 ];
 
-const ROLES: [&[&str]; 5] = [&["read"], &["operate"], &["approve"], &["admin"], &["operate", "approve"]];
+const ROLES: [&[&str]; 6] = [&["read"], &["operate"], &["approve"], &["admin"], &["operate", "approve"], &["work"]];
 
 /// A token for each role, of one tenant or of all.
 fn tokens(rig: &Rig, tenant: Option<&str>) -> Vec<String> {
@@ -139,6 +148,9 @@ impl Owned {
         assert_eq!(asked.status, 202);
         let cycle = rig.open_asked(&repository);
         rig.token("victim", Some("own"), &["read"]);
+        let info = crate::testing::worker_info();
+        let (worker, info) = (verger_proto::WorkerId::new("photos").unwrap(), Box::new(info));
+        rig.backend.submit(verger_proto::Command::SeeWorker { worker, info }).unwrap();
         Self { rig, cycle: cycle.0 }
     }
 
@@ -213,9 +225,9 @@ fn a_word_in_advance_needs_the_right_to_give_one() {
     for (word, plain) in
         [(json!({ "mode": "full", "allowRemoving": 60 }), 202), (json!({ "mode": "full", "iAmAlone": true }), 202)]
     {
-        for (role, expected) in [403, 403, 403, plain, plain].into_iter().enumerate() {
+        for (role, expected) in [403, 403, 403, plain, plain, 403].into_iter().enumerate() {
             assert_eq!(ask(&own[role], word.clone()), expected, "{word} by {:?}", ROLES[role]);
-            assert_eq!(ask(&other[role], word.clone()), if role == 0 || role == 2 { 403 } else { 404 });
+            assert_eq!(ask(&other[role], word.clone()), if matches!(role, 0 | 2 | 5) { 403 } else { 404 });
         }
     }
     assert_eq!(ask(&own[1], json!({ "mode": "full" })), 202);

@@ -9,8 +9,8 @@ use verger_kopia::error::Result;
 use verger_kopia::storage::calls::{Class, Code, Op};
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::{
-    Command, CycleId, Digest, Event, IndexKind, JobReport, JobSpec, PlanHeader, Progress, Registration, RepositoryId,
-    Stage, StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
+    Command, CycleId, Digest, Event, Evidence, IndexKind, JobReport, JobSpec, OutputRef, PlanHeader, Progress,
+    Registration, RepositoryId, Stage, StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
 };
 
 use super::super::*;
@@ -96,6 +96,22 @@ impl Stand for FakeStand {
     }
 }
 
+/// Has nothing to give out.
+struct FakeDesk;
+
+impl Desk for FakeDesk {
+    fn next(&self, _: &Ask<'_>) -> Result<Option<work::Task>> {
+        Ok(None)
+    }
+
+    fn ended(&self, _: &RepositoryId, _: bool) {}
+
+    fn keep(&self, _: &RepositoryId, cycle: CycleId, view: Digest, evidence: &Evidence) -> Result<OutputRef> {
+        let (name, digest) = (format!("evidence/{cycle}"), Digest::of(evidence.names.join(" ").as_bytes()));
+        Ok(OutputRef { name, digest, count: evidence.names.len() as u64, view })
+    }
+}
+
 /// One coordinator, which lets others come and go and forgets them.
 impl Members for FakeStand {
     fn status(&self) -> Value {
@@ -141,6 +157,7 @@ impl Rig {
         let api = Api {
             backend: backend.clone(),
             hands: hands.clone(),
+            desk: Arc::new(FakeDesk),
             events: Arc::new(LedgerEvents::new(folder.path())),
             gate,
             stand: stand.clone(),

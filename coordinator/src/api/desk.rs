@@ -1,0 +1,34 @@
+//! What the interface needs of whoever gives out work to workers in processes of their own.
+
+use verger_kopia::error::Result;
+use verger_proto::{CycleId, Digest, Driver, Evidence, OutputRef, Pool, RepositoryId};
+
+use super::work::Task;
+
+/// A worker that asks for a cycle.
+pub struct Ask<'a> {
+    /// As whom it would drive it.
+    pub driver: Driver,
+    /// Whose repositories it works on.
+    pub pools: &'a [Pool],
+    /// Whether its token reaches a tenant's repositories.
+    pub sees: &'a dyn Fn(&str) -> bool,
+}
+
+/// Gives out work. Calls block.
+pub trait Desk: Send + Sync {
+    /// A cycle that is to be run now; whoever asks drives it from here on. `None`: there is none for him.
+    ///
+    /// # Errors
+    /// The machine takes no commands.
+    fn next(&self, ask: &Ask<'_>) -> Result<Option<Task>>;
+
+    /// What came of a cycle that was given out. `failed`: it became none, so that it is let alone for a while.
+    fn ended(&self, repository: &RepositoryId, failed: bool);
+
+    /// Keeps names of what a batch does beside the ledger.
+    ///
+    /// # Errors
+    /// They may not have been kept.
+    fn keep(&self, repository: &RepositoryId, cycle: CycleId, view: Digest, evidence: &Evidence) -> Result<OutputRef>;
+}

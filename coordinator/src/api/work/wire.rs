@@ -1,0 +1,96 @@
+//! What workers in processes of their own say and hear. Records of the envelope: both ends are this program.
+
+use serde::{Deserialize, Serialize};
+use verger_proto::{
+    Command, CommandId, Driver, Event, Evidence, Pool, Registration, RepositoryId, Ticket, WorkerId, WorkerInfo,
+};
+
+use crate::machine::State;
+use crate::schedule::Work;
+
+/// A worker that would drive a cycle.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ready {
+    /// As whom.
+    pub driver: Driver,
+    /// Whose repositories it works on.
+    pub pools: Vec<Pool>,
+}
+
+/// A cycle that is to be run by whoever gets this.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Task {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// How it is looked after.
+    pub registration: Registration,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Ended {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// As whom it was driven.
+    pub driver: Driver,
+    /// It became no cycle.
+    pub failed: bool,
+}
+
+/// A command. The same number again counts once.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Said {
+    /// Its number.
+    pub id: CommandId,
+    /// What.
+    pub command: Command,
+}
+
+/// What came of a command, and how things stand after it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Heard {
+    /// What happened.
+    pub events: Vec<Event>,
+    /// The state of its repository.
+    pub view: View,
+}
+
+/// One repository of the state.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct View {
+    /// It is not older than this entry of the log.
+    pub applied: u64,
+    /// See [`State::view_of`].
+    pub state: State,
+}
+
+/// Names that are to be kept beside the ledger.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Names {
+    /// Of whose job.
+    pub ticket: Ticket,
+    /// What.
+    pub evidence: Evidence,
+}
+
+/// A worker says that it is there.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Presence {
+    /// Its name.
+    pub worker: WorkerId,
+    /// What it says of itself.
+    pub info: WorkerInfo,
+    /// It goes.
+    pub leaves: bool,
+}
+
+/// What it is told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Instructions {
+    /// The fleet's own name.
+    pub fleet: String,
+    /// Take nothing new.
+    pub drain: bool,
+}

@@ -1,0 +1,105 @@
+//! Gives out cycles to workers in processes of their own, beside those that run in this one: by the same agenda, within the same limits of
+//! buckets and pools.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use verger_coordinator::api::work::Task;
+use verger_coordinator::api::{Ask, Desk};
+use verger_coordinator::drive::folder;
+use verger_coordinator::files::make_folders;
+use verger_coordinator::ledger::evidence::EvidenceFolder;
+use verger_coordinator::machine::{Repository, State, lane_of};
+use verger_coordinator::schedule::{Agenda, Limits, Running, bucket_of};
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::schedule::Lane;
+use verger_proto::{Command, CycleId, Digest, Event, Evidence, LogTime, OutputRef, Pool, RepositoryId};
+
+use super::supervisor::Supervisor;
+
+/// Sets of pools that workers come with. Who comes with yet another one costs a round of fairness.
+const SETS_MAX: usize = 64;
+
+/// What workers of other processes are given, by the pools that they work for: what is due for one set is fair within it.
+#[derive(Default)]
+pub(super) struct Outside(BTreeMap<Vec<Pool>, Agenda>);
+
+impl Outside {
+    fn of(&mut self, pools: &[Pool]) -> &mut Agenda {
+        if self.0.len() >= SETS_MAX && !self.0.contains_key(pools) {
+            self.0.clear();
+        }
+        self.0.entry(pools.to_vec()).or_default()
+    }
+}
+
+impl Supervisor {
+    /// What runs here and elsewhere, and limits that leave what runs elsewhere out of this process's own places.
+    pub(super) fn with_others(&self, state: &State, here: Vec<Running>, now: LogTime) -> (Vec<Running>, Limits) {
+        let known: BTreeSet<&RepositoryId> = here.iter().map(|running| &running.repository).collect();
+        let others: Vec<Running> = state
+            .repositories
+            .iter()
+            .filter(|(id, entry)| !known.contains(id) && self.drives.is_elsewhere(entry, now))
+            .filter_map(|(id, entry)| running(state, id, entry))
+            .collect();
+        let more = u32::try_from(others.len()).unwrap_or(u32::MAX);
+        let limits = Limits { total: self.limits.total.saturating_add(more), ..self.limits.clone() };
+        (here.into_iter().chain(others).collect(), limits)
+    }
+}
+
+/// A cycle that somebody else runs.
+fn running(state: &State, id: &RepositoryId, entry: &Repository) -> Option<Running> {
+    let known = entry.registration.as_ref()?;
+    let lane = state.open_cycle(id).map_or(Lane::Index, |cycle| lane_of(cycle.options.mode));
+    Some(Running { repository: id.clone(), lane, bucket: bucket_of(&known.address), pool: known.pool.clone() })
+}
+
+impl Desk for Supervisor {
+    fn next(&self, ask: &Ask<'_>) -> Result<Option<Task>> {
+        let now = self.now();
+        let mut task = None;
+        let crew = self.crew();
+        let here: Vec<Running> = crew.busy.values().map(|(start, _)| start.running.clone()).collect();
+        drop(crew);
+        let mut outside = self.outside();
+        let agenda = outside.of(ask.pools);
+        self.backend.look(&mut |state| {
+            let is_not_his = |id: &RepositoryId, entry: &Repository| {
+                let known = entry.registration.as_ref();
+                let is_his = known.is_some_and(|known| {
+                    ask.pools.iter().any(|pool| pool.as_str() == known.pool) && (ask.sees)(&known.tenant)
+                });
+                !is_his || self.drives.is_elsewhere(entry, now) || here.iter().any(|running| running.repository == *id)
+            };
+            let (running, limits) = self.with_others(state, here.clone(), now);
+            // One, whatever places this process has itself.
+            let limits = Limits { total: u32::MAX, begin: 1, ..limits };
+            let start = agenda.begin_but(&is_not_his, state, &running, &limits, now).into_iter().next();
+            task = start.and_then(|start| {
+                let repository = start.running.repository;
+                let registration = state.repositories.get(&repository)?.registration.clone()?;
+                Some(Task { repository, registration, work: start.work })
+            });
+        });
+        drop(outside);
+        let Some(task) = task else { return Ok(None) };
+        let (repository, driver) = (task.repository.clone(), ask.driver);
+        let events = self.backend.submit(Command::TakeDrive { repository, driver })?;
+        let is_taken = !events.iter().any(|event| matches!(event, Event::CommandRefused { .. }));
+        Ok(is_taken.then_some(task))
+    }
+
+    fn ended(&self, repository: &RepositoryId, failed: bool) {
+        let now = self.now();
+        self.outside().0.values_mut().for_each(|agenda| agenda.done(repository, failed, now));
+    }
+
+    fn keep(&self, repository: &RepositoryId, cycle: CycleId, view: Digest, evidence: &Evidence) -> Result<OutputRef> {
+        let folder = folder(&self.site.opener.engine.state_dir, repository);
+        make_folders(&folder).map_err(|error| {
+            Error::new(ErrorKind::Permission, format!("make {}", folder.display())).with_source(error)
+        })?;
+        EvidenceFolder::beside(&folder).append(cycle, view, evidence)
+    }
+}

@@ -1,0 +1,132 @@
+//! A shard of somebody's cycle: claimed, run, reported.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use verger_coordinator::drive::{Backend, Drive, Effects, LocalControl};
+use verger_kopia::spill::SpillFolder;
+use verger_kopia::storage::{Access, TracedStorage};
+use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::control::{Control, ControlError};
+use verger_proto::queue::Hint;
+use verger_proto::queue::local::LocalQueue;
+use verger_proto::{Acting, JobSpec, Outcome, Registration, RepositoryId, WorkerId};
+use verger_worker::limit::MemoryLimit;
+use verger_worker::run::{Shards, run_shard};
+use verger_worker::workspace::Workspace;
+
+use super::Crew;
+use super::evidence::RemoteEvidence;
+use super::remote::Remote;
+
+/// How long an open repository serves one shard after another: to derive its key takes as long as many a shard.
+const OPENED_FOR: Duration = Duration::from_secs(300);
+/// So many are kept open.
+const OPENED_MAX: usize = 16;
+
+/// Repositories that are open.
+#[derive(Default)]
+pub(super) struct Opened(Mutex<BTreeMap<RepositoryId, (Registration, Repository, Instant)>>);
+
+impl Opened {
+    fn get(&self, crew: &Crew, id: &RepositoryId, known: &Registration) -> Result<Repository> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, (_, _, at)| at.elapsed() < OPENED_FOR);
+        let is_same = |(registration, ..): &&(Registration, Repository, Instant)| {
+            registration.address == known.address && registration.password == known.password
+        };
+        if let Some((_, repository, _)) = all.get(id).filter(is_same) {
+            return Ok(repository.clone());
+        }
+        drop(all);
+        let opener = &crew.site.opener;
+        let repository = opener.open(&known.name, &known.address, &known.password, Access::ReadWrite)?;
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= OPENED_MAX {
+            all.clear();
+        }
+        all.insert(id.clone(), (known.clone(), repository.clone(), Instant::now()));
+        Ok(repository)
+    }
+}
+
+/// Does the shard that a hint is of; `false`: somebody else has it, or it is not there any more.
+///
+/// # Errors
+/// No coordinator answers. What is wrong with the shard itself is reported to them.
+pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
+    let Some(shards) = &crew.site.shards else { return Ok(false) };
+    let run = crew.runs.fetch_add(1, Ordering::Relaxed);
+    let worker = WorkerId::new(crew.run_name(run))
+        .map_err(|error| Error::new(ErrorKind::Internal, "name a run").with_source(error))?;
+    let backend = match Remote::new(crew.link.clone(), hint.repository.clone(), crew.site.router.clone()) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        found => Arc::new(found?),
+    };
+    let known = registration(&*backend, &hint.repository);
+    let Some(known) = known else { return Ok(false) };
+    let queue = Arc::new(LocalQueue::default());
+    let evidence = Arc::new(RemoteEvidence::new(crew.link.clone()));
+    let drive = Drive::joining(backend, Arc::new(Effects::new(queue)), evidence, crew.clock.clone());
+    let control = LocalControl::new(Arc::new(drive));
+    let ticket = hint.ticket(&worker);
+    let spec = match control.claim(&ticket) {
+        Ok(spec) => spec,
+        Err(ControlError::Refused(_)) => return Ok(false),
+        Err(error) => return Err(unanswered(error)),
+    };
+    let name = &known.name;
+    tracing::debug!(repository = %name, cycle = spec.cycle.0, job = spec.id.0, stage = spec.stage.name(), "a shard begins");
+    let report = match workspace(crew, &known, &spec) {
+        Ok(workspace) => run_shard(&workspace, &shards.exchange, &control, &spec, &worker),
+        // This worker cannot: another one may.
+        Err(error) => {
+            tracing::warn!(repository = %name, error = error.chain(), "a shard could not be begun");
+            verger_proto::JobReport::failed(verger_worker::run::failure_kind(error.kind()), error.chain(), true)
+        }
+    };
+    let failed = matches!(report.outcome, Outcome::Failed(_));
+    crew.counts.shard(failed);
+    match control.report(&ticket, report) {
+        Ok(()) | Err(ControlError::Refused(_)) => Ok(true),
+        Err(error) => Err(unanswered(error)),
+    }
+}
+
+fn unanswered(error: ControlError) -> Error {
+    Error::new(ErrorKind::StoreUnavailable, "speak of a shard").with_source(error)
+}
+
+fn registration(backend: &dyn Backend, id: &RepositoryId) -> Option<Registration> {
+    let mut found = None;
+    backend.look(&mut |state| found = state.repositories.get(id).and_then(|entry| entry.registration.clone()));
+    found
+}
+
+fn workspace(crew: &Crew, known: &Registration, spec: &JobSpec) -> Result<Workspace> {
+    let repository = crew.opened.get(crew, &spec.repository, known)?;
+    let storage = repository.storage().clone();
+    let engine = &crew.site.opener.engine;
+    let mut workspace = Workspace::new(repository);
+    let calls = crew.site.meters.calls(&known.name);
+    let counted = TracedStorage::new(storage, calls, workspace.scope.clone());
+    workspace.repository = workspace.repository.through(Arc::new(counted));
+    workspace.memory = MemoryLimit::new(engine.memory_limit);
+    workspace.spill = SpillFolder::new(&engine.state_dir);
+    if let Some(parallel) = engine.parallel {
+        workspace.parallel = parallel;
+    }
+    workspace.stop = crew.stop.child();
+    workspace.identity = match &known.acting {
+        Acting::ActAs(owner) => owner.clone(),
+        Acting::Observe | Acting::TakeOwnership => crew.site.identity.clone(),
+    };
+    Ok(workspace)
+}
+
+/// Whether shards can be done here at all.
+pub(super) fn has_exchange(shards: Option<&Shards>) -> bool {
+    shards.is_some()
+}
