@@ -2,6 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "deploy/chart.rs"]
+mod chart;
+#[path = "deploy/flags.rs"]
+mod flags;
+#[path = "deploy/image.rs"]
+mod image;
+#[path = "deploy/manifests.rs"]
+mod manifests;
+#[path = "deploy/member.rs"]
+mod member;
 mod support;
 
 use std::os::unix::net::UnixDatagram;
