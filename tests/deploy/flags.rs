@@ -69,7 +69,7 @@ fn own(command: &str) -> BTreeSet<String> {
 }
 
 /// The long flags of a command.
-pub fn of(command: &str) -> BTreeSet<String> {
+pub(crate) fn of(command: &str) -> BTreeSet<String> {
     let announced = ANNOUNCED.iter().filter(|(name, _)| *name == command).flat_map(|(_, flags)| flags.iter());
     let mut all = own(command);
     all.extend(announced.map(|flag| (*flag).to_owned()));
@@ -78,7 +78,7 @@ pub fn of(command: &str) -> BTreeSet<String> {
 }
 
 /// Every flag of a command line, `COMMAND --flag=value …`, is one of the command's.
-pub fn assert_known(line: &[String], place: &str) {
+pub(crate) fn assert_known(line: &[String], place: &str) {
     let known = of(&line[0]);
     for word in &line[1..] {
         let flag = word.strip_prefix("--").unwrap_or_else(|| panic!("{place}: {word} is no flag"));
@@ -88,12 +88,12 @@ pub fn assert_known(line: &[String], place: &str) {
 }
 
 /// The value of a flag in such a command line.
-pub fn value<'a>(line: &'a [String], flag: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(line: &'a [String], flag: &str) -> Option<&'a str> {
     line.iter().find_map(|word| word.strip_prefix("--")?.strip_prefix(flag)?.strip_prefix('='))
 }
 
 /// Every variable is one that somebody takes, and none holds a secret: those that could hold the name of a file.
-pub fn assert_variable(name: &str, literal: Option<&str>, place: &str) {
+pub(crate) fn assert_variable(name: &str, literal: Option<&str>, place: &str) {
     static TAKEN: OnceLock<String> = OnceLock::new();
     let taken = TAKEN.get_or_init(|| help(&["coordinator"]) + &help(&["cluster", "join"]));
     let is_known = FOREIGN.contains(&name) || MEMBER.contains(&name) || taken.contains(&format!("[env: {name}="));
@@ -123,18 +123,18 @@ fn flags_are_read_from_the_help() {
 }
 
 /// The YAML documents of a text.
-pub fn documents(text: &str) -> Vec<Value> {
+pub(crate) fn documents(text: &str) -> Vec<Value> {
     let parts = text.split("\n---").map(|part| serde_saphyr::from_str::<Value>(part).unwrap());
     parts.filter(|document| !document.is_null()).collect()
 }
 
 /// Strings of a list.
-pub fn strings(value: &Value) -> Vec<String> {
+pub(crate) fn strings(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(|one| one.as_str().unwrap().to_owned()).collect()
 }
 
 /// A program that is on PATH; a loud word if it is not.
-pub fn is_there(program: &str, arguments: &[&str], what: &str) -> bool {
+pub(crate) fn is_there(program: &str, arguments: &[&str], what: &str) -> bool {
     let output = std::process::Command::new(program).args(arguments).output();
     let there = output.is_ok_and(|output| output.status.success());
     if !there {
@@ -144,6 +144,6 @@ pub fn is_there(program: &str, arguments: &[&str], what: &str) -> bool {
 }
 
 /// What a program prints that must end well.
-pub fn printed(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn printed(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(run(std::process::Command::new(program).args(arguments)).stdout).unwrap()
 }

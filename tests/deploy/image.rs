@@ -66,7 +66,7 @@ fn services(compose: &Value) -> impl Iterator<Item = (&String, &Value)> {
 }
 
 /// What the one that runs first makes, in a folder.
-pub fn secrets(folder: &Path) -> bool {
+pub(crate) fn secrets(folder: &Path) -> bool {
     if !is_there("openssl", &["version"], "what deploy/compose makes with it is not tried") {
         return false;
     }
@@ -143,7 +143,7 @@ fn flags_are_known_and_files_are_where_they_are_looked_for() {
             if let Some(volume) = volume {
                 assert!(compose["volumes"].as_object().unwrap().contains_key(volume), "{name}: {volume}");
             }
-            // The configuration of NATS is kept by its own tests.
+            // The template of NATS has a test of its own below.
             let source = source.as_ref().filter(|source| !source.ends_with("nats/nats.conf"));
             if let Some(source) = source {
                 // A relative one is a folder in the volume of secrets.
@@ -191,6 +191,74 @@ fn secrets_are_drawn_and_kept() {
     }
     let text = read(&one, "s3/s3.json");
     assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["identities"][0]["name"], "trial");
+}
+
+/// Seeds and public keys as NATS writes them: a letter for what they are, and a checksum that holds.
+#[test]
+fn keys_of_nats_are_keys() {
+    let made = tempfile::tempdir().unwrap();
+    if !secrets(made.path()) {
+        return;
+    }
+    for (name, prefix, length) in
+        [("workers/nats.nk", "SU", 36), ("nats/worker.pub", "U", 35), ("coordinator-1/nats.nk", "SU", 36)]
+    {
+        let text = std::fs::read_to_string(made.path().join(name)).unwrap();
+        let bytes = base32(text.trim());
+        assert!(text.starts_with(prefix) && bytes.len() == length, "{name}");
+        let (body, sum) = bytes.split_at(length - 2);
+        assert_eq!(crc16(body).to_le_bytes(), sum, "{name}");
+    }
+}
+
+fn base32(text: &str) -> Vec<u8> {
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for letter in text.bytes() {
+        let digit = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".iter().position(|digit| *digit == letter).unwrap();
+        bits = bits << 5 | u32::try_from(digit).unwrap();
+        count += 5;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 255).unwrap());
+        }
+    }
+    bytes
+}
+
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |sum, byte| {
+        (0..8).fold(sum ^ u16::from(*byte) << 8, |sum, _| if sum & 0x8000 == 0 { sum << 1 } else { sum << 1 ^ 0x1021 })
+    })
+}
+
+#[test]
+fn nats_is_configured_for_the_fleet_that_was_begun() {
+    let (made, template) = (tempfile::tempdir().unwrap(), Path::new(ROOT).join("deploy/nats/nats.conf"));
+    if !template.exists() {
+        return skipped("no deploy/nats/nats.conf yet: it is not filled in");
+    }
+    if !secrets(made.path()) {
+        return;
+    }
+    let member = made.path().join("member");
+    std::fs::write(&member, "{\n  \"name\": \"trial\",\n  \"fleet\": \"5f1c09ab\",\n  \"node\": 1\n}").unwrap();
+    let setup = Path::new(ROOT).join("deploy/compose/setup.sh");
+    run(Command::new(setup).arg("nats").args([made.path(), &member, &template]));
+    let path = made.path().join("nats/nats.conf");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("5f1c09ab") && text.contains("VERGER_5F1C09AB"));
+    let settings: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    for left in ["0a1b2c3d", "0A1B2C3D", "_NKEY"] {
+        assert!(!settings.iter().any(|line| line.contains(left)), "{left} was not filled in");
+    }
+    if is_there("nats-server", &["--version"], "it does not read its configuration") {
+        let folder = made.path().to_str().unwrap();
+        let here = text
+            .replace("/etc/nats", &format!("{folder}/nats"))
+            .replace("/var/lib/nats", &format!("{folder}/nats-data"));
+        std::fs::write(&path, here).unwrap();
+        printed("nats-server", &["-t", "--config", path.to_str().unwrap()]);
+    }
 }
 
 #[test]

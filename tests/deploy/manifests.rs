@@ -48,7 +48,7 @@ impl<'a> Workload<'a> {
 }
 
 /// All that must hold.
-pub fn assert_sound(all: &[Value]) {
+pub(crate) fn assert_sound(all: &[Value]) {
     let mut names = BTreeSet::new();
     for document in all {
         assert!(names.insert((document["kind"].to_string(), name(document))), "twice: {}", name(document));
