@@ -59,7 +59,7 @@ try() {
 }
 
 advise() {
-    say "$data is not a member's, and does not become one by itself. One of these, in this container:"
+    say "$data is no member's yet. Unless it joins by itself, one of these helps, in this container:"
     say "  verger-member begin NAME            if this is the first of a new cluster"
     say "  verger-member replace OLD NUMBER    if coordinator OLD lost its folder; NUMBER is one that never was"
     say "  verger-member join NUMBER           if it is one more; NUMBER is one that never was"
@@ -68,17 +68,16 @@ advise() {
 wait_for_member() {
     : "${number:?VERGER_NODE_ID or POD_NAME is needed}"
     asks=1
-    advised=0
+    tries=0
     until is_member; do
         if [ "$asks" = 1 ]; then
             alone try && continue
             code=$?
+            tries=$((tries + 1))
             # Asked again it would be refused again, and each time is a record of the ledger.
             case $code in "$usage" | "$refused") asks=0 ;; esac
-            if [ "$advised" = 0 ]; then
-                advise
-                advised=1
-            fi
+            # Others may just be starting.
+            if [ "$asks" = 0 ] || [ "$tries" = 3 ]; then advise; fi
         fi
         sleep 5 &
         wait $!
