@@ -2,6 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "deploy/chart.rs"]
+mod chart;
+#[path = "deploy/flags.rs"]
+mod flags;
+#[path = "deploy/image.rs"]
+mod image;
+#[path = "deploy/manifests.rs"]
+mod manifests;
+#[path = "deploy/member.rs"]
+mod member;
 mod support;
 
 use std::os::unix::net::UnixDatagram;
@@ -13,6 +23,7 @@ use support::{json, run, verger};
 
 const UNIT: &str = include_str!("../deploy/systemd/verger.service");
 const COORDINATOR: &str = include_str!("../deploy/systemd/verger-coordinator.service");
+const WORKER: &str = include_str!("../deploy/systemd/verger-worker.service");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_verger");
 /// Ten times the exposure that `systemd-analyze security` may find: 2.0 of 10.
 const EXPOSURE_MAX: &str = "20";
@@ -28,7 +39,9 @@ fn systemd_takes_the_unit_and_finds_it_shut() {
         return support::skipped("no systemd-analyze on PATH: it does not read the unit");
     }
     let folder = tempfile::tempdir().unwrap();
-    for (name, unit) in [("verger.service", UNIT), ("verger-coordinator.service", COORDINATOR)] {
+    for (name, unit) in
+        [("verger.service", UNIT), ("verger-coordinator.service", COORDINATOR), ("verger-worker.service", WORKER)]
+    {
         let path = folder.path().join(name);
         std::fs::write(&path, unit.replace("/usr/local/bin/verger", PROGRAM)).unwrap();
         let verified = run(Command::new("systemd-analyze").arg("verify").arg(&path));
@@ -74,6 +87,17 @@ fn the_coordinators_own_command_line_is_understood() {
     let arguments = exec.replace("${STATE_DIRECTORY}", folder).replace("${CREDENTIALS_DIRECTORY}", folder);
     let told = support::fails(verger(home.path()).args(arguments.split(' ')), 2);
     assert!(told.contains("belongs to no cluster"), "{told}");
+}
+
+/// Its flags are the worker's, and it is given as long as it drains.
+#[test]
+fn the_workers_own_command_line_has_flags_that_there_are() {
+    let exec = WORKER.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/verger ")).unwrap();
+    let line: Vec<String> = exec.split(' ').map(str::to_owned).collect();
+    flags::assert_known(&line, "verger-worker.service");
+    let drain: u64 = flags::value(&line, "drain-timeout").unwrap().trim_end_matches('s').parse().unwrap();
+    let stop = WORKER.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")).unwrap();
+    assert!(stop.parse::<u64>().unwrap() >= drain + 30);
 }
 
 fn heard(manager: &UnixDatagram) -> String {
