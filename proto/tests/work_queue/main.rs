@@ -1,6 +1,6 @@
 //! The work queue: messages, the contract on both implementations, and JetStream with a real server that dies, forgets, hangs or refuses.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
 
 mod faults;
 mod messages;

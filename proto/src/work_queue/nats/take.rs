@@ -14,8 +14,8 @@ use crate::id::Pool;
 
 /// How long a message may be under way beyond the wait.
 pub(super) const ROUND_TRIP_MAX: Duration = Duration::from_secs(2);
-/// How long the rest of a question is waited for, to give back what came too much.
-const DRAIN_WAIT: Duration = Duration::from_secs(5);
+/// How long several pools are asked at once; whoever gets something leaves questions behind that live as long.
+const SLICE_MAX: Duration = Duration::from_secs(5);
 const GIVE_BACK: &[u8] = b"-NAK";
 
 /// What the server says to one question.
@@ -111,13 +111,18 @@ pub(super) async fn first(
             return Ok(Some(found));
         }
     }
-    let left = wait.saturating_sub(began.elapsed());
-    if left.is_zero() {
-        return absent.map_or(Ok(None), Err);
+    loop {
+        let left = wait.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return absent.map_or(Ok(None), Err);
+        }
+        let slice = if pools.len() > 1 { left.min(SLICE_MAX) } else { left };
+        let until = Instant::now() + slice + ROUND_TRIP_MAX;
+        if let (Some(found), open) = wait_for(&mut questions, slice, until).await? {
+            give_back_the_rest(core.client.clone(), questions.answers, open, until);
+            return Ok(Some(found));
+        }
     }
-    let found = wait_for(&mut questions, left).await?;
-    give_back_the_rest(core.client.clone(), questions.answers, pools.len());
-    Ok(found)
 }
 
 /// One pool after the other, beginning with another one each time, so that none is always last.
@@ -142,9 +147,12 @@ async fn look(
     Ok(None)
 }
 
-/// All pools at once.
-async fn wait_for(questions: &mut Questions<'_>, wait: Duration) -> Result<Option<(Pool, Message)>, WorkQueueError> {
-    let until = Instant::now() + wait + ROUND_TRIP_MAX;
+/// All pools at once. How many have not answered yet comes with what was found.
+async fn wait_for(
+    questions: &mut Questions<'_>,
+    wait: Duration,
+    until: Instant,
+) -> Result<(Option<(Pool, Message)>, usize), WorkQueueError> {
     for place in 0..questions.pools.len() {
         questions.ask(place, Some(wait)).await?;
     }
@@ -153,7 +161,7 @@ async fn wait_for(questions: &mut Questions<'_>, wait: Duration) -> Result<Optio
         let (place, answer) = questions.next(until).await?;
         open -= 1;
         match answer {
-            Answer::Offer(message) => return Ok(found(questions.pools, place, message)),
+            Answer::Offer(message) => return Ok((found(questions.pools, place, message), open)),
             Answer::Nothing => {}
             Answer::Absent => {
                 absent += 1;
@@ -164,23 +172,21 @@ async fn wait_for(questions: &mut Questions<'_>, wait: Duration) -> Result<Optio
             Answer::Other(text) => return Err(WorkQueueError::Away(text)),
         }
     }
-    Ok(None)
+    Ok((None, 0))
 }
 
 fn found(pools: &[Pool], place: usize, message: Message) -> Option<(Pool, Message)> {
     pools.get(place).map(|pool| (pool.clone(), message))
 }
 
-/// Several pools may have had something at once: what we do not take goes back now, not after [`ACK_WAIT`](super::super::ACK_WAIT).
-fn give_back_the_rest(client: Client, mut answers: Subscriber, pools: usize) {
-    if pools < 2 {
-        return;
-    }
-    tokio::spawn(timeout(DRAIN_WAIT, async move {
-        if answers.drain().await.is_err() {
-            return;
-        }
-        while let Some(message) = answers.next().await {
+/// Questions that are still open may get offers, too: those go back at once, to whoever asks next. To stop listening instead would lose
+/// what is under way for as long as [`ACK_WAIT`](super::super::ACK_WAIT).
+fn give_back_the_rest(client: Client, mut answers: Subscriber, mut open: usize, until: Instant) {
+    tokio::spawn(timeout_at(until, async move {
+        while open > 0 {
+            let Some(message) = answers.next().await else { return };
+            let is_sign_of_life = message.status.is_some_and(|status| status.as_u16() == 100);
+            open -= usize::from(!is_sign_of_life);
             if let (None, Some(reply)) = (message.status, message.reply) {
                 let _ = client.publish(reply, GIVE_BACK.into()).await;
             }
