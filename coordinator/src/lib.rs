@@ -32,6 +32,7 @@ mod lease;
 pub mod machine;
 
 pub mod files;
+pub mod work_key;
 
 pub mod ledger;
 

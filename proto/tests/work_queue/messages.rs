@@ -1,5 +1,7 @@
 //! What is believed of a message, and what is thrown away.
 
+use std::path::Path;
+
 use verger_proto::envelope::{self, Kind};
 use verger_proto::work_queue::message::{MESSAGE_BYTES_MAX, Message, Rejection};
 use verger_proto::work_queue::signing::KEYS_MAX;
@@ -30,6 +32,26 @@ fn a_message_reads_back_and_is_short() {
     let pool = Pool::new("p".repeat(32)).unwrap();
     let offer = Offer { pool, wake: Wake::Drive { repository }, trace: None };
     assert!(Message::of(&offer, fleet(), LogTime(u64::MAX)).seal(&key()).unwrap().len() < 500);
+}
+
+/// Workers and coordinators of different versions speak with each other during an upgrade. `VERGER_WRITE_GOLDEN=1` writes what is missing.
+#[test]
+fn what_is_sent_today_is_byte_for_byte_the_golden_files() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/work_message/v1");
+    let repository = conformance::repository();
+    let drive = Offer { pool: Pool::default(), wake: Wake::Drive { repository }, trace: None };
+    for (name, message) in [("job", message()), ("drive", Message::of(&drive, fleet(), SENT))] {
+        let (bin, json) = (folder.join(format!("{name}.bin")), folder.join(format!("{name}.expected.json")));
+        let bytes = message.seal(&key()).unwrap();
+        if std::env::var_os("VERGER_WRITE_GOLDEN").is_some() && !bin.exists() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&bin, &bytes).unwrap();
+            std::fs::write(&json, serde_json::to_string_pretty(&message).unwrap() + "\n").unwrap();
+        }
+        assert!(std::fs::read(&bin).unwrap() == bytes, "{name} is sent differently now: add a version, keep the old");
+        let expected: Message = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        assert_eq!(Message::open(&bytes, &keys()), Ok(expected), "{name}");
+    }
 }
 
 #[test]

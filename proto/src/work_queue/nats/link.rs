@@ -321,6 +321,57 @@ mod tests {
         assert_eq!(link.standing(), Standing::Up);
     }
 
+    /// Counts what is told.
+    #[derive(Clone, Default)]
+    struct Told(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+    impl tracing::Subscriber for Told {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn people_are_told_once_and_once_more_when_it_is_over() {
+        let (told, link) = (Told::default(), Link::default());
+        let count = || told.0.load(std::sync::atomic::Ordering::Relaxed);
+        tracing::subscriber::with_default(told.clone(), || {
+            link.heard(&Event::Connected);
+            assert_eq!(count(), 0, "nothing was wrong");
+            for attempt in 0..100 {
+                link.heard(&violation("verger.0a1b2c3d.work.default"));
+                link.heard(&Event::Disconnected);
+                link.heard(&Event::ClientError(ClientError::Other(format!("error {attempt}"))));
+            }
+            assert_eq!(count(), 2, "a refusal, and that the server is away");
+            link.heard(&Event::Connected);
+            link.answered();
+            assert_eq!(count(), 3);
+            // That offers come again does not show that they may be acknowledged.
+            for _ in 0..100 {
+                link.heard(&violation("$JS.ACK.S.c.1.2.3"));
+                link.answered();
+            }
+            assert_eq!(count(), 4);
+        });
+    }
+
     #[test]
     fn pauses_grow_to_an_end() {
         assert_eq!([0, 1, 2, 3].map(reconnect_pause).map(|pause| pause.as_millis()), [0, 0, 100, 200]);
