@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
 use verger_proto::FleetId;
 use verger_proto::work_queue::nats::{Credentials, NatsQueue, Settings, SettingsError, Standing};
 use verger_proto::work_queue::{Denied, WorkQueue, WorkQueueError, conformance};
@@ -96,6 +99,66 @@ fn what_the_shipped_configuration_allows_is_enough() {
     (0..4).for_each(|_| take(&worker, &pools).done());
     assert!(worker.take(&pools, Duration::from_secs(1)).unwrap().is_none());
     assert_eq!((coordinator.standing(), worker.standing()), (Standing::Up, Standing::Up));
+}
+
+/// As the comment in the configuration says it.
+#[test]
+fn a_worker_of_one_pool_alone_needs_less() {
+    let change = |config: String| {
+        let config = config.replace("NEXT.VERGER_0A1B2C3D.*", "NEXT.VERGER_0A1B2C3D.work-default");
+        config.replace("$JS.ACK.VERGER_0A1B2C3D.>", "$JS.ACK.VERGER_0A1B2C3D.work-default.>")
+    };
+    let Some(guarded) = Guarded::start(change) else { return };
+    let (coordinator, worker) = (guarded.coordinator("COORDINATOR"), guarded.worker("WORKER"));
+    eventually("the stream is made", || coordinator.standing() == Standing::Up);
+    let [pool, other] = conformance::pools();
+    [&pool, &other].iter().for_each(|pool| coordinator.offer(&conformance::job(pool, 1)).unwrap());
+    take(&worker, std::slice::from_ref(&pool)).done();
+    let text = denied(&worker, || worker.take(std::slice::from_ref(&other), Duration::from_secs(5)).map(drop));
+    assert!(text.contains("work-near-1"), "{text}");
+}
+
+/// A JWT as `nsc` makes it.
+fn jwt(issuer: &nkeys::KeyPair, subject: &nkeys::KeyPair, what: Value) -> String {
+    let claims = json!({
+        "jti": "x", "iat": 1_700_000_000, "iss": issuer.public_key(), "sub": subject.public_key(), "name": "x", "nats": what,
+    });
+    let parts = [json!({ "typ": "JWT", "alg": "ed25519-nkey" }), claims];
+    let signed = parts.map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(issuer.sign(signed.as_bytes()).unwrap()))
+}
+
+#[test]
+fn a_file_of_credentials_lets_in_where_an_operator_signs_for_accounts() {
+    let [operator, account, user] =
+        [nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_account(), nkeys::KeyPair::new_user()];
+    let limits = json!({
+        "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
+        "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
+    });
+    let signs = jwt(&operator, &operator, json!({ "type": "operator", "version": 2 }));
+    let account_signed = jwt(&operator, &account, json!({ "type": "account", "version": 2, "limits": limits }));
+    let what = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+    let (user_signed, seed) = (jwt(&account, &user, what), user.seed().unwrap());
+    let server = NatsServer::start_with(|_| {
+        let preload =
+            format!("resolver: MEMORY\nresolver_preload {{ {}: \"{account_signed}\" }}\n", account.public_key());
+        format!("operator: \"{signs}\"\n{preload}jetstream {{ store_dir: \"STORE\", sync_interval: always }}\n")
+    });
+    let Some(server) = server else { return };
+    let path = server.folder.path().join("verger.creds");
+    let text = format!(
+        "-----BEGIN NATS USER JWT-----\n{user_signed}\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
+    );
+    fs::write(&path, text).unwrap();
+    let mut settings = Settings::new(vec![server.url()], FleetId::new("0a1b2c3d").unwrap());
+    settings.credentials = Credentials::CredsFile(path);
+    let coordinator = NatsQueue::administer(&settings, &conformance::pools(), key()).unwrap();
+    eventually("the stream is made", || coordinator.standing() == Standing::Up);
+    let worker = NatsQueue::join(&settings, keys()).unwrap();
+    coordinator.offer(&conformance::job(&conformance::pools()[0], 1)).unwrap();
+    take(&worker, &conformance::pools()).done();
 }
 
 #[test]
