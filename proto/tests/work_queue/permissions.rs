@@ -130,20 +130,24 @@ fn jwt(issuer: &nkeys::KeyPair, subject: &nkeys::KeyPair, what: Value) -> String
 
 #[test]
 fn a_file_of_credentials_lets_in_where_an_operator_signs_for_accounts() {
-    let [operator, account, user] =
-        [nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_account(), nkeys::KeyPair::new_user()];
+    let [system, account] = [(); 2].map(|()| nkeys::KeyPair::new_account());
+    let (operator, user) = (nkeys::KeyPair::new_operator(), nkeys::KeyPair::new_user());
     let limits = json!({
         "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
         "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
     });
     let signs = jwt(&operator, &operator, json!({ "type": "operator", "version": 2 }));
     let account_signed = jwt(&operator, &account, json!({ "type": "account", "version": 2, "limits": limits }));
+    let without = json!({ "subs": -1, "data": -1, "payload": -1, "exports": -1, "wildcards": true, "conn": -1 });
+    let system_signed = jwt(&operator, &system, json!({ "type": "account", "version": 2, "limits": without }));
     let what = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
     let (user_signed, seed) = (jwt(&account, &user, what), user.seed().unwrap());
     let server = NatsServer::start_with(|_| {
-        let preload =
-            format!("resolver: MEMORY\nresolver_preload {{ {}: \"{account_signed}\" }}\n", account.public_key());
-        format!("operator: \"{signs}\"\n{preload}jetstream {{ store_dir: \"STORE\", sync_interval: always }}\n")
+        let entry = |of: &nkeys::KeyPair, signed: &str| format!("  {}: \"{signed}\"\n", of.public_key());
+        let accounts = entry(&system, &system_signed) + &entry(&account, &account_signed);
+        let head = format!("operator: \"{signs}\"\nsystem_account: {}\nresolver: MEMORY\n", system.public_key());
+        let store = "jetstream { store_dir: \"STORE\", sync_interval: always }\n";
+        format!("{head}resolver_preload {{\n{accounts}}}\n{store}")
     });
     let Some(server) = server else { return };
     let path = server.folder.path().join("verger.creds");
