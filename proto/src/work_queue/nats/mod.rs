@@ -42,8 +42,8 @@ const PING_PERIOD: Duration = Duration::from_secs(10);
 const REJECTED_MAX: usize = 100;
 /// Of messages that are thrown away, one in so long is told, for each reason.
 const TELL_PERIOD: Duration = Duration::from_secs(60);
-/// A message of a coordinator that we do not know yet is somebody else's until then.
-const UNKNOWN_LATER: Duration = Duration::from_secs(30);
+/// A message that is no good here is somebody else's until then.
+const ELSEWHERE_LATER: Duration = Duration::from_secs(30);
 
 /// What both sides of the queue have.
 struct Core {
@@ -253,24 +253,17 @@ impl Core {
         message.reply.as_ref().filter(is_ours).cloned()
     }
 
-    /// Throws a message away; one of a coordinator that may be known here in a moment, or elsewhere, is left to others.
+    /// Throws a message away; one that may be good for a worker that knows more, or has a better clock, is left to others.
     fn reject(&self, rejection: &Rejection, reply: Option<Subject>) {
         let before = self.meters.count_rejected(rejection);
-        let number = rejection.number();
+        let (number, label) = (rejection.number(), rejection.label());
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told[number].is_none_or(|at| at.elapsed() >= TELL_PERIOD) {
             told[number] = Some(Instant::now());
-            tracing::warn!(
-                "a message of the work queue is thrown away, the {}th {}: {rejection}",
-                before + 1,
-                rejection.label()
-            );
+            tracing::warn!("a message of the work queue is thrown away ({label}, {before} before it): {rejection}");
         }
         drop(told);
-        let words = match rejection {
-            Rejection::UnknownKey(_) => later(UNKNOWN_LATER),
-            _ => "+TERM".to_owned(),
-        };
+        let words = if rejection.is_final() { "+TERM".to_owned() } else { later(ELSEWHERE_LATER) };
         if let Some(reply) = reply.filter(|reply| reply.as_str().starts_with("$JS.ACK.")) {
             self.answer(reply, words);
         }

@@ -45,7 +45,8 @@ pub enum SettingsError {
     Address(String),
     /// An address with a password or a token in it.
     #[error(
-        "the address of the NATS server holds a user or a password, which every list of processes would show; use --nats-creds or --nats-nkey-file"
+        "the address of the NATS server holds a user or a password, which every list of processes would show; \
+         use --nats-creds or --nats-nkey-file"
     )]
     SecretInAddress,
     /// A file cannot be read.
