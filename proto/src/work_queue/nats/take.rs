@@ -67,8 +67,9 @@ impl Questions<'_> {
         };
         let Some(pool) = self.pools.get(place) else { return Ok(()) };
         let (subject, reply) = (self.core.names.next(pool), format!("{}.{place}", self.inbox));
-        let asked = self.core.client.publish_with_reply(subject, reply, body.into()).await;
-        asked.map_err(|error| WorkQueueError::Away(error.to_string()))
+        // A full line of commands to a server that hangs would wait for ever.
+        let asked = timeout(ROUND_TRIP_MAX, self.core.client.publish_with_reply(subject, reply, body.into())).await;
+        asked.map_err(|_| self.core.link.silent())?.map_err(|error| WorkQueueError::Away(error.to_string()))
     }
 
     async fn next(&mut self, until: Instant) -> Result<(usize, Answer), WorkQueueError> {
