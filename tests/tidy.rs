@@ -110,6 +110,8 @@ fn named_packages_stay_behind_their_seam() {
     only("proto/src/envelope.rs", &["bincode::"], true);
     only("coordinator/src/raft/durable/sled.rs", &["= sled::", "sled::Db", "sled::Tree", "sled::Config"], true);
     only("proto/src/schedule/cron.rs", &["croner::"], true);
+    only("proto/src/work_queue/nats/", &["async_nats::"], true);
+    only("proto/src/work_queue/signing.rs", &["use aws_lc_rs::"], true);
     let reads = ["env::var", "env::var_os"];
     // Mutants are chosen in test builds alone, which have no settings.
     let may = |name: &str| name.starts_with("src/config/") || name == "kopia/src/mutant.rs";

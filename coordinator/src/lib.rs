@@ -36,6 +36,7 @@ mod lease;
 pub mod machine;
 
 pub mod files;
+pub mod work_key;
 
 mod pem;
 

@@ -31,6 +31,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 
 /// How long a process that ends waits for a collector to take what is left.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
+const NATS_CLIENT: &str = "async_nats";
 
 /// What to tell, and where.
 #[derive(Debug, Clone)]
@@ -180,9 +181,12 @@ pub fn start(settings: &Settings) -> Result<Telemetry> {
             .with_tracked_inactivity(false)
             .with_filter(wanted)
     });
-    let filter = EnvFilter::builder().parse(format!("{},{STORE_SPANS}=off", settings.filter)).map_err(|error| {
-        Error::new(ErrorKind::Usage, format!("{} is no filter for a log", settings.filter)).with_source(error)
-    })?;
+    // The NATS client tells of every attempt to connect; the work queue tells of it once.
+    let quiet = if settings.filter.contains(NATS_CLIENT) { String::new() } else { format!(",{NATS_CLIENT}=off") };
+    let filter =
+        EnvFilter::builder().parse(format!("{}{quiet},{STORE_SPANS}=off", settings.filter)).map_err(|error| {
+            Error::new(ErrorKind::Usage, format!("{} is no filter for a log", settings.filter)).with_source(error)
+        })?;
     let log = match settings.format {
         Format::Json => lines::JsonLines::new(std::io::stderr).boxed(),
         Format::Text => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false).boxed(),

@@ -12,7 +12,9 @@ use verger_kopia::maintenance::schedule;
 use verger_kopia::manifest::entry::decode;
 use verger_kopia::storage::{BlobId, ByteRange, Storage, list_all};
 use verger_proto::envelope::{self, HEADER_BYTES, Kind};
-use verger_proto::{Command, CycleId, Event};
+use verger_proto::work_queue::message::Message;
+use verger_proto::work_queue::{Offer, SigningKey, Wake, conformance};
+use verger_proto::{Command, CycleId, Event, LogTime, Pool};
 
 use super::mutate::Random;
 use super::targets::golden::{self, Golden};
@@ -47,6 +49,7 @@ pub fn all() -> Seeds {
         of_codec(&mut seeds, name, codec);
     }
     records(&mut seeds);
+    messages(&mut seeds);
     by_hand(&mut seeds);
     seeds.0
 }
@@ -217,6 +220,19 @@ fn records(seeds: &mut Collected) {
         );
         seeds.add("lease", [&[4], text.as_bytes()].concat());
     }
+}
+
+fn messages(seeds: &mut Collected) {
+    let repository = conformance::repository();
+    let drive = Offer { pool: Pool::default(), wake: Wake::Drive { repository }, trace: None };
+    for offer in [conformance::job(&Pool::default(), 300), drive] {
+        let message = Message::of(&offer, "0a1b2c3d".parse().unwrap(), LogTime(1_700_000_000_000));
+        let body = envelope::encode(Kind::WorkMessage, &message).unwrap().split_off(HEADER_BYTES);
+        seeds.add("work_message", body);
+    }
+    let key = SigningKey::from_seed(3, [7; 32].into()).unwrap();
+    seeds.add("work_message", key.to_file().as_bytes());
+    seeds.add("work_message", "00-edc6efca19ffa74f669f6cc3e5f7db46-00f067aa0ba902b7-01");
 }
 
 fn by_hand(seeds: &mut Collected) {

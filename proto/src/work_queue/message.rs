@@ -83,6 +83,18 @@ impl Rejection {
         }
     }
 
+    /// Whether no other worker can find the message good: one may have heard of a new key, be of a newer version, or have a better clock.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !matches!(
+            self,
+            Rejection::UnknownKey(_)
+                | Rejection::Forged(_)
+                | Rejection::Stale(_)
+                | Rejection::Malformed(EnvelopeError::Version(_))
+        )
+    }
+
     /// As in metrics and logs.
     #[must_use]
     pub fn label(&self) -> &'static str {

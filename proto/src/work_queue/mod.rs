@@ -7,6 +7,7 @@
 pub mod local;
 pub mod message;
 pub mod meters;
+pub mod nats;
 pub mod signing;
 
 pub mod conformance;

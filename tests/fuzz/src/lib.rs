@@ -12,6 +12,7 @@ pub mod formats;
 pub mod golden;
 pub mod indexes;
 pub mod manifests;
+pub mod messages;
 pub mod names;
 pub mod objects;
 pub mod records;
@@ -52,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ledger", run: records::ledger },
     Target { name: "lease", run: records::lease },
     Target { name: "shards", run: files::shards },
+    Target { name: "work_message", run: messages::work_message },
 ];
 
 /// Runs `parse` and holds its peak of allocated bytes to `fixed` and `factor` bytes for each of the input's `length`. What C libraries
