@@ -1,6 +1,8 @@
 //! Workers that said that they are there. Nothing rests on it but what people see of them, and whom they tell to take nothing new: who
 //! has which job is said by claims alone.
 
+use verger_proto::work_queue::PublicKey;
+use verger_proto::work_queue::signing::KEYS_MAX;
 use verger_proto::{Event, LogTime, Refusal, WorkerId, WorkerInfo};
 
 use crate::machine::{Turn, Worker};
@@ -58,6 +60,19 @@ pub(crate) fn drain(turn: &mut Turn<'_>, worker: WorkerId, drain: bool) -> Resul
     if known.drained != drain {
         known.drained = drain;
         turn.events.push(Event::WorkerDrained { worker, drain });
+    }
+    Ok(())
+}
+
+/// The public key of a coordinator, for workers. Of a number that never was a member's in a cluster, nobody keeps one.
+pub(crate) fn note_key(turn: &mut Turn<'_>, node: u64, key: PublicKey) -> Result<(), Refusal> {
+    let is_member = turn.state.nodes.is_empty() || turn.state.nodes.contains_key(&node);
+    let is_full = turn.state.work_keys.len() >= KEYS_MAX && !turn.state.work_keys.contains_key(&node);
+    if !is_member || is_full {
+        return Err(Refusal::UnknownNode(node));
+    }
+    if turn.state.work_keys.insert(node, key) != Some(key) {
+        turn.events.push(Event::WorkKeyNoted { node, key });
     }
     Ok(())
 }

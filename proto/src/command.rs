@@ -13,6 +13,7 @@ use crate::schedule::{Margin, Own};
 use crate::term::Term;
 use crate::time::StoreTime;
 use crate::token::TokenGrant;
+use crate::work_queue::PublicKey;
 use crate::worker::WorkerInfo;
 
 /// What is asked of the machine.
@@ -271,6 +272,13 @@ pub enum Command {
         /// Whether it is to take nothing new.
         drain: bool,
     },
+    /// What messages of a coordinator are checked with. No secret: it is what workers are told.
+    NoteWorkKey {
+        /// The coordinator's number.
+        node: u64,
+        /// Its public key.
+        key: PublicKey,
+    },
 }
 
 /// A command and who gave it.
@@ -333,6 +341,7 @@ impl Command {
             Command::SeeWorker { .. } => "see_worker",
             Command::ForgetWorker { .. } => "forget_worker",
             Command::DrainWorker { .. } => "drain_worker",
+            Command::NoteWorkKey { .. } => "note_work_key",
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::stage::Stage;
 use crate::term::Term;
 use crate::time::{LogTime, StoreTime};
 use crate::token::{Access, Scopes};
+use crate::work_queue::PublicKey;
 use crate::worker::WorkerInfo;
 
 /// Why a stage did not run.
@@ -171,11 +172,13 @@ pub enum Event {
     WorkerDrained { worker: WorkerId, drain: bool },
     /// A shard that failed is tried in two parts: what is wrong is in one of them.
     ShardSplit { cycle: CycleId, job: JobId, stage: Stage, failure: Failure, into: Vec<JobId> },
+    /// Messages of a coordinator are checked with this from now on.
+    WorkKeyNoted { node: u64, key: PublicKey },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 51] = [
+    pub const KINDS: [&'static str; 52] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -227,6 +230,7 @@ impl Event {
         "worker_left",
         "worker_drained",
         "shard_split",
+        "work_key_noted",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -284,6 +288,7 @@ impl Event {
             Event::WorkerLeft { .. } => "worker_left",
             Event::WorkerDrained { .. } => "worker_drained",
             Event::ShardSplit { .. } => "shard_split",
+            Event::WorkKeyNoted { .. } => "work_key_noted",
         }
     }
 }

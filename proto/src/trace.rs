@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use crate::digest::Digest;
 use crate::id::{CycleId, RepositoryId};
+use crate::stage::Stage;
+use crate::term::Term;
 use crate::time::LogTime;
 
 /// A W3C trace ID: 16 bytes, 32 lower-case hexadecimal digits.
@@ -44,6 +46,20 @@ pub struct TraceParent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a traceparent is 00-<32 hexadecimal digits>-<16>-<2>, in lower case and not all zeros")]
 pub struct BadTraceParent;
+
+impl TraceParent {
+    /// The stage of a cycle under a term. Its span is made under this ID by whoever leads the cycle, so that those who do a shard of it
+    /// elsewhere need not be told.
+    #[must_use]
+    pub fn of_stage(trace: TraceId, stage: Stage, term: Term) -> Self {
+        let digest = Digest::of(format!("verger span of {trace} {stage} term {}", term.0).as_bytes());
+        let mut span = [0; 8];
+        span.copy_from_slice(&digest.as_bytes()[..8]);
+        // All zeros are no span.
+        span[7] |= u8::from(span == [0; 8]);
+        Self { trace, span, flags: 1 }
+    }
+}
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

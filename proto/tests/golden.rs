@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use verger_proto::envelope::{self, Kind};
 use verger_proto::event::{CycleEnd, PassReason, Stop};
 use verger_proto::schedule::{Margin, MarkToDrop, Own, OwnCycle};
+use verger_proto::work_queue::PublicKey;
 use verger_proto::{
     Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
     Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
@@ -273,6 +274,7 @@ fn worker_samples() -> Vec<(&'static str, Event)> {
         ("", Event::WorkerLeft { worker: worker() }),
         ("", Event::WorkerDrained { worker: worker(), drain: true }),
         ("", Event::ShardSplit { cycle, job, stage, failure: failure(), into }),
+        ("", Event::WorkKeyNoted { node: 2, key: PublicKey([0xab; 32]) }),
     ]
 }
 

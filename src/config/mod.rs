@@ -8,6 +8,7 @@ pub(crate) mod exchange;
 pub(crate) mod file;
 pub(crate) mod flags;
 pub(crate) mod identity;
+pub(crate) mod nats;
 pub(crate) mod password;
 pub(crate) mod raw;
 pub(crate) mod resolve;

@@ -46,7 +46,7 @@ pub use due::own_settings;
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 pub use state::identify;
-pub use trace::Observed;
+pub use trace::{Observed, shard as shard_span};
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);

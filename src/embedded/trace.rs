@@ -8,7 +8,7 @@ use verger_coordinator::drive::Drive;
 use verger_kopia::storage::calls::Calls;
 use verger_kopia::storage::scope::{CYCLE_SPANS, Within};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{CycleId, JobReport, JobSpec, LogTime, Mode, RepositoryId, Stage, TraceId};
+use verger_proto::{CycleId, JobReport, JobSpec, LogTime, Mode, RepositoryId, Stage, Term, TraceId, TraceParent};
 use verger_worker::run::Work;
 use verger_worker::trace;
 use verger_worker::workspace::Workspace;
@@ -41,7 +41,7 @@ impl Told {
         });
         // Without it the machine has closed the cycle already, and there is nothing more to tell.
         let (opened, term, stage, mode, dry_run) =
-            known.unwrap_or((LogTime(0), verger_proto::Term(0), Stage::Survey, Mode::Full, false));
+            known.unwrap_or((LogTime(0), Term(0), Stage::Survey, Mode::Full, false));
         let trace = TraceId::of(repository, cycle, opened);
         let mode = if mode == Mode::Full { "full" } else { "quick" };
         let span = ids::root(trace, || {
@@ -76,7 +76,7 @@ impl Told {
     /// Does a job, and tells of it.
     pub(super) fn job(&mut self, spec: &JobSpec, work: &mut Work<'_>) -> JobReport {
         let workspace = work.workspace().clone();
-        let stage = self.stage(&workspace, spec.stage);
+        let stage = self.stage(&workspace, spec.stage, spec.term);
         let told = trace::job(&workspace, &stage, spec);
         let under_way = told.span().clone().entered();
         let report = work.run(spec);
@@ -89,22 +89,25 @@ impl Told {
     }
 
     /// Stages follow each other: the one before has ended when the next one begins.
-    fn stage(&mut self, workspace: &Workspace, stage: Stage) -> Span {
+    fn stage(&mut self, workspace: &Workspace, stage: Stage, term: Term) -> Span {
         if let Some((known, within)) = &self.stage
             && *known == stage
         {
             return within.span().clone();
         }
         self.stage = None;
-        let span = tracing::debug_span!(
-            target: CYCLE_SPANS,
-            parent: self.cycle.span(),
-            "stage",
-            otel.name = format!("stage {}", stage.name()),
-            verger.stage = stage.name(),
-            store.requests = Empty,
-            store.bytes = Empty,
-        );
+        let parent = self.cycle.span();
+        let span = ids::named(TraceParent::of_stage(self.trace, stage, term).span, || {
+            tracing::debug_span!(
+                target: CYCLE_SPANS,
+                parent: parent,
+                "stage",
+                otel.name = format!("stage {}", stage.name()),
+                verger.stage = stage.name(),
+                store.requests = Empty,
+                store.bytes = Empty,
+            )
+        });
         self.stage = Some((stage, workspace.scope.enter(span.clone())));
         span
     }
@@ -132,4 +135,22 @@ impl Told {
 
 fn outcome(error: &Error) -> &'static str {
     if error.kind() == ErrorKind::Interrupted { "parked" } else { "failed" }
+}
+
+/// The span of a shard of a cycle that another process leads, below its stage there. It names the cycle as that one's does.
+#[must_use]
+pub fn shard(parent: TraceParent, repository: &str, spec: &JobSpec) -> Span {
+    let span = tracing::error_span!(
+        target: CYCLE_SPANS,
+        parent: None,
+        "shard",
+        otel.name = format!("shard {}", spec.stage.name()),
+        repository,
+        cycle = spec.cycle.0,
+        trace_id = %parent.trace,
+        store.requests = Empty,
+        store.bytes = Empty,
+    );
+    ids::below(&span, parent);
+    span
 }

@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 mod desk;
 mod hands;
+mod hints;
 mod notify;
 pub(crate) mod opener;
 pub(crate) mod run;
@@ -30,8 +31,10 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use crate::config::archive::ArchiveArgs;
+use crate::config::nats::Nats;
 use crate::config::{Engine, token};
 
+use hints::{Hints, Waking};
 use opener::Opener;
 use service::{Service, secured};
 use supervisor::Drives;
@@ -55,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) secrets: Option<PathBuf>,
     /// Where old segments of the ledger go.
     pub(crate) archive: ArchiveArgs,
+    /// The NATS server that wakes workers of other processes.
+    pub(crate) nats: Option<Nats>,
     /// Limits of each cycle, and where its files go: `work` in the data folder.
     pub(crate) engine: Engine,
     /// What became of spans, where there are any.
@@ -76,7 +81,9 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         .map_err(|error| Error::of_file(format!("make {}", options.data_dir.display()), error))?;
     let fleet = fleet(&options.data_dir)?;
     let archive = options.archive.resolve(&fleet, &options.data_dir)?;
-    let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
+    let (hints, heard) = hints::hints();
+    let waking = Waking::new(options.nats.as_ref(), &fleet, 1, &options.data_dir, heard)?;
+    let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), (router.clone(), hints))?);
     let identity = format!("verger@fleet-{fleet}");
     let boots = node.boots();
     let service = Service {
@@ -93,6 +100,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         places: options.places,
         archive,
         spans: options.spans,
+        waking,
         drives: Drives { node: 1, boots, leads: Box::new(|| true) },
     };
     service.run(stop, |base| said(&format!("verger looks after its repositories as {identity}; {base}")))
@@ -104,7 +112,7 @@ fn node(
     data_dir: &Path,
     fleet: &str,
     clock: Arc<dyn Clock>,
-    router: Arc<Router>,
+    (router, hints): (Arc<Router>, Hints),
 ) -> Result<Node> {
     let options = NodeOptions {
         id: 1,
@@ -112,7 +120,10 @@ fn node(
         data_dir: data_dir.join(NODE),
         transport: Arc::new(Nobody),
         clock,
-        effects: Some(Arc::new(move |effect, _| router.run(effect))),
+        effects: Some(Arc::new(move |effect, _| {
+            hints.pass(&effect);
+            router.run(effect);
+        })),
         // Nobody else asks for votes here: it leads at once.
         pace: Pace {
             election: (Duration::from_millis(200), Duration::from_millis(400)),

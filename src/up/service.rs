@@ -17,6 +17,7 @@ use verger_kopia::clock::Clock;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
+use super::hints::Waking;
 use super::opener::Opener;
 use super::run::Site;
 use super::supervisor::{Drives, Supervisor};
@@ -43,6 +44,8 @@ pub(super) struct Service<'a> {
     pub(super) archive: Option<Arc<Archive>>,
     /// What became of spans, where there are any.
     pub(super) spans: Option<Arc<SpanCounts>>,
+    /// How workers of other processes are woken.
+    pub(super) waking: Waking,
     /// With others that could drive the same repositories.
     pub(super) drives: Drives,
 }
@@ -125,6 +128,7 @@ impl Service<'_> {
         let site = Site { opener: opener.clone(), identity, router, meters: meters.clone(), shards, evidence };
         let supervisor = Supervisor::new(backend.clone(), clock.clone(), site, self.places, self.drives, stop.clone());
         let supervisor = Arc::new(supervisor);
+        let backend_for_hints = backend.clone();
         let listener = bind(&runtime, self.listen, "--listen")?;
         let address = listener.local_addr().unwrap_or(self.listen);
         let base = format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" });
@@ -147,6 +151,7 @@ impl Service<'_> {
             Some(tls) => runtime.spawn(serve_tls(listener, tls, api, closed)),
             None => runtime.spawn(serve(listener, api, closed)),
         };
+        let waking = self.waking.begin(backend_for_hints, node.clone(), stop.clone());
         said(&base);
         notify::tell(notify::State::Ready);
         supervisor.work();
@@ -155,6 +160,7 @@ impl Service<'_> {
         if let Ok(Ok(Err(error))) = ended {
             tracing::warn!(%error, "the API ended badly");
         }
+        waking.end();
         runtime.block_on(node.shutdown());
         runtime.shutdown_background();
         Ok(())

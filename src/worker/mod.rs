@@ -26,13 +26,15 @@ use std::time::Duration;
 use verger_coordinator::drive::Router;
 use verger_kopia::Result;
 use verger_kopia::clock::{Clock, SystemClock};
-use verger_proto::work_queue::WorkQueue;
+use verger_proto::work_queue::nats::NatsQueue;
+use verger_proto::work_queue::{Keyring, WorkQueue};
 use verger_proto::{LogTime, Pool, WorkerId, WorkerInfo};
 use verger_worker::progress::Stop;
 use verger_worker::run::Shards;
 
 use crate::client::Client;
 use crate::config::Engine;
+use crate::config::nats::{Nats, unusable};
 use crate::up::opener::Opener;
 use crate::up::run::Site;
 
@@ -57,7 +59,7 @@ pub(crate) struct Options {
     /// Where and how finely cycles are shared.
     pub(crate) shards: Option<Shards>,
     /// Where hints come from; without, it asks now and then.
-    pub(crate) queue: Option<Arc<dyn WorkQueue>>,
+    pub(crate) nats: Option<Nats>,
     /// Limits of each cycle and shard. The state folder is this process's own, and emptied at the start.
     pub(crate) engine: Engine,
     /// Where it says how it is.
@@ -75,6 +77,8 @@ pub(crate) struct Crew {
     instance: u64,
     pools: Vec<Pool>,
     queue: Option<Arc<dyn WorkQueue>>,
+    /// Whose messages of it are believed.
+    keys: Arc<Keyring>,
     site: Site,
     /// Asked: finish what is under way, and go.
     stop: Stop,
@@ -117,6 +121,9 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     };
     let presence = Presence::new(link.clone(), options.name.clone(), info);
     let instructions = presence.announce()?;
+    let keys = Arc::new(Keyring::default());
+    keys.replace(instructions.keys.iter().copied());
+    let queue = options.nats.map(|nats| queue(&nats, &instructions.fleet, keys.clone())).transpose()?;
     let site = Site {
         opener: Arc::new(Opener { engine: options.engine, secrets: options.secrets }),
         identity: instructions.fleet.clone(),
@@ -131,7 +138,8 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         name: options.name,
         instance,
         pools: options.pools,
-        queue: options.queue,
+        queue,
+        keys,
         site,
         stop: stop.clone(),
         drained: AtomicBool::new(instructions.drain),
@@ -145,6 +153,10 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let lost = places::work(&crew, &presence, options.places, options.drain_timeout);
     presence.leave();
     lost.map_or(Ok(()), Err)
+}
+
+fn queue(nats: &Nats, fleet: &str, keys: Arc<Keyring>) -> Result<Arc<dyn WorkQueue>> {
+    Ok(Arc::new(NatsQueue::join(&nats.of(fleet)?, keys).map_err(unusable)?))
 }
 
 fn pools(pools: &[Pool]) -> String {

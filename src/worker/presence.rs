@@ -45,6 +45,7 @@ impl Presence {
         match self.announce() {
             Ok(instructions) => {
                 crew.counts.heard(&*crew.clock);
+                crew.keys.replace(instructions.keys.iter().copied());
                 if crew.drained.swap(instructions.drain, Ordering::Relaxed) != instructions.drain {
                     let text =
                         if instructions.drain { "nothing new is taken from now on" } else { "work is taken again" };

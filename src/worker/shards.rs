@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use verger::embedded::shard_span;
 use verger_coordinator::drive::{Backend, Drive, Effects, LocalControl};
 use verger_kopia::spill::SpillFolder;
 use verger_kopia::storage::{Access, TracedStorage};
@@ -12,9 +13,10 @@ use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::{Control, ControlError};
 use verger_proto::queue::Hint;
 use verger_proto::queue::local::LocalQueue;
-use verger_proto::{Acting, JobSpec, Outcome, Registration, RepositoryId, WorkerId};
+use verger_proto::{Acting, JobSpec, LogTime, Outcome, Registration, RepositoryId, TraceId, TraceParent, WorkerId};
 use verger_worker::limit::MemoryLimit;
 use verger_worker::run::{Shards, run_shard};
+use verger_worker::trace;
 use verger_worker::workspace::Workspace;
 
 use super::Crew;
@@ -69,7 +71,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
     let Some(known) = known else { return Ok(false) };
     let queue = Arc::new(LocalQueue::default());
     let evidence = Arc::new(RemoteEvidence::new(crew.link.clone()));
-    let drive = Drive::joining(backend, Arc::new(Effects::new(queue)), evidence, crew.clock.clone());
+    let drive = Drive::joining(backend.clone(), Arc::new(Effects::new(queue)), evidence, crew.clock.clone());
     let control = LocalControl::new(Arc::new(drive));
     let ticket = hint.ticket(&worker);
     let spec = match control.claim(&ticket) {
@@ -80,7 +82,15 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
     let name = &known.name;
     tracing::debug!(repository = %name, cycle = spec.cycle.0, job = spec.id.0, stage = spec.stage.name(), "a shard begins");
     let report = match workspace(crew, &known, &spec) {
-        Ok(workspace) => run_shard(&workspace, &shards.exchange, &control, &spec, &worker),
+        Ok(workspace) => {
+            let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec);
+            let told = trace::job(&workspace, &span, &spec);
+            let under_way = told.span().clone().entered();
+            let report = run_shard(&workspace, &shards.exchange, &control, &spec, &worker);
+            trace::job_ended(told.span(), spec.stage, &report);
+            drop(under_way);
+            report
+        }
         // This worker cannot: another one may.
         Err(error) => {
             tracing::warn!(repository = %name, error = error.chain(), "a shard could not be begun");
@@ -93,6 +103,13 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
         Ok(()) | Err(ControlError::Refused(_)) => Ok(true),
         Err(error) => Err(unanswered(error)),
     }
+}
+
+/// Where the cycle's trace goes on: the same that a hint says, which may have been lost.
+fn parent(backend: &dyn Backend, spec: &JobSpec) -> TraceParent {
+    let mut opened = LogTime(0);
+    backend.look(&mut |state| opened = state.cycles.get(&spec.cycle).map_or(opened, |cycle| cycle.opened));
+    TraceParent::of_stage(TraceId::of(&spec.repository, spec.cycle, opened), spec.stage, spec.term)
 }
 
 fn unanswered(error: ControlError) -> Error {

@@ -114,6 +114,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
             Ok(())
         }
         Command::DrainWorker { worker, drain } => workers::drain(turn, worker, drain),
+        Command::NoteWorkKey { node, key } => workers::note_key(turn, node, key),
     }
 }
 

@@ -44,7 +44,8 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::LeaveDrive { .. }
         | Command::SeeWorker { .. }
         | Command::ForgetWorker { .. }
-        | Command::DrainWorker { .. } => (None, None),
+        | Command::DrainWorker { .. }
+        | Command::NoteWorkKey { .. } => (None, None),
     };
     (command.name(), cycle, job)
 }

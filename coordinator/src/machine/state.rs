@@ -11,6 +11,8 @@ use verger_proto::{
     Term, Ticket, ViewRef, WorkerId, WorkerInfo,
 };
 
+use verger_proto::work_queue::PublicKey;
+
 use super::calendar::Calendar;
 use crate::auth::Tokens;
 
@@ -34,6 +36,9 @@ pub struct State {
     /// Workers that said that they are there, by name. A part of a snapshot of its own, since earlier ones have none.
     #[serde(skip)]
     pub workers: BTreeMap<WorkerId, Worker>,
+    /// What messages of coordinators are checked with, by number. A part of a snapshot with them.
+    #[serde(skip)]
+    pub work_keys: BTreeMap<u64, PublicKey>,
 }
 
 /// A worker that said that it is there.
@@ -60,8 +65,8 @@ impl Default for State {
     fn default() -> Self {
         let (repositories, cycles, nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let tokens = Tokens::default();
-        let workers = BTreeMap::new();
-        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens, nodes, workers }
+        let (workers, work_keys) = (BTreeMap::new(), BTreeMap::new());
+        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens, nodes, workers, work_keys }
     }
 }
 

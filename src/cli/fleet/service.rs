@@ -10,6 +10,7 @@ use verger_worker::progress::Stop;
 
 use crate::cli::Context;
 use crate::config::archive::ArchiveArgs;
+use crate::config::nats::NatsArgs;
 use crate::config::{Engine, EngineArgs};
 use crate::exit::Exit;
 use crate::output::Output;
@@ -30,6 +31,8 @@ pub(super) struct ServiceArgs {
     secrets: Option<PathBuf>,
     #[command(flatten)]
     archive: ArchiveArgs,
+    #[command(flatten)]
+    nats: NatsArgs,
     #[command(flatten)]
     engine: EngineArgs,
 }
@@ -52,6 +55,7 @@ impl ServiceArgs {
             places: self.places.limits(workers),
             secrets: self.secrets,
             archive: self.archive,
+            nats: self.nats.resolve()?,
             spans: context.telemetry.as_ref().and_then(|telemetry| telemetry.spans().cloned()),
         })
     }

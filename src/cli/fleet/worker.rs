@@ -15,6 +15,7 @@ use verger_worker::limit::LIMIT_MIN;
 use super::{Coordinator, escaped, service, text_of};
 use crate::cli::Context;
 use crate::config::exchange::ExchangeArgs;
+use crate::config::nats::NatsArgs;
 use crate::config::{Engine, EngineArgs};
 use crate::exit::Exit;
 use crate::output::Output;
@@ -99,6 +100,8 @@ struct WorkArgs {
     #[command(flatten)]
     exchange: ExchangeArgs,
     #[command(flatten)]
+    nats: NatsArgs,
+    #[command(flatten)]
     engine: EngineArgs,
 }
 
@@ -170,7 +173,7 @@ fn work(context: &Context, args: WorkArgs) -> Result<Exit> {
         places,
         secrets: args.secrets,
         shards: args.exchange.resolve()?,
-        queue: None,
+        nats: args.nats.resolve()?,
         engine: Engine { memory_limit, ..engine },
         listen: args.listen,
         drain_timeout: Duration::from_secs(args.drain_timeout),

@@ -19,6 +19,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use super::NODE;
+use super::hints::{Waking, hints};
 use super::opener::Opener;
 use super::service::{Service, bind, secured};
 use super::supervisor::Drives;
@@ -48,7 +49,7 @@ pub(crate) struct Options {
 /// `verger up` for the rest.
 pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let super::Options { data_dir, listen, places, tls, secrets, archive, engine, spans } = options.service;
+    let super::Options { data_dir, listen, places, tls, secrets, archive, nats, engine, spans } = options.service;
     let tls = secured(listen, tls, &clock)?;
     let member = member(options.node, &data_dir)?;
     let security = security(options.peers, options.peer_listen)?;
@@ -65,6 +66,8 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         format!("{scheme}://{listen}")
     });
     let router = Arc::new(Router::default());
+    let (hints, heard) = hints();
+    let waking = Waking::new(nats.as_ref(), &member.fleet, member.node, &data_dir, heard)?;
     let effects = router.clone();
     let node = NodeOptions {
         id: member.node,
@@ -72,7 +75,10 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         data_dir: data_dir.join(NODE),
         transport: Arc::new(PeerClient::new(security.clone())),
         clock: clock.clone(),
-        effects: Some(Arc::new(move |effect, _| effects.run(effect))),
+        effects: Some(Arc::new(move |effect, _| {
+            hints.pass(&effect);
+            effects.run(effect);
+        })),
         pace: Pace { election: (Duration::from_millis(900), Duration::from_millis(1800)), ..Pace::default() },
     };
     let node = runtime.block_on(async {
@@ -106,6 +112,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         places,
         archive,
         spans,
+        waking,
         drives: Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) },
     };
     service.run(stop, |base| {

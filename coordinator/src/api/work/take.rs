@@ -91,6 +91,10 @@ pub(in crate::api) fn presence(server: &Arc<Server>, call: Call) -> Answer {
     if is_news {
         Problem::among(&server.say(id, command)?)?;
     }
-    let drain = server.state(|state| state.workers.get(&worker).is_some_and(|known| known.drained));
-    record(&Instructions { fleet: server.api.stand.fleet(), drain })
+    let instructions = server.state(|state| Instructions {
+        fleet: server.api.stand.fleet(),
+        drain: state.workers.get(&worker).is_some_and(|known| known.drained),
+        keys: state.work_keys.iter().map(|(node, key)| (*node, *key)).collect(),
+    });
+    record(&instructions)
 }

@@ -1,6 +1,7 @@
 //! What workers in processes of their own say and hear. Records of the envelope: both ends are this program.
 
 use serde::{Deserialize, Serialize};
+use verger_proto::work_queue::PublicKey;
 use verger_proto::{
     Command, CommandId, Driver, Event, Evidence, Pool, Registration, RepositoryId, Ticket, WorkerId, WorkerInfo,
 };
@@ -93,4 +94,6 @@ pub struct Instructions {
     pub fleet: String,
     /// Take nothing new.
     pub drain: bool,
+    /// What messages of the work queue are checked with, by number of the coordinator.
+    pub keys: Vec<(u64, PublicKey)>,
 }
