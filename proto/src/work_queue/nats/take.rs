@@ -107,10 +107,9 @@ pub(super) async fn first(
     let answers = answers.map_err(|error| WorkQueueError::Away(error.to_string()))?;
     let mut questions = Questions { core, pools, inbox, answers };
     let mut absent = None;
-    if wait.is_zero() || pools.len() > 1 {
-        if let Some(found) = look(&mut questions, &mut absent).await? {
-            return Ok(Some(found));
-        }
+    let is_to_look = wait.is_zero() || pools.len() > 1;
+    if is_to_look && let Some(found) = look(&mut questions, &mut absent).await? {
+        return Ok(Some(found));
     }
     loop {
         let left = wait.saturating_sub(began.elapsed());
