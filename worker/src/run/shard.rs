@@ -54,6 +54,9 @@ pub fn run_shard(
         progress: Arc::new(Tee { outer, heard: heard.clone() }),
         ..workspace.clone()
     };
+    if workspace.stop.is_asked() {
+        own.stop.ask();
+    }
     let kept = workspace.memory.kept();
     let (done, ended) = bounded::<()>(0);
     let fenced = AtomicBool::new(false);
@@ -81,6 +84,7 @@ pub fn run_shard(
 }
 
 fn shard(workspace: &Workspace, exchange: &Exchange, spec: &JobSpec) -> Result<JobReport> {
+    workspace.stop.check()?;
     let unique = hex::encode(workspace.repository.unique_id());
     if unique != spec.repository.unique.as_str() {
         let step = format!("job {} is for repository {}, and this is {unique}", spec.id, spec.repository.unique);
