@@ -14,6 +14,7 @@ pub mod indexes;
 pub mod manifests;
 pub mod names;
 pub mod objects;
+pub mod parts;
 pub mod records;
 pub mod store;
 
@@ -52,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ledger", run: records::ledger },
     Target { name: "lease", run: records::lease },
     Target { name: "shards", run: files::shards },
+    Target { name: "part", run: parts::part },
 ];
 
 /// Runs `parse` and holds its peak of allocated bytes to `fixed` and `factor` bytes for each of the input's `length`. What C libraries

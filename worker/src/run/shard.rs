@@ -40,6 +40,8 @@ pub struct Shards {
 
 /// Does one shard that `worker` has claimed, and keeps the claim meanwhile. The report is not sent: that is the caller's to do. Safe
 /// late, twice and anywhere: until whoever leads reads what the attempt that counted has left, nothing of it is visible.
+///
+/// Shards that are done at the same time need a [`MemoryLimit`](crate::limit::MemoryLimit) each: what is kept is said once for all.
 pub fn run_shard(
     workspace: &Workspace,
     exchange: &Exchange,
