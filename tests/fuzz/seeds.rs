@@ -285,6 +285,26 @@ fn by_hand(seeds: &mut Collected) {
         "pabc\n{\"default\":[1,3],\"maxNonShardedLength\":2,\"overrides\":[{\"prefix\":\"p\",\"shards\":[0,2]}]}",
     );
     seeds.add("legacy_log", "n1\nn2\nn3\nm1 n1 n2 > n3\nm2 n3 > n4\nl1 m1 m2\nl2 x\n");
+    let key: &[u8] = b"\x11k0123456789abcdef";
+    let text = |text: &[u8]| [&(text.len() as u32).to_le_bytes()[..], text].concat();
+    let numbers = [[9u8, 0, 0, 0], [30, 0, 0, 0], [2, 0, 0, 0], [0, 0x11, 0, 0]].concat();
+    let entry = [&b"\x02"[..], key, &[1, 3], &numbers, &[0xff; 8]].concat();
+    let left = [&b"\x06"[..], key, &[1], &text(b"ends early")].concat();
+    let session = [&b"\x08"[..], &text(b"s0147"), &text(b"sab-s0147")].concat();
+    let pack = [&b"\x01"[..], &text(b"qff-s0147")].concat();
+    seeds.add("part", [&[1], &session[..], &pack, &entry, &left, b"\x07", &[7; 16]].concat());
+    let points = [&b"\x05"[..], key, &[0, 2, 0, 0, 0, 0x80], key, &[0x41 ^ 1], key].concat();
+    seeds.add("part", [&[1], &points[..], b"\x03", key, b"\x04", key].concat());
+    let head = format!(
+        "{{\"version\":1,\"repository\":\"{}-{}\",\"cycle\":7,\"kind\":\"scan\",\"attempt\":1,\"name\":\"x/{}/7/scan--1-00000000\",\
+         \"view\":\"{}\",\"from\":\"\",\"to\":null,\"salt\":\"00\"}}",
+        "ab".repeat(32),
+        "01".repeat(16),
+        "0123456789abcdef",
+        "00".repeat(32),
+    );
+    let length = u16::try_from(head.len()).unwrap().to_be_bytes();
+    seeds.add("part", [&[0][..], b"VRGX", &length, head.as_bytes(), &[0, 0, 0, 17], &[3; 17]].concat());
     seeds.add("index_names", "xe4\nxn4_a\nxs2_s-s1-c2\nxs2_t-s1-c2\nxr0_1_a\nxr2_3_b\nxw50\nxn3_c-s2-c2\n");
     let id: ContentId = "k82b39a12512935970065e53a3aa78c41".parse().unwrap();
     let mut key = Vec::new();

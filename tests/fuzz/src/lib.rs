@@ -15,6 +15,7 @@ pub mod manifests;
 pub mod messages;
 pub mod names;
 pub mod objects;
+pub mod parts;
 pub mod records;
 pub mod store;
 
@@ -54,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "lease", run: records::lease },
     Target { name: "shards", run: files::shards },
     Target { name: "work_message", run: messages::work_message },
+    Target { name: "part", run: parts::part },
 ];
 
 /// Runs `parse` and holds its peak of allocated bytes to `fixed` and `factor` bytes for each of the input's `length`. What C libraries

@@ -15,6 +15,9 @@ mod records;
 mod seal;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;

@@ -230,8 +230,7 @@ impl Work<'_> {
         let Some(rewrite) = &plan.rewrite else { return Ok(Vec::new()) };
         let task = if rewrite.quick { Task::QuickRewriteContents } else { Task::FullRewriteContents };
         let planned: u64 = rewrite.packs.iter().map(|pack| pack.rows.len() as u64).sum();
-        self.gather_rewrite(spec)?;
-        let (copied, sessions) = self.copied.take().unwrap_or_default();
+        let (copied, sessions) = self.moved(spec)?;
         // Gone around, the rewriting has neither copied nor named as left what the plan moves: then all of it stays where it is.
         let complete = (copied.entries.len() + copied.left.len()) as u64 == planned;
         // One successful record stands before the first entry, so that nobody deletes too early even if this crashes now.

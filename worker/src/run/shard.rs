@@ -40,6 +40,8 @@ pub struct Shards {
 
 /// Does one shard that `worker` has claimed, and keeps the claim meanwhile. The report is not sent: that is the caller's to do. Safe
 /// late, twice and anywhere: until whoever leads reads what the attempt that counted has left, nothing of it is visible.
+///
+/// Shards that are done at the same time need a [`MemoryLimit`](crate::limit::MemoryLimit) each: what is kept is said once for all.
 pub fn run_shard(
     workspace: &Workspace,
     exchange: &Exchange,
@@ -54,6 +56,9 @@ pub fn run_shard(
         progress: Arc::new(Tee { outer, heard: heard.clone() }),
         ..workspace.clone()
     };
+    if workspace.stop.is_asked() {
+        own.stop.ask();
+    }
     let kept = workspace.memory.kept();
     let (done, ended) = bounded::<()>(0);
     let fenced = AtomicBool::new(false);
@@ -81,6 +86,7 @@ pub fn run_shard(
 }
 
 fn shard(workspace: &Workspace, exchange: &Exchange, spec: &JobSpec) -> Result<JobReport> {
+    workspace.stop.check()?;
     let unique = hex::encode(workspace.repository.unique_id());
     if unique != spec.repository.unique.as_str() {
         let step = format!("job {} is for repository {}, and this is {unique}", spec.id, spec.repository.unique);

@@ -4,13 +4,14 @@ use verger_kopia::Result;
 use verger_kopia::session::SessionId;
 use verger_proto::id::{CycleId, RepositoryId};
 use verger_proto::job::{JobSpec, OutputRef};
-use verger_proto::report::{Cut, JobReport};
+use verger_proto::report::{Cut, Damage, JobReport, Severity};
 use verger_proto::stage::Stage;
 
 use super::{Shards, Work, out_of_order};
 use crate::exchange::{PartKind, Parts};
 use crate::task::order::{Making, is_ordered, parts_of};
 use crate::task::revive::OpenSession;
+use crate::task::rewrite::Copied;
 use crate::task::summary::Summaries;
 use crate::task::survey::Survey;
 use crate::task::{rewrite_shard, scan_shard};
@@ -78,8 +79,13 @@ impl Work<'_> {
         scan_shard::gather(&self.workspace, survey, &parts, &found).map(Some)
     }
 
-    /// What the shards of the rewrite moved, as if this process had; nothing if it was not cut.
-    pub(super) fn gather_rewrite(&mut self, spec: &JobSpec) -> Result<()> {
+    /// What the rewrite moved, by this process or by shards, and the sessions of its packs. Nothing if all of it was gone around.
+    pub(super) fn moved(&mut self, spec: &JobSpec) -> Result<(Copied, Vec<OpenSession>)> {
+        self.gather_rewrite(spec)?;
+        Ok(self.copied.take().unwrap_or_default())
+    }
+
+    fn gather_rewrite(&mut self, spec: &JobSpec) -> Result<()> {
         let Some(parts) = self.parts(spec) else { return Ok(()) };
         let plan = self.planned()?;
         let ordered = parts_of(spec, PartKind::RewriteOrder).next().is_some();
@@ -89,6 +95,7 @@ impl Work<'_> {
         let gathered = rewrite_shard::gather(&self.workspace, &survey.view.table, rewrite, &parts, &outputs)?;
         let damages = self.left_behind(&survey, &gathered.copied.left, "be moved out of a short pack")?;
         self.damages.extend(damages);
+        self.damages.extend(gathered.not_covered().map(gone_around));
         self.figures.written_bytes += gathered.copied.pack_bytes;
         let sessions = gathered.sessions.into_iter().map(|(id, marker)| OpenSession::new(id, marker));
         self.copied = Some((gathered.copied, sessions.collect()));
@@ -110,6 +117,14 @@ impl Work<'_> {
         }
         shards.exchange.clean_cycle(repository, cycle).map(drop)
     }
+}
+
+/// Shards that came to nothing were told to whoever leads alone.
+fn gone_around(contents: u64) -> Damage {
+    let text =
+        format!("{contents} contents stay in short packs: shards were gone around, the next cycle tries them again");
+    let (snapshots, paths) = (Vec::new(), Vec::new());
+    Damage { severity: Severity::Noted, subject: format!("stage {}", Stage::Rewrite), text, snapshots, paths }
 }
 
 fn add(report: &mut JobReport, stage: Stage, cut: Option<(Vec<verger_proto::Shard>, Vec<OutputRef>)>) {

@@ -22,8 +22,7 @@ pub fn cut<'p>(packs: impl IntoIterator<Item = (&'p BlobId, u64)>, shard_bytes: 
         let [(pack, here), (next, there)] = pair else { continue };
         bytes = bytes.saturating_add(*here);
         // Nearer to its share with the next pack than without: then that one still belongs here.
-        let is_full = bytes >= share || bytes.saturating_add(*there) - share.min(bytes) > share;
-        let is_full = is_full || bytes.saturating_add(there / 2) > share;
+        let is_full = bytes >= share || bytes.saturating_add(there / 2) > share;
         if !is_full || shards.len() + 1 == SHARDS_MAX {
             continue;
         }

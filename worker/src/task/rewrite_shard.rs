@@ -124,7 +124,17 @@ pub struct Gathered {
     /// The sessions of the packs, with their markers.
     pub sessions: Vec<(SessionId, Option<BlobId>)>,
     /// Planned rows that a shard has said something of.
-    pub covered: Bitmap,
+    covered: Bitmap,
+    planned: u64,
+}
+
+impl Gathered {
+    /// How many contents no shard has said anything of, if there are any.
+    #[must_use]
+    pub fn not_covered(&self) -> Option<u64> {
+        let covered = (self.copied.entries.len() + self.copied.left.len()) as u64;
+        self.planned.checked_sub(covered).filter(|missing| *missing > 0)
+    }
 }
 
 /// Puts together what the shards of a rewrite moved. A shard that was gone around has nothing here: its rows are not covered, and stay
@@ -145,7 +155,8 @@ pub fn gather(
     }
     readers.sort_by(|one, other| one.part().shard().from.cmp(&other.part().shard().from));
     let planned: Bitmap = plan.packs.iter().flat_map(|source| source.rows.iter().copied()).collect();
-    let mut gathered = Gathered { covered: Bitmap::new(table.len() as u32), ..Gathered::default() };
+    let covered = Bitmap::new(table.len() as u32);
+    let mut gathered = Gathered { covered, planned: planned.iter().count() as u64, ..Gathered::default() };
     for records in readers {
         workspace.stop.check()?;
         take_in(workspace, table, &planned, records, &mut gathered)?;
