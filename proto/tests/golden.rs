@@ -110,7 +110,11 @@ fn samples() -> Vec<(&'static str, Event)> {
         ("", Event::LeaseRenewed { repository: repository.clone(), term, store_now, acts_until }),
         ("", Event::LeaseLost { repository: repository.clone(), term, reason: "taken over".to_owned() }),
         ("", Event::LeaseReleased { repository: repository.clone(), term }),
-        ("", Event::CycleOpened { cycle, repository, term, options }),
+        ("", Event::CycleOpened { cycle, repository: repository.clone(), term, options }),
+        (
+            "-index",
+            Event::CycleOpened { cycle, repository, term, options: CycleOptions { mode: Mode::Index, ..options } },
+        ),
         ("", Event::CycleJoined { cycle }),
         ("", Event::StageOpened { cycle, stage, jobs: 12 }),
         ("", Event::StagePassed { cycle, stage: Stage::Revive, reason: PassReason::NothingToDo }),

@@ -6,6 +6,7 @@ use verger_kopia::maintenance::rules::mode::{self, Due, NextTimes};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::{Error, Result};
 use verger_proto::{Own, OwnCycle};
+use verger_worker::run::ruled;
 use verger_worker::task::record::ScheduleFile;
 
 use super::report::CycleReport;
@@ -29,18 +30,18 @@ pub(super) fn decide(
     schedule: &ScheduleFile,
 ) -> Result<Decision> {
     if let Some(mode) = request.mode {
-        if mode == Mode::Quick && known.lost_index() {
+        if mode != Mode::Full && known.lost_index() {
             if request.by_itself {
                 return Ok(Decision::Run(Mode::Full));
             }
-            let step = "the last full cycle found that an index blob may be lost, and a quick one cannot see that";
+            let step = "the last full cycle found that an index blob may be lost, and no other one can see that";
             return Err(Error::damaged(step).with_fix("Look at `kopia index recover`, then run a full cycle"));
         }
         return Ok(Decision::Run(mode));
     }
     let unfinished = drive.is_due(&known.id).then(|| match drive.unfinished(&known.id) {
-        Some((_, options)) if options.mode == verger_proto::mode::Mode::Quick => Mode::Quick,
-        _ => Mode::Full,
+        Some((_, options)) => ruled(options.mode),
+        None => Mode::Full,
     });
     let due = Due {
         params: &session.ahead.params,

@@ -36,7 +36,7 @@ use verger_worker::bucket_lease;
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{Progress, Stop};
-use verger_worker::run::{Choice, Work};
+use verger_worker::run::{Choice, Work, recorded};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
@@ -394,7 +394,7 @@ fn choice(session: &Session, request: &CycleRequest, mode: Mode) -> Choice {
 fn options(session: &Session, request: &CycleRequest, mode: Mode) -> CycleOptions {
     use verger_proto::mode;
     CycleOptions {
-        mode: if mode == Mode::Full { mode::Mode::Full } else { mode::Mode::Quick },
+        mode: recorded(mode),
         safety: if request.safety == Safety::None { mode::Safety::None } else { mode::Safety::Full },
         index: if session.workspace.repository.config().epoch.enabled {
             mode::IndexKind::Epochs
