@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Approval, BatchOutcome};
 use crate::digest::Digest;
 use crate::driver::Driver;
-use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, WorkerId};
+use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, SessionName, WorkerId};
 use crate::job::{OutputRef, Ticket, ViewRef};
 use crate::mode::CycleOptions;
 use crate::plan::PlanHeader;
@@ -162,11 +162,15 @@ pub enum Event {
     DriveRenewed { repository: RepositoryId, driver: Driver, until: LogTime },
     /// It does not any more.
     DriveLeft { repository: RepositoryId, driver: Driver },
+    /// A version of Kopia's schedule is about to be written.
+    WriteNoted { repository: RepositoryId, term: Term, version: Digest },
+    /// A session is about to begin.
+    SessionNoted { repository: RepositoryId, term: Term, session: SessionName },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 47] = [
+    pub const KINDS: [&'static str; 49] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -214,6 +218,8 @@ impl Event {
         "drive_taken",
         "drive_renewed",
         "drive_left",
+        "write_noted",
+        "session_noted",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -267,6 +273,8 @@ impl Event {
             Event::DriveTaken { .. } => "drive_taken",
             Event::DriveRenewed { .. } => "drive_renewed",
             Event::DriveLeft { .. } => "drive_left",
+            Event::WriteNoted { .. } => "write_noted",
+            Event::SessionNoted { .. } => "session_noted",
         }
     }
 }

@@ -255,6 +255,15 @@ fn cluster_samples() -> Vec<(&'static str, Event)> {
         ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
         ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
         ("", Event::DriveLeft { repository: left, driver: second }),
+        ("", Event::WriteNoted { repository: repository(), term: Term(11), version: Digest::of(b"schedule") }),
+        (
+            "",
+            Event::SessionNoted {
+                repository: repository(),
+                term: Term(11),
+                session: "s0123456789abcdef142".parse().unwrap(),
+            },
+        ),
     ]
 }
 

@@ -9,6 +9,7 @@ use verger_proto::{Own, OwnCycle};
 use verger_worker::run::ruled;
 use verger_worker::task::record::ScheduleFile;
 
+use super::ours::Ours;
 use super::report::CycleReport;
 use super::state::Known;
 use super::{CycleRequest, Session};
@@ -27,10 +28,11 @@ pub(super) fn decide(
     session: &Session,
     drive: &Drive,
     known: &Known,
+    ours: &Ours,
     schedule: &ScheduleFile,
 ) -> Result<Decision> {
     if let Some(mode) = request.mode {
-        if mode != Mode::Full && known.lost_index() {
+        if mode != Mode::Full && ours.lost_index() {
             if request.by_itself {
                 return Ok(Decision::Run(Mode::Full));
             }
@@ -52,7 +54,7 @@ pub(super) fn decide(
         last_cycle: known.last_cycle(),
     };
     Ok(match due.decide() {
-        mode::Decision::Run(..) if known.lost_index() => Decision::Run(Mode::Full),
+        mode::Decision::Run(..) if ours.lost_index() => Decision::Run(Mode::Full),
         mode::Decision::Run(mode, _) => Decision::Run(mode),
         mode::Decision::Wait(next) => Decision::Wait(Box::new(CycleReport::nothing_due(session.clock.now(), next))),
     })

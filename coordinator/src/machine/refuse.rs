@@ -39,7 +39,11 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         Command::RecordReport { cycle, .. } => (Some(*cycle), None),
         Command::Ordered(ordered) => return about(&ordered.command),
         Command::Driven(driven) => return about(&driven.command),
-        Command::AdmitNode { .. } | Command::TakeDrive { .. } | Command::LeaveDrive { .. } => (None, None),
+        Command::AdmitNode { .. }
+        | Command::TakeDrive { .. }
+        | Command::LeaveDrive { .. }
+        | Command::NoteWrite { .. }
+        | Command::NoteSession { .. } => (None, None),
     };
     (command.name(), cycle, job)
 }

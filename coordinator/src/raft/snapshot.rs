@@ -18,6 +18,7 @@ use super::files;
 pub use super::ledger::LedgerHead;
 use super::types::{LogId, Membership, Peer};
 use crate::machine::{Cycle, Repository, State};
+use crate::notes::Notes;
 use crate::schedule::Past;
 
 const FILE_NAME: &str = "snapshot";
@@ -51,15 +52,17 @@ enum Part {
 /// comes before all repositories, so that none is missing where they are complete.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct More {
+    notes: Notes,
     index: Past,
 }
 
 impl More {
     fn of(repository: &Repository) -> Self {
-        Self { index: repository.calendar.index }
+        Self { notes: repository.notes.clone(), index: repository.calendar.index }
     }
 
     fn put_into(self, repository: &mut Repository) {
+        repository.notes = self.notes;
         repository.calendar.index = self.index;
     }
 }
