@@ -238,6 +238,16 @@ fn r21_the_session_of_a_dead_process_is_over_for_the_next_of_its_fleet() {
     }
 }
 
+#[test]
+fn r4_r21_nothing_of_a_dead_process_is_judged_while_its_lease_may_act() {
+    let fleet = Fleet::new("default");
+    fleet.dies(&at_once(), |effect| effect.done && effect.call == Call::Put && effect.id.as_str().starts_with('p'));
+    let before = fleet.world.names("");
+    let error = fleet.goes_on(&CycleRequest { wait: false, ..at_once() }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{}", error.chain());
+    assert_eq!(fleet.world.names(""), before, "the drive alone is no right to act");
+}
+
 /// The marker of a session is written after its note: there is no moment in which a death leaves one that nobody knows of.
 #[test]
 fn r21_a_death_right_before_or_after_a_marker_leaves_none_that_is_not_known() {
