@@ -219,3 +219,50 @@ fn a_driver_that_was_frozen_beyond_its_time_does_no_harm() {
     assert_eq!(report["outcome"], "done", "{report}");
     verified(&golden);
 }
+
+/// The events of the repository, the oldest first.
+fn events_of(fleet: &Fleet) -> Vec<Value> {
+    let output = fleet.verger(&["events", "--json", "--repo", "photos"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+/// Acting for another owner, and not alone, a cycle waits a day behind anybody else's run. Behind its own it does not, wherever that was.
+#[test]
+fn r22_a_killed_drivers_cycle_is_ended_by_another_node_without_a_quiet_day() {
+    let golden = Golden::unpack("default");
+    let mut fleet = Fleet::start(1);
+    let address = golden.address();
+    let mut add = fleet.verger(&["repo", "add", "photos", &address, "--password-env", "PHOTOS_PASSWORD"]);
+    run(add.args(["--act-as", OWNER]));
+    // Nothing begins by itself: the cycle is the one that is asked for.
+    run(&mut fleet.verger(&["repo", "suspend", "photos"]));
+    let start = ["cycle", "start", "photos", "--full", "--key", "one"];
+    run(&mut fleet.verger(&start));
+    let began = Instant::now();
+    let killed = loop {
+        let events = events_of(&fleet);
+        let newest = |kind: &str| events.iter().rfind(|event| event["kind"] == kind);
+        if let (Some(_), Some(taken)) = (newest("write_noted"), newest("drive_taken")) {
+            break taken["driver"]["node"].as_u64().unwrap();
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "nothing is written");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    fleet.kill(killed);
+    let died = Instant::now();
+    fleet.leader();
+    let report = fleet.json(&[&start[..], &["--wait", "--json"]].concat());
+    assert!(report["outcome"] == "done" || report["outcome"] == "degraded", "{report}");
+    assert!(died.elapsed() < Duration::from_secs(90), "it took {:?}", died.elapsed());
+    let events = events_of(&fleet);
+    let drivers: Vec<u64> = events
+        .iter()
+        .filter(|event| event["kind"] == "drive_taken")
+        .map(|event| event["driver"]["node"].as_u64().unwrap())
+        .collect();
+    assert!(drivers.contains(&killed) && drivers.last() != Some(&killed), "it was killed in the middle: {drivers:?}");
+    let opened = events.iter().filter(|event| event["kind"] == "cycle_opened").count();
+    assert_eq!(opened, 1, "the same cycle went on");
+    verified(&golden);
+}

@@ -118,6 +118,7 @@ fn r15_cycles_that_are_due_free_within_30_hours_of_the_mark() {
             let (report, oracle) = run(&world, None);
             match report.mode.expect("a quick cycle is due every hour") {
                 Mode::Full => full += 1,
+                Mode::Index => unreachable!("no such cycle is due by Kopia's settings"),
                 Mode::Quick => {
                     let task = if name == "format1" { "index-compaction" } else { "compact-single-epoch" };
                     assert!(report.tasks.contains_key(task), "{name}: {:?}", report.tasks.keys());
@@ -186,5 +187,75 @@ fn epochs_advance_are_compacted_and_cleaned() {
     let history = world.history();
     for task in [Task::CompactSingleEpoch, Task::AdvanceEpoch, Task::DeleteSupersededEpochIndexes] {
         assert!(history.history(task).iter().all(|record| record.success), "{task}");
+    }
+}
+
+/// What a cycle leaves of the index: entries, what they lie in, and how many blobs there are of each kind and epoch.
+fn index(world: &World) -> (Vec<String>, Vec<(String, usize)>) {
+    let view = world.view();
+    let rows = view.table.rows().map(|row| format!("{:?}", view.table.entry(row))).collect();
+    let mut kinds: std::collections::BTreeMap<String, usize> = std::collections::BTreeMap::new();
+    for name in ["x", "n", "m", "l"].iter().flat_map(|prefix| world.names(prefix).into_keys()) {
+        let kind = if name.starts_with('x') { name.split('_').next().unwrap_or_default() } else { &name[..1] };
+        *kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+    (rows, kinds.into_iter().collect())
+}
+
+/// Packs, markers and logs, with their times.
+fn others(world: &World) -> Vec<(String, verger_kopia::clock::Timestamp)> {
+    ["p", "q", "s", "_log_"].iter().flat_map(|prefix| world.names(prefix)).collect()
+}
+
+#[test]
+fn an_index_cycle_leaves_the_index_as_a_quick_one_does_and_all_else_untouched() {
+    for name in ["default", "epochs", "ecc", "format1"] {
+        let mut world = World::golden(name, HOUR);
+        let mut client = Client::new(&world.outside, Trust::Live);
+        for number in 0..30 {
+            client.refresh();
+            client.snapshot(&[(0, format!("file {number}").into_bytes())]);
+            world.clock.advance(HOUR);
+        }
+        // Twice, so that an epoch that was ended is settled and compacted, too.
+        for round in 0..4 {
+            let saved = world.save();
+            world.cycle(&careful(Some(Mode::Quick)));
+            let quick = (index(&world), world.history());
+            world.restore(&saved);
+            let before = others(&world);
+            let (next_full, next_quick) = (world.history().next_full, world.history().next_quick);
+            let report = world.cycle(&careful(Some(Mode::Index)));
+            assert_eq!(report.mode, Some(Mode::Index));
+            assert_eq!(others(&world), before, "{name} {round}: packs, markers and logs stay");
+            if name != "format1" {
+                assert_eq!(index(&world), quick.0, "{name} {round}");
+            } else {
+                // A quick cycle also writes index blobs for the q packs that it moves.
+                assert_eq!(index(&world).0.len(), quick.0.0.len(), "{name} {round}");
+            }
+            let tasks: Vec<&str> = report.tasks.keys().map(String::as_str).collect();
+            let expected: &[&str] =
+                if name == "format1" { &["index-compaction"] } else { &["advance-epoch", "compact-single-epoch"] };
+            assert_eq!(tasks, expected, "{name}");
+            let history = world.history();
+            for task in [Task::IndexCompaction, Task::CompactSingleEpoch, Task::AdvanceEpoch] {
+                let counts = [history.history(task).len(), quick.1.history(task).len()];
+                assert_eq!(counts[0], counts[1], "{name} {round} {task}: recorded as a quick cycle does");
+            }
+            // It takes no turn of Kopia's cycles.
+            let soonest = report.started + HOUR / 6;
+            for (before, after) in [(next_full, history.next_full), (next_quick, history.next_quick)] {
+                let expected = before.filter(|at| *at > soonest).unwrap_or(soonest);
+                assert!(after.unwrap().duration_since(expected).unsigned_abs() < Duration::from_secs(60), "{name}");
+            }
+            world.clock.advance(DAY);
+            for number in 0..24 {
+                client.refresh();
+                client.snapshot(&[(0, format!("file {round} {number}").into_bytes())]);
+                world.clock.advance(HOUR);
+            }
+        }
+        assert!(name == "format1" || world.view().write_epoch.unwrap() > 1, "{name}: nothing was advanced");
     }
 }

@@ -217,6 +217,28 @@ fn a_repository_is_looked_after_by_its_schedule_and_a_start_runs_nothing_twice()
 }
 
 #[test]
+fn index_work_alone_has_a_lane_of_its_own() {
+    let golden = Golden::unpack("default");
+    let up = Up::start();
+    let packs = || -> Vec<String> {
+        let blobs = golden.inspect("blobs", &[]);
+        let names = blobs.as_array().unwrap().iter().map(|blob| blob["id"].as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with(['p', 'q', 's', '_'])).collect()
+    };
+    let before = packs();
+    let lanes = ["--full-schedule", "never", "--quick-schedule", "never", "--index-schedule", "every 1h"];
+    run(up.add("photos", &golden, &["--act-as", OWNER]).args(lanes));
+    let cycles = ended(&up, 1);
+    assert_eq!((&cycles[0]["mode"], &cycles[0]["end"]["outcome"]), (&"index".into(), &"done".into()));
+    let report = up.json(&["cycle", "start", "photos", "--index", "--wait", "--json"]);
+    assert_eq!((&report["mode"], &report["outcome"]), (&"index".into(), &"done".into()));
+    let next = up.json(&["repo", "show", "photos", "--json"])["next"].clone();
+    assert!(next["index"]["at"].is_string() && next["quick"]["at"].is_null(), "{next}");
+    assert_eq!(packs(), before);
+    verified(&golden);
+}
+
+#[test]
 fn kopias_own_settings_decide_unless_a_schedule_does() {
     let golden = Golden::unpack("default");
     let up = Up::start();

@@ -125,6 +125,7 @@ pub(crate) fn close(turn: &mut Turn<'_>, cycle: &mut Cycle, end: CycleEnd) {
             let is_over = matches!(end, CycleEnd::Done | CycleEnd::Degraded) || mutant::on(Mutant::S7FailureIsTheEnd);
             entry.due = !is_over;
             entry.calendar.closed(cycle.options.mode, turn.at, &end);
+            entry.notes.closed(cycle.options.mode, cycle.severity, &end);
             entry.last_end = Some(end);
         }
     }

@@ -51,7 +51,11 @@ pub(crate) fn take(
 }
 
 /// The lease under this term, or why not.
-fn held<'a>(turn: &'a mut Turn<'_>, repository: &RepositoryId, term: Term) -> Result<&'a mut Lease, Refusal> {
+pub(crate) fn held<'a>(
+    turn: &'a mut Turn<'_>,
+    repository: &RepositoryId,
+    term: Term,
+) -> Result<&'a mut Lease, Refusal> {
     let entry = turn.state.repositories.get_mut(repository).ok_or(Refusal::NoLease)?;
     let current = entry.last_term;
     let lease = entry.lease.as_mut().ok_or(Refusal::NoLease)?;

@@ -8,6 +8,7 @@
 
 mod driver;
 mod members;
+pub mod notes;
 mod registry;
 mod request;
 mod token;

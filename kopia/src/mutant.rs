@@ -154,6 +154,8 @@ mutants! {
     R21NoMarker,
     /// R21: other processes' sessions count as over. Packs of a client at work are deleted.
     R21ForeignSessionIsOver,
+    /// R21: sessions under the present term count as over for a fleet. Packs of its own process at work are deleted.
+    R21PresentSessionIsOver,
     /// R22: nobody notices a new owner. Its run and ours delete from two plans.
     R22NewOwnerIgnored,
     /// R22: nobody notices that another maintainer wrote the schedule. Both runs go on.

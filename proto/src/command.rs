@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{BatchOutcome, BatchRequest};
+use crate::digest::Digest;
 use crate::driver::{Driven, Driver};
-use crate::id::{CycleId, PlanDigest, RepositoryId, WorkerId};
+use crate::id::{CycleId, PlanDigest, RepositoryId, SessionName, WorkerId};
 use crate::job::{OutputRef, Ticket};
 use crate::mode::CycleOptions;
 use crate::repo::{Registration, RegistrationChange};
@@ -251,6 +252,24 @@ pub enum Command {
     },
     /// What whoever drives a repository says.
     Driven(Box<Driven>),
+    /// This version of Kopia's schedule is about to be written: whoever finds it there knows that it is no other maintainer's (R22).
+    NoteWrite {
+        /// Repository.
+        repository: RepositoryId,
+        /// Under which term.
+        term: Term,
+        /// Digest of what it says.
+        version: Digest,
+    },
+    /// This session is about to begin: once its term is over, so is the session (R21).
+    NoteSession {
+        /// Repository.
+        repository: RepositoryId,
+        /// Under which term.
+        term: Term,
+        /// Its ID.
+        session: SessionName,
+    },
     /// A worker says that it is there.
     SeeWorker {
         /// Its name.
@@ -338,6 +357,8 @@ impl Command {
             Command::TakeDrive { .. } => "take_drive",
             Command::LeaveDrive { .. } => "leave_drive",
             Command::Driven(driven) => driven.command.name(),
+            Command::NoteWrite { .. } => "note_write",
+            Command::NoteSession { .. } => "note_session",
             Command::SeeWorker { .. } => "see_worker",
             Command::ForgetWorker { .. } => "forget_worker",
             Command::DrainWorker { .. } => "drain_worker",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Approval, BatchOutcome};
 use crate::digest::Digest;
 use crate::driver::Driver;
-use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, WorkerId};
+use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, SessionName, WorkerId};
 use crate::job::{OutputRef, Ticket, ViewRef};
 use crate::mode::CycleOptions;
 use crate::plan::PlanHeader;
@@ -164,6 +164,10 @@ pub enum Event {
     DriveRenewed { repository: RepositoryId, driver: Driver, until: LogTime },
     /// It does not any more.
     DriveLeft { repository: RepositoryId, driver: Driver },
+    /// A version of Kopia's schedule is about to be written.
+    WriteNoted { repository: RepositoryId, term: Term, version: Digest },
+    /// A session is about to begin.
+    SessionNoted { repository: RepositoryId, term: Term, session: SessionName },
     /// A worker is there, or is there as another process, or with other words about itself.
     WorkerSeen { worker: WorkerId, info: Box<WorkerInfo> },
     /// A worker went.
@@ -178,7 +182,7 @@ pub enum Event {
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 52] = [
+    pub const KINDS: [&'static str; 54] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -226,6 +230,8 @@ impl Event {
         "drive_taken",
         "drive_renewed",
         "drive_left",
+        "write_noted",
+        "session_noted",
         "worker_seen",
         "worker_left",
         "worker_drained",
@@ -284,6 +290,8 @@ impl Event {
             Event::DriveTaken { .. } => "drive_taken",
             Event::DriveRenewed { .. } => "drive_renewed",
             Event::DriveLeft { .. } => "drive_left",
+            Event::WriteNoted { .. } => "write_noted",
+            Event::SessionNoted { .. } => "session_noted",
             Event::WorkerSeen { .. } => "worker_seen",
             Event::WorkerLeft { .. } => "worker_left",
             Event::WorkerDrained { .. } => "worker_drained",

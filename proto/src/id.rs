@@ -130,6 +130,15 @@ impl Default for Pool {
     }
 }
 
+text_id! {
+    /// A session of Kopia's, as the names of what it wrote end in it.
+    SessionName, "a session of 's' and hexadecimal digits", |text| {
+        let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        let digits = text.strip_prefix('s').filter(|digits| !digits.is_empty() && digits.len() <= 63);
+        digits.is_some_and(|digits| digits.bytes().all(is_digit))
+    }
+}
+
 /// One repository in one store. Its text, `<unique>-<store>`, is safe as the name of a folder.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RepositoryId {
@@ -209,6 +218,10 @@ mod tests {
         }
         assert!(serde_json::from_str::<UniqueId>("\"../up\"").is_err(), "reading a record checks the shape, too");
         assert!(WorkerId::new("two words").is_err());
+        assert!(SessionName::new("s0123456789abcdef142").is_ok());
+        for text in ["", "s", "0123", "sABC", "s../up", &format!("s{}", "0".repeat(64))] {
+            assert!(SessionName::new(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -51,7 +51,9 @@ pub use digest::Digest;
 pub use driver::{Driven, Driver};
 pub use effect::Effect;
 pub use event::Event;
-pub use id::{CycleId, FleetId, JobId, PlanDigest, Pool, RepositoryId, RepositoryName, StoreId, UniqueId, WorkerId};
+pub use id::{
+    CycleId, FleetId, JobId, PlanDigest, Pool, RepositoryId, RepositoryName, SessionName, StoreId, UniqueId, WorkerId,
+};
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
 pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Which of Kopia's two cycles.
+/// Which of Kopia's two cycles, or the index work of them alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -10,6 +10,20 @@ pub enum Mode {
     Quick,
     /// Everything.
     Full,
+    /// What a quick cycle does to the index, and nothing else.
+    Index,
+}
+
+impl Mode {
+    /// As in messages and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Quick => "quick",
+            Mode::Full => "full",
+            Mode::Index => "index",
+        }
+    }
 }
 
 /// Kopia's safety margins, or none (R23).
@@ -35,7 +49,7 @@ pub enum IndexKind {
 /// What a person or a schedule asked for. Two requests with equal options are one cycle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleOptions {
-    /// Quick or full.
+    /// Quick, full, or index.
     pub mode: Mode,
     /// Margins.
     pub safety: Safety,

@@ -89,11 +89,15 @@ impl Stage {
         self <= Stage::Check
     }
 
-    /// Whether a cycle of this mode has the stage at all. A quick cycle has no snapshot GC.
+    /// Whether a cycle of this mode has the stage at all. A quick cycle has no snapshot GC; an index cycle touches the index alone.
     #[must_use]
     pub fn is_in(self, mode: Mode) -> bool {
-        use Stage::{Locks, Mark, RecordGc, Revive, Scan, Solve, Sweep, Watermark};
-        mode == Mode::Full || !matches!(self, Scan | Solve | Sweep | Revive | Mark | RecordGc | Watermark | Locks)
+        use Stage::{Check, Close, Index, Locks, Mark, Plan, RecordGc, Revive, Scan, Solve, Survey, Sweep, Watermark};
+        match mode {
+            Mode::Full => true,
+            Mode::Quick => !matches!(self, Scan | Solve | Sweep | Revive | Mark | RecordGc | Watermark | Locks),
+            Mode::Index => matches!(self, Survey | Plan | Check | Index | Close),
+        }
     }
 
     /// The stage after this one.
@@ -145,6 +149,16 @@ mod tests {
             assert_eq!(serde_json::to_string(&stage).unwrap(), format!("\"{stage}\""));
         }
         assert_eq!((Stage::Close.next(), Stage::Survey.next()), (None, Some(Stage::Scan)));
+    }
+
+    #[test]
+    fn an_index_cycle_changes_the_index_and_its_records_alone() {
+        let deeds =
+            |mode| Stage::ALL.into_iter().filter(|stage| stage.is_deed() && stage.is_in(mode)).collect::<Vec<_>>();
+        assert_eq!(deeds(Mode::Index), [Stage::Index, Stage::Close]);
+        let narrower = |stage: &Stage| stage.is_in(Mode::Full) >= stage.is_in(Mode::Quick);
+        assert!(Stage::ALL.iter().all(narrower));
+        assert!(Stage::ALL.iter().all(|stage| stage.is_in(Mode::Quick) >= stage.is_in(Mode::Index)));
     }
 
     #[test]

@@ -111,7 +111,11 @@ fn samples() -> Vec<(&'static str, Event)> {
         ("", Event::LeaseRenewed { repository: repository.clone(), term, store_now, acts_until }),
         ("", Event::LeaseLost { repository: repository.clone(), term, reason: "taken over".to_owned() }),
         ("", Event::LeaseReleased { repository: repository.clone(), term }),
-        ("", Event::CycleOpened { cycle, repository, term, options }),
+        ("", Event::CycleOpened { cycle, repository: repository.clone(), term, options }),
+        (
+            "-index",
+            Event::CycleOpened { cycle, repository, term, options: CycleOptions { mode: Mode::Index, ..options } },
+        ),
         ("", Event::CycleJoined { cycle }),
         ("", Event::StageOpened { cycle, stage, jobs: 12 }),
         ("", Event::StagePassed { cycle, stage: Stage::Revive, reason: PassReason::NothingToDo }),
@@ -253,6 +257,15 @@ fn cluster_samples() -> Vec<(&'static str, Event)> {
         ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
         ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
         ("", Event::DriveLeft { repository: left, driver: second }),
+        ("", Event::WriteNoted { repository: repository(), term: Term(11), version: Digest::of(b"schedule") }),
+        (
+            "",
+            Event::SessionNoted {
+                repository: repository(),
+                term: Term(11),
+                session: "s0123456789abcdef142".parse().unwrap(),
+            },
+        ),
     ]
 }
 

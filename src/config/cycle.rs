@@ -35,6 +35,12 @@ pub(crate) struct CycleArgs {
         num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         hide_default_value = true, hide_possible_values = true)]
     pub quick: bool,
+    /// An index cycle now: what a quick cycle does to the index, and nothing else
+    #[arg(long, env = "VERGER_INDEX", help_heading = "Cycle",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        hide_default_value = true, hide_possible_values = true)]
+    pub index: bool,
     /// Margins [default: full]
     #[arg(long, value_enum, value_name = "LEVEL", env = "VERGER_SAFETY", help_heading = "Cycle")]
     pub safety: Option<SafetyLevel>,
@@ -82,11 +88,12 @@ impl CycleArgs {
                 "Margins are given up by a person's word each time: --safety none --i-am-alone",
             ));
         }
-        let mode_is_given = self.full || self.quick;
+        let mode_is_given = self.full || self.quick || self.index;
         let owner_is_given = self.take_ownership || self.act_as.is_some();
         let both = Self {
             full: self.full || (!mode_is_given && file.full),
             quick: self.quick || (!mode_is_given && file.quick),
+            index: self.index || (!mode_is_given && file.index),
             safety: self.safety.or(file.safety),
             mark_to_drop: self.mark_to_drop.or(file.mark_to_drop),
             exclusive: self.exclusive || file.exclusive,
@@ -94,10 +101,10 @@ impl CycleArgs {
             take_ownership: self.take_ownership || (!owner_is_given && file.take_ownership),
             act_as: self.act_as.or(if owner_is_given { None } else { file.act_as }),
         };
-        if both.full && both.quick {
+        if [both.full, both.quick, both.index].into_iter().filter(|mode| *mode).count() > 1 {
             return Err(usage(
-                "both --full and --quick are given",
-                "Give one; a full cycle includes the quick one's work",
+                "more than one of --full, --quick and --index is given",
+                "Give one; a full cycle includes the quick one's work, and a quick one the index work",
             ));
         }
         if both.take_ownership && both.act_as.is_some() {
@@ -137,6 +144,7 @@ mod tests {
     fn contradictions_and_short_waits_are_refused() {
         for args in [
             CycleArgs { full: true, quick: true, ..CycleArgs::default() },
+            CycleArgs { quick: true, index: true, ..CycleArgs::default() },
             CycleArgs { take_ownership: true, act_as: Some("a@b".into()), ..CycleArgs::default() },
             CycleArgs { mark_to_drop: Some(4), ..CycleArgs::default() },
         ] {

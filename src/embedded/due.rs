@@ -6,8 +6,10 @@ use verger_kopia::maintenance::rules::mode::{self, Due, NextTimes};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::{Error, Result};
 use verger_proto::{Own, OwnCycle};
+use verger_worker::run::ruled;
 use verger_worker::task::record::ScheduleFile;
 
+use super::ours::Ours;
 use super::report::CycleReport;
 use super::state::Known;
 use super::{CycleRequest, Session};
@@ -26,21 +28,22 @@ pub(super) fn decide(
     session: &Session,
     drive: &Drive,
     known: &Known,
+    ours: &Ours,
     schedule: &ScheduleFile,
 ) -> Result<Decision> {
     if let Some(mode) = request.mode {
-        if mode == Mode::Quick && known.lost_index() {
+        if mode != Mode::Full && ours.lost_index() {
             if request.by_itself {
                 return Ok(Decision::Run(Mode::Full));
             }
-            let step = "the last full cycle found that an index blob may be lost, and a quick one cannot see that";
+            let step = "the last full cycle found that an index blob may be lost, and no other one can see that";
             return Err(Error::damaged(step).with_fix("Look at `kopia index recover`, then run a full cycle"));
         }
         return Ok(Decision::Run(mode));
     }
     let unfinished = drive.is_due(&known.id).then(|| match drive.unfinished(&known.id) {
-        Some((_, options)) if options.mode == verger_proto::mode::Mode::Quick => Mode::Quick,
-        _ => Mode::Full,
+        Some((_, options)) => ruled(options.mode),
+        None => Mode::Full,
     });
     let due = Due {
         params: &session.ahead.params,
@@ -51,7 +54,7 @@ pub(super) fn decide(
         last_cycle: known.last_cycle(),
     };
     Ok(match due.decide() {
-        mode::Decision::Run(..) if known.lost_index() => Decision::Run(Mode::Full),
+        mode::Decision::Run(..) if ours.lost_index() => Decision::Run(Mode::Full),
         mode::Decision::Run(mode, _) => Decision::Run(mode),
         mode::Decision::Wait(next) => Decision::Wait(Box::new(CycleReport::nothing_due(session.clock.now(), next))),
     })

@@ -4,6 +4,7 @@
 
 mod due;
 mod lease;
+mod ours;
 mod ownership;
 mod report;
 mod sessions;
@@ -32,12 +33,13 @@ use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::report::{FailureKind, JobReport};
+use verger_proto::term::Term;
 use verger_proto::{Command, CycleOptions};
 use verger_worker::bucket_lease;
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{Progress, Stop};
-use verger_worker::run::{Choice, Shards, Work};
+use verger_worker::run::{Choice, Shards, Work, recorded};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
@@ -243,26 +245,23 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let (drive, _route) = means.drive(&known.id, session.clock.clone(), queue.clone())?;
     let drive = Arc::new(drive);
     let schedule = ScheduleFile::load(&session.workspace.repository)?;
-    let mode = match due::decide(request, &session, &drive, &known, &schedule)? {
+    let ours = ours::Ours::new(&means, &drive, &known);
+    let mode = match due::decide(request, &session, &drive, &known, &ours, &schedule)? {
         due::Decision::Run(mode) => mode,
         due::Decision::Wait(report) => return Ok(*report),
     };
     let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
-    let written = written::Written::new(state_dir, &known.id);
-    if !written.is_ours(&schedule)? {
+    if !ours.wrote(&schedule)? {
         quiet.check(&session, &schedule)?;
     }
-    let ledger = drive::folder(state_dir, &known.id);
-    let own = lease::lock_own(&ledger);
-    session.workspace.dead_sessions = Arc::new(sessions::of_earlier_processes(&ledger, session.clock.now())?);
-    session.workspace.began_session = sessions::keeper(ledger, session.clock.clone());
+    let own = lease::lock_own(&drive::folder(state_dir, &known.id));
     let storage = session.workspace.repository.storage().clone();
     let settings = own_settings(&session.ahead.params);
     let worker = means.worker()?;
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
     let outcome = known
         .took(state_dir, held.term())
-        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet, &written, &worker));
+        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet, &ours, &worker));
     let released = held.release(&*storage, &drive);
     let mut report = outcome?;
     released?;
@@ -358,9 +357,12 @@ fn held_cycle(
     known: &state::Known,
     held: &lease::Held,
     quiet: ownership::Quiet,
-    written: &written::Written,
+    ours: &ours::Ours,
     worker: &WorkerId,
 ) -> Result<CycleReport> {
+    let term = Term(held.term());
+    session.workspace.dead_sessions = Arc::new(ours.sessions_over(term, &*session.clock)?);
+    session.workspace.began_session = ours.began_session(term, session.clock.clone());
     // The lease may have been waited for: whatever became of the format meanwhile, nothing was written yet.
     session.workspace.repository = session.workspace.repository.refresh()?;
     let mut earlier = session.ahead.view.take();
@@ -372,10 +374,10 @@ fn held_cycle(
     // Read under the lease, and looked at once more: a run of Kopia may have begun while the lease was waited for, or right before
     // the owner was written.
     let mut schedule = ScheduleFile::load(&session.workspace.repository)?;
-    if !written.is_ours(&schedule)? {
+    if !ours.wrote(&schedule)? {
         quiet.check(&session, &schedule)?;
     }
-    schedule.tell_before_writing(written.keeper());
+    schedule.tell_before_writing(ours.before_write(term));
     let choice = choice(&session, request, mode);
     let control = LocalControl::new(drive.clone());
     let keeper = held.keeper();
@@ -418,7 +420,7 @@ fn choice(session: &Session, request: &CycleRequest, mode: Mode) -> Choice {
 fn options(session: &Session, request: &CycleRequest, mode: Mode) -> CycleOptions {
     use verger_proto::mode;
     CycleOptions {
-        mode: if mode == Mode::Full { mode::Mode::Full } else { mode::Mode::Quick },
+        mode: recorded(mode),
         safety: if request.safety == Safety::None { mode::Safety::None } else { mode::Safety::Full },
         index: if session.workspace.repository.config().epoch.enabled {
             mode::IndexKind::Epochs

@@ -28,7 +28,7 @@ use super::Session;
 pub struct CycleReport {
     /// `done`, `degraded`, `planned`, `nothing-due`.
     pub outcome: String,
-    /// `full` or `quick`; absent if nothing was due.
+    /// `full`, `quick` or `index`; absent if nothing was due.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// Number of the cycle in the ledger.

@@ -43,7 +43,7 @@ impl Told {
         let (opened, term, stage, mode, dry_run) =
             known.unwrap_or((LogTime(0), Term(0), Stage::Survey, Mode::Full, false));
         let trace = TraceId::of(repository, cycle, opened);
-        let mode = if mode == Mode::Full { "full" } else { "quick" };
+        let mode = mode.name();
         let span = ids::root(trace, || {
             // The level is what every log shows, so that every line in it names its cycle.
             tracing::error_span!(

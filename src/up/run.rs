@@ -19,7 +19,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::{Acting, Command, CycleId, Failure, LogTime, Margin, Own, RepositoryName, WorkerId};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::{Progress, Step, Stop};
-use verger_worker::run::{Shards, failure_kind};
+use verger_worker::run::{Shards, failure_kind, ruled};
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
@@ -108,13 +108,9 @@ fn request(task: &Task) -> CycleRequest {
         Work::Due(mode, _) => (None, *mode),
         Work::Look => (None, verger_proto::Mode::Quick),
     };
-    let mode = match mode {
-        verger_proto::Mode::Full => Mode::Full,
-        verger_proto::Mode::Quick => Mode::Quick,
-    };
     let none = options.is_some_and(|options| options.safety == verger_proto::Safety::None);
     CycleRequest {
-        mode: Some(mode),
+        mode: Some(ruled(mode)),
         by_itself: options.is_none(),
         safety: if none { Safety::None } else { Safety::Full },
         alone: options.is_some_and(|options| options.alone),
@@ -148,7 +144,7 @@ fn look(site: &Site, backend: &Arc<dyn Backend>, task: &Task) -> Outcome {
     }
 }
 
-/// The margin that bytes wait for next. A quick cycle knows of none.
+/// The margin that bytes wait for next. Only a full cycle knows of any.
 fn margins(report: &CycleReport) -> Option<Vec<Margin>> {
     let next = report.next.as_ref();
     let margin = next.and_then(|next| {

@@ -11,7 +11,7 @@ use verger_kopia::content::read::read_content;
 use verger_kopia::error::{Error, Result};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::object::{ObjectId, ObjectReader};
-use verger_worker::task::survey::{Start, survey};
+use verger_worker::task::survey::{Reach, Start, survey};
 use verger_worker::task::{scan, solve, summary::Summaries};
 use verger_worker::workspace::Workspace;
 
@@ -34,7 +34,7 @@ pub enum Peer {
 /// What the solve finds used, on the summaries of a scan and with nothing but the walk; and what is wrong.
 pub fn solved(world: &World) -> (BTreeSet<ContentId>, Vec<solve::Damage>) {
     let workspace = Workspace::new(world.outside.clone());
-    let survey = survey(&workspace, Start::DryRun, None).unwrap();
+    let survey = survey(&workspace, Reach::All, Start::DryRun, None).unwrap();
     assert!(survey.unreadable.is_empty(), "{}: {:?}", world.name, survey.unreadable);
     let summaries = scan::scan(&workspace, &survey).unwrap();
     let used = solve::solve(&workspace, &survey, &summaries).unwrap();

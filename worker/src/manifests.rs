@@ -8,7 +8,7 @@ use verger_kopia::index_set::write::write_index_set;
 use verger_kopia::manifest::ManifestEntry;
 use verger_kopia::manifest::entry::encode;
 use verger_kopia::pack::write::PackWriter;
-use verger_kopia::session::{delete_markers, start_session};
+use verger_kopia::session::delete_markers;
 use verger_kopia::storage::PutOptions;
 
 use crate::task::rewrite::retention;
@@ -20,9 +20,7 @@ use crate::workspace::Workspace;
 /// `DeadlinePassed`; storage errors; those of the index writers.
 pub fn write_manifests(workspace: &Workspace, entries: &[ManifestEntry], not_after: Option<Duration>) -> Result<()> {
     let repository = &workspace.repository;
-    let (user, host) = workspace.identity.split_once('@').unwrap_or((&workspace.identity, ""));
-    let (session, marker) = start_session(repository, user, host, &PutOptions::default())?;
-    (workspace.began_session)(&session.id)?;
+    let (session, marker) = workspace.start_session(repository)?;
     let mut pack = PackWriter::new(repository, 'q')?;
     let now = repository.clock().now().as_second();
     pack.add_new(repository, b'm', &encode(entries), true, now)?;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use verger_kopia::session::SessionId;
+use verger_kopia::session::{SessionId, SessionInfo, write_marker};
 use verger_kopia::spill::SpillFolder;
-use verger_kopia::storage::Scope;
+use verger_kopia::storage::{BlobId, PutOptions, Scope};
 use verger_kopia::{Repository, Result};
 
 use crate::limit::MemoryLimit;
@@ -32,13 +32,13 @@ pub struct Workspace {
     pub identity: String,
     /// Sessions of earlier jobs that provably ended (R21).
     pub dead_sessions: Arc<BTreeSet<String>>,
-    /// Told of each session of this process, so that the next one knows whose it was.
+    /// Told of each session of this process before it begins, so that the next one knows whose it was.
     pub began_session: BeganSession,
     /// The span of what is done now, for the store's calls.
     pub scope: Scope,
 }
 
-/// Keeps the name of a session that began.
+/// Keeps the name of a session that is about to begin.
 pub type BeganSession = Arc<dyn Fn(&SessionId) -> Result<()> + Send + Sync>;
 
 impl Workspace {
@@ -63,6 +63,20 @@ impl Workspace {
             began_session: Arc::new(|_| Ok(())),
             scope: Scope::default(),
         }
+    }
+
+    /// Starts a session of this maintainer: its name is kept, then its marker is written, and then come its packs (R21).
+    ///
+    /// # Errors
+    /// What keeps the name says; storage errors.
+    pub fn start_session(&self, repository: &Repository) -> Result<(SessionInfo, BlobId)> {
+        let (user, host) = self.identity.split_once('@').unwrap_or((&self.identity, ""));
+        let now = repository.clock().now();
+        let (start_time, checkpoint_time, id) = (now, now, SessionId::generate(now));
+        let info = SessionInfo { id, start_time, checkpoint_time, user: user.to_owned(), host: host.to_owned() };
+        (self.began_session)(&info.id)?;
+        let marker = write_marker(repository, &info, &PutOptions::default())?;
+        Ok((info, marker))
     }
 
     /// Whether a round trip costs about nothing, so that small reads are as good as large ones.

@@ -17,12 +17,12 @@ use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::task::plan::{Gathered, Request};
-use verger_worker::task::survey::{Start, Survey, survey};
+use verger_worker::task::survey::{Reach, Start, Survey, survey};
 use verger_worker::task::{check, plan, scan, solve, sweep};
 use verger_worker::workspace::Workspace;
 
 fn solved(workspace: &Workspace) -> (Survey, solve::Used) {
-    let survey = survey(workspace, Start::DryRun, None).unwrap();
+    let survey = survey(workspace, Reach::All, Start::DryRun, None).unwrap();
     let summaries = scan::scan(workspace, &survey).unwrap();
     let used = solve::solve(workspace, &survey, &summaries).unwrap();
     (survey, used)
@@ -219,11 +219,11 @@ fn a_wish_to_stop_and_a_memory_limit_end_it_before_it_begins() {
     let golden = Golden::unpack("default");
     let mut workspace = golden.workspace();
     workspace.memory = MemoryLimit::new(16 << 20);
-    let error = survey(&workspace, Start::DryRun, None).err().unwrap();
+    let error = survey(&workspace, Reach::All, Start::DryRun, None).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::MemoryLimit);
     assert!(error.fix().unwrap().contains("--memory-limit"));
     workspace.memory = MemoryLimit::new(MemoryLimit::DEFAULT_BYTES);
-    let survey = survey(&workspace, Start::DryRun, None).unwrap();
+    let survey = survey(&workspace, Reach::All, Start::DryRun, None).unwrap();
     workspace.stop.ask();
     assert_eq!(scan::scan(&workspace, &survey).err().unwrap().kind(), ErrorKind::Interrupted);
 }
@@ -231,7 +231,7 @@ fn a_wish_to_stop_and_a_memory_limit_end_it_before_it_begins() {
 #[test]
 fn looking_up_many_finds_what_looking_up_one_finds() {
     let golden = Golden::unpack("epochs");
-    let survey = survey(&golden.workspace(), Start::DryRun, None).unwrap();
+    let survey = survey(&golden.workspace(), Reach::All, Start::DryRun, None).unwrap();
     let table = &survey.view.table;
     let mut ids: Vec<ContentId> = table.ids().collect();
     ids.extend(

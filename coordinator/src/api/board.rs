@@ -6,7 +6,7 @@ use std::sync::Arc;
 use verger_kopia::error::Result;
 use verger_proto::event::CycleEnd;
 use verger_proto::{
-    BatchResult, CycleId, CycleOptions, Event, JobId, LogTime, Mode, PlanDigest, PlanHeader, Progress, RepositoryId,
+    BatchResult, CycleId, CycleOptions, Event, JobId, LogTime, PlanDigest, PlanHeader, Progress, RepositoryId,
     RepositoryName, Stage,
 };
 
@@ -53,13 +53,6 @@ pub(super) struct Board {
     pub(super) successes: BTreeMap<(RepositoryId, &'static str), LogTime>,
     pub(super) freed: BTreeMap<RepositoryId, u64>,
     pub(super) durations: Durations,
-}
-
-pub(super) fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Quick => "quick",
-        Mode::Full => "full",
-    }
 }
 
 pub(super) fn outcome(end: &CycleEnd) -> &'static str {
@@ -193,7 +186,7 @@ impl Board {
     fn close(&mut self, at: LogTime, cycle: CycleId, end: &CycleEnd) {
         let Some(told) = self.cycles.get_mut(&cycle) else { return };
         told.progress.clear();
-        let mode = mode_name(told.options.mode);
+        let mode = told.options.mode.name();
         self.durations.observe(mode, at.0.saturating_sub(told.opened.0));
         let count = self.ends.entry((outcome(end), mode)).or_default();
         *count = count.saturating_add(1);

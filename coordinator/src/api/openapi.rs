@@ -57,7 +57,7 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("capabilities", "object"),
     ]),
     ("NewCycle", &[
-        ("mode", "quick|full"), ("safety?", "full|none"), ("iAmAlone?", "boolean"), ("dryRun?", "boolean"),
+        ("mode", "quick|full|index"), ("safety?", "full|none"), ("iAmAlone?", "boolean"), ("dryRun?", "boolean"),
         ("allowRemoving?", "integer"),
     ]),
     ("Request", &[
@@ -66,7 +66,7 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
     ]),
     ("Failure", &[("error", "string"), ("message", "string"), ("retryable", "boolean")]),
     ("Cycle", &[
-        ("id", "integer"), ("repository?", "string"), ("repositoryId", "string"), ("traceId", "string"), ("mode", "quick|full"),
+        ("id", "integer"), ("repository?", "string"), ("repositoryId", "string"), ("traceId", "string"), ("mode", "quick|full|index"),
         ("safety", "full|none"), ("index", "epochs|legacy"), ("dryRun", "boolean"), ("iAmAlone", "boolean"),
         ("exclusive", "boolean"), ("allowRemoving?", "integer"), ("openedAt", "time"), ("endedAt?", "time"),
         ("phase", "running|waiting-for-word|stopping|parked|ended"), ("paused?", "boolean"), ("stop?", "pause|abort|fail"),

@@ -8,7 +8,7 @@ use verger_proto::{
     TraceId,
 };
 
-use super::board::{Board, Told, mode_name, outcome};
+use super::board::{Board, Told, outcome};
 use super::plans;
 use crate::machine::{Cycle, Job, JobStatus, Past, Phase, Repository, State};
 
@@ -92,7 +92,7 @@ pub(super) fn repository(state: &State, id: &RepositoryId, entry: &Repository, n
 }
 
 fn options(value: &mut Value, options: &CycleOptions) {
-    value["mode"] = json!(mode_name(options.mode));
+    value["mode"] = json!(options.mode.name());
     value["safety"] = json!(match options.safety {
         Safety::Full => "full",
         Safety::None => "none",

@@ -4,7 +4,9 @@ use verger_proto::{Command, Driven, Effect, Event, LogTime, Refusal, Ticket};
 
 use super::refuse;
 use super::state::{Cycle, State};
-use crate::{approve, collect, commit, cycle, driver, lease, members, offer, registry, request, seal, token, workers};
+use crate::{
+    approve, collect, commit, cycle, driver, lease, members, notes, offer, registry, request, seal, token, workers,
+};
 
 /// What one command makes: the state that it changes, and what it says.
 pub(crate) struct Turn<'a> {
@@ -108,6 +110,8 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
             driver::heard(turn, &repository);
             Ok(())
         }
+        Command::NoteWrite { repository, term, version } => notes::write(turn, repository, term, version),
+        Command::NoteSession { repository, term, session } => notes::session(turn, repository, term, session),
         Command::SeeWorker { worker, info } => workers::see(turn, worker, *info),
         Command::ForgetWorker { worker, instance } => {
             workers::forget(turn, worker, instance);

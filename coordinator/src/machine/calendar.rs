@@ -17,10 +17,13 @@ pub struct Calendar {
     pub own: Option<Own>,
     /// Full cycles.
     pub full: Past,
-    /// Quick cycles. They do the index work, too, so the index lane has no past of its own.
+    /// Quick cycles.
     pub quick: Past,
     /// Margins that the last full cycle's report named.
     pub margins: Vec<Margin>,
+    /// Index cycles. Not a part of this in a snapshot, since earlier ones have none.
+    #[serde(skip)]
+    pub index: Past,
 }
 
 impl Calendar {
@@ -30,6 +33,7 @@ impl Calendar {
         match mode {
             Mode::Full => &self.full,
             Mode::Quick => &self.quick,
+            Mode::Index => &self.index,
         }
     }
 
@@ -37,6 +41,7 @@ impl Calendar {
         match mode {
             Mode::Full => &mut self.full,
             Mode::Quick => &mut self.quick,
+            Mode::Index => &mut self.index,
         }
     }
 
@@ -48,7 +53,7 @@ impl Calendar {
             own: self.own,
             full: self.full,
             quick: self.quick,
-            index: Past::default(),
+            index: self.index,
             margins: self.margins.clone(),
             mark_to_drop,
             // The machine has its own list of wishes: they come before everything that is due by itself.
@@ -78,9 +83,12 @@ impl Calendar {
         let is_over = matches!(end, CycleEnd::Done | CycleEnd::Degraded);
         let failures = past.unfinished.map_or(0, |unfinished| unfinished.failures).saturating_add(1);
         past.unfinished = (!is_over).then_some(Unfinished { stopped: at, failures, requested: false });
+        // A full cycle does all that a quick one does, and both do what an index cycle does.
         if is_over && mode == Mode::Full {
-            // A full cycle does all that a quick one does.
             self.quick.unfinished = None;
+        }
+        if is_over && mode != Mode::Index {
+            self.index.unfinished = None;
         }
     }
 }
@@ -91,15 +99,17 @@ pub fn lane_of(mode: Mode) -> Lane {
     match mode {
         Mode::Full => Lane::Full,
         Mode::Quick => Lane::Quick,
+        Mode::Index => Lane::Index,
     }
 }
 
-/// The mode of cycles of a lane. The engine's quick cycle is the one that does index work: with epochs it does nothing else.
+/// The mode of cycles of a lane.
 #[must_use]
 pub fn mode_of(lane: Lane) -> Mode {
     match lane {
         Lane::Full => Mode::Full,
-        Lane::Quick | Lane::Index => Mode::Quick,
+        Lane::Quick => Mode::Quick,
+        Lane::Index => Mode::Index,
     }
 }
 

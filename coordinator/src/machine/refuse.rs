@@ -42,6 +42,8 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         Command::AdmitNode { .. }
         | Command::TakeDrive { .. }
         | Command::LeaveDrive { .. }
+        | Command::NoteWrite { .. }
+        | Command::NoteSession { .. }
         | Command::SeeWorker { .. }
         | Command::ForgetWorker { .. }
         | Command::DrainWorker { .. }

@@ -15,6 +15,7 @@ use verger_proto::work_queue::PublicKey;
 
 use super::calendar::Calendar;
 use crate::auth::Tokens;
+use crate::notes::Notes;
 
 /// What the machine knows.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -95,6 +96,9 @@ pub struct Repository {
     pub calendar: Calendar,
     /// Who drives its cycles, where several processes could, and until when unless it is heard of.
     pub driver: Option<(Driver, LogTime)>,
+    /// What its processes left in the store. A part of a snapshot of its own, since earlier ones have none.
+    #[serde(skip)]
+    pub notes: Notes,
 }
 
 /// What became of a wish.

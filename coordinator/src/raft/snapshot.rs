@@ -1,8 +1,10 @@
 //! A snapshot: all that follows from the log up to one entry, as a file of its own.
 //!
-//! A chain of records, each a part: the header with the numbers of the others, then repositories, cycles, and answers to commands.
-//! Records are limited in length, the state is not. The ledger itself is not in it, only how far it goes.
+//! A chain of records, each a part: the header with the numbers of the others, then what is newer than the first shape of a repository,
+//! repositories, cycles, and answers to commands. Records are limited in length, the state is not. The ledger itself is not in it, only
+//! how far it goes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,8 @@ use super::files;
 pub use super::ledger::LedgerHead;
 use super::types::{LogId, Membership, Peer};
 use crate::machine::{Cycle, Repository, State};
+use crate::notes::Notes;
+use crate::schedule::Past;
 
 const FILE_NAME: &str = "snapshot";
 
@@ -41,6 +45,26 @@ enum Part {
     Repository(RepositoryId, Box<Repository>),
     Cycle(CycleId, Box<Cycle>),
     Answer(CommandId, Vec<Event>),
+    More(RepositoryId, Box<More>),
+}
+
+/// What is known of a repository besides its first shape. It has a part of its own, so that snapshots from before are read as ever; it
+/// comes before all repositories, so that none is missing where they are complete.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct More {
+    notes: Notes,
+    index: Past,
+}
+
+impl More {
+    fn of(repository: &Repository) -> Self {
+        Self { notes: repository.notes.clone(), index: repository.calendar.index }
+    }
+
+    fn put_into(self, repository: &mut Repository) {
+        repository.notes = self.notes;
+        repository.calendar.index = self.index;
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -81,6 +105,9 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
         Ok::<(), Error>(())
     };
     put(Part::Header(Box::new(header)))?;
+    let more = repositories.iter().map(|(id, repository)| (id, More::of(repository)));
+    more.filter(|(_, more)| *more != More::default())
+        .try_for_each(|(id, more)| put(Part::More(id.clone(), Box::new(more))))?;
     repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
     cycles.into_iter().try_for_each(|(id, cycle)| put(Part::Cycle(id, Box::new(cycle))))?;
     replicated.answers.iter().try_for_each(|(id, events)| put(Part::Answer(id, events.clone())))?;
@@ -97,13 +124,19 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     let Header { applied, membership, state, .. } = *header;
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
+    let mut more = BTreeMap::new();
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
             Part::Cycle(id, cycle) => drop(state.cycles.insert(id, *cycle)),
             Part::Answer(id, events) => replicated.answers.keep(id, &events),
+            Part::More(id, part) => drop(more.insert(id, *part)),
             Part::Header(_) => return Err("it has a second header".to_owned()),
         }
+    }
+    for (id, more) in more {
+        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
+        more.put_into(repository);
     }
     let found = [replicated.state.repositories.len(), replicated.state.cycles.len(), replicated.answers.iter().count()];
     if found.map(|count| count as u64) != [header.repositories, header.cycles, header.answers] {

@@ -180,7 +180,7 @@ impl Agenda {
             let Next::Now(why) = next else { continue };
             let is_quick = |(candidate, ..): &(Candidate, _, _)| candidate.lane == Lane::Quick;
             if lane == Lane::Index && found.iter().any(is_quick) {
-                // It is the same cycle.
+                // The quick cycle does its work, too.
                 continue;
             }
             let since = since(&why, entry, lane, now);

@@ -190,6 +190,9 @@ impl Timetable {
         };
         let end = opening.end.map_or(u64::MAX, |end| end.since(start).saturating_sub(HOLD));
         let most = self.jitter.min(following.saturating_sub(1)).min(end);
+        // Where both go by Kopia's quick interval they come at once, so that one cycle does for both.
+        let both_own = matches!((self.rule(Lane::Quick), self.rule(Lane::Index)), (Rule::Own, Rule::Own));
+        let lane = if lane == Lane::Index && both_own { Lane::Quick } else { lane };
         let text = format!("verger jitter 1 {} {lane} {}", self.repository, start.0);
         let digest = blake3::hash(text.as_bytes());
         let number = digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));

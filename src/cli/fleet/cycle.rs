@@ -77,9 +77,12 @@ struct StartArgs {
     /// A full cycle: snapshot GC, drop, rewrite, delete, index, logs
     #[arg(long, group = "mode")]
     full: bool,
-    /// A quick cycle: index work
+    /// A quick cycle: index work; with the legacy index also metadata packs and logs
     #[arg(long, group = "mode")]
     quick: bool,
+    /// An index cycle: what a quick one does to the index, and nothing else
+    #[arg(long, group = "mode")]
+    index: bool,
     /// Margins [default: full]
     #[arg(long, value_enum, value_name = "LEVEL")]
     safety: Option<SafetyLevel>,
@@ -123,7 +126,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
 fn start(output: Output, args: &StartArgs) -> Result<Exit> {
     let none = args.safety == Some(SafetyLevel::None);
     let mut wanted = json!({
-        "mode": if args.quick { "quick" } else { "full" },
+        "mode": if args.quick { "quick" } else if args.index { "index" } else { "full" },
         "safety": if none { "none" } else { "full" },
         "iAmAlone": args.i_am_alone,
         "dryRun": args.dry_run,

@@ -1,7 +1,6 @@
 //! The lines of Kopia's own maintenance that people search their logs for (`docs/json.md`).
 
 use serde_json::Value;
-use verger_kopia::maintenance::rules::plan::Mode;
 
 use crate::output;
 use verger::embedded::CycleReport;
@@ -14,7 +13,7 @@ pub(super) fn lines(report: &CycleReport) -> Vec<String> {
             let until = report.next_due.map(|at| format!("not due for full maintenance cycle until {at}"));
             until.into_iter().collect()
         }
-        (_, Some(mode)) => ran(report, if mode == Mode::Full { "full" } else { "quick" }),
+        (_, Some(mode)) => ran(report, mode.name()),
     }
 }
 
@@ -64,7 +63,7 @@ pub(super) mod tests {
         let now = "2026-11-21T10:00:00Z".parse().unwrap();
         CycleReport {
             outcome: outcome.to_owned(),
-            mode: Some(Mode::Full),
+            mode: Some(verger_kopia::maintenance::rules::plan::Mode::Full),
             cycle: 3,
             term: 4,
             started: now,

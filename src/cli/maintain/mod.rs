@@ -23,6 +23,7 @@ const MAINTAIN_EXAMPLES: &str = "Examples:
   verger maintain filesystem:///srv/backup                 what is due: by Kopia's schedule, or because a margin has ended
   verger maintain --full s3://bucket/kopia/                a full cycle now, with all margins
   verger maintain --full --act-as default@default s3://bucket/velero/kopia/ns/   beside Velero, in its name
+  verger maintain --index s3://bucket/kopia/               index work alone: fewer index blobs for clients to read
   verger maintain --full --dry-run --json filesystem:///srv/backup               the plan, changing nothing
   verger maintain --config-file ~/.config/kopia/repository.config
 
@@ -104,9 +105,10 @@ pub(crate) fn plan(context: &Context, args: PlanArgs) -> Result<Exit> {
 
 fn request(cycle: CycleArgs) -> CycleRequest {
     CycleRequest {
-        mode: match (cycle.full, cycle.quick) {
-            (true, _) => Some(Mode::Full),
-            (_, true) => Some(Mode::Quick),
+        mode: match (cycle.full, cycle.quick, cycle.index) {
+            (true, _, _) => Some(Mode::Full),
+            (_, true, _) => Some(Mode::Quick),
+            (_, _, true) => Some(Mode::Index),
             _ => None,
         },
         by_itself: false,

@@ -50,7 +50,7 @@ fn nothing_due(report: &CycleReport) -> Vec<String> {
 }
 
 fn mode(report: &CycleReport) -> &'static str {
-    if report.mode == Some(Mode::Quick) { "quick" } else { "full" }
+    report.mode.map_or("full", Mode::name)
 }
 
 /// What was marked in the index and what was freed in the store are different things, and told apart.

@@ -20,6 +20,10 @@ use crate::task::survey::check_clock;
 /// While a full cycle runs on Kopia's own machine, Kopia is not due before this (R22).
 const AHEAD: std::time::Duration = std::time::Duration::from_secs(3600);
 
+/// The same for an index cycle. It takes no turn of Kopia's cycles, so what it moves must come soon: where it runs each hour, they come all
+/// the same.
+const AHEAD_INDEX: std::time::Duration = std::time::Duration::from_secs(600);
+
 impl Work<'_> {
     /// Writes the next times and records the start.
     pub(super) fn begin(&mut self, spec: &JobSpec, params: &Params) -> Result<Timestamp> {
@@ -60,7 +64,7 @@ impl Work<'_> {
         Ok(started)
     }
 
-    /// As Kopia sets them, and never nearer than an hour.
+    /// As Kopia sets them, and never nearer than an hour; an index cycle only puts off what would begin beside it.
     fn set_next_times(&mut self, params: &Params, now: Timestamp) {
         let soonest = now + AHEAD;
         let full = (now + params.full.interval).max(soonest);
@@ -71,6 +75,12 @@ impl Work<'_> {
                 let is_moved = !mutant::on(Mutant::R22KopiaIsDue);
                 let due = is_moved && self.schedule.schedule().next_full.is_none_or(|next| next < soonest);
                 self.schedule.set_next(due.then_some(soonest), Some(quick));
+            }
+            Mode::Index => {
+                let soonest = now + AHEAD_INDEX;
+                let put_off = |next: Option<Timestamp>| next.is_none_or(|next| next < soonest).then_some(soonest);
+                let (full, quick) = (self.schedule.schedule().next_full, self.schedule.schedule().next_quick);
+                self.schedule.set_next(put_off(full), put_off(quick));
             }
         }
     }

@@ -12,6 +12,26 @@ use verger_proto::stage::Stage;
 /// The prefix of contents that hold manifests; they are never marked.
 const SYSTEM: u8 = b'm';
 
+/// A mode as records have it.
+#[must_use]
+pub fn recorded(mode: Mode) -> verger_proto::Mode {
+    match mode {
+        Mode::Quick => verger_proto::Mode::Quick,
+        Mode::Full => verger_proto::Mode::Full,
+        Mode::Index => verger_proto::Mode::Index,
+    }
+}
+
+/// A mode as the rules take it.
+#[must_use]
+pub fn ruled(mode: verger_proto::Mode) -> Mode {
+    match mode {
+        verger_proto::Mode::Quick => Mode::Quick,
+        verger_proto::Mode::Full => Mode::Full,
+        verger_proto::Mode::Index => Mode::Index,
+    }
+}
+
 /// Makes the header. `epochs`: the repository has epoch indexes, whose tasks are recorded even if there is nothing to do.
 pub(super) fn header(
     spec: &JobSpec,
@@ -22,10 +42,7 @@ pub(super) fn header(
     recorded_gc: bool,
     epochs: bool,
 ) -> Result<PlanHeader> {
-    let mode = match body.mode {
-        Mode::Quick => verger_proto::mode::Mode::Quick,
-        Mode::Full => verger_proto::mode::Mode::Full,
-    };
+    let mode = recorded(body.mode);
     let stages = stages(body, table, recorded_gc, epochs);
     let (removed, removed_bytes) = removed(body, table);
     let live = |row: &u32| !table.is_deleted(*row) && !removed.contains(*row);
@@ -72,10 +89,7 @@ fn stages(body: &PlanBody, table: &Table, recorded_gc: bool, epochs: bool) -> Ve
     let lengths = |blobs: &[Deletion]| blobs.iter().map(|deletion| deletion.length).sum::<u64>();
     let mut stages = Vec::new();
     let mut add = |stage: Stage, items: usize, bytes: u64| {
-        if stage.is_in(match body.mode {
-            Mode::Quick => verger_proto::mode::Mode::Quick,
-            Mode::Full => verger_proto::mode::Mode::Full,
-        }) {
+        if stage.is_in(recorded(body.mode)) {
             stages.push(StageWork { stage, items: items as u64, bytes });
         }
     };

@@ -38,13 +38,14 @@ use crate::task::summary::Summaries;
 use crate::task::survey::Survey;
 use crate::workspace::Workspace;
 
+pub use header::{recorded, ruled};
 pub use records::Figures;
 pub use shard::{SHARD_BYTES, Shards, run_shard};
 
 /// What a cycle is to be like, beyond what the machine knows of it.
 #[derive(Debug, Clone)]
 pub struct Choice {
-    /// Quick or full.
+    /// Quick, full, or index.
     pub mode: Mode,
     /// Waits.
     pub margins: Margins,

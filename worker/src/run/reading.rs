@@ -8,6 +8,7 @@ use verger_kopia::index_set::list_active;
 use verger_kopia::maintenance::rules::check::verdict;
 use verger_kopia::maintenance::rules::facts::Frozen;
 use verger_kopia::maintenance::rules::next::next;
+use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::object::ObjectId;
 use verger_kopia::session::SessionId;
 use verger_kopia::storage::BlobMetadata;
@@ -22,7 +23,7 @@ use super::{Work, out_of_order};
 use crate::task::plan::{Gathered, Request, lines, lists_bytes, plan};
 use crate::task::solve::{Used, Wrong};
 use crate::task::summary::Summaries;
-use crate::task::survey::{Start, Survey, look_ahead, read_view, survey};
+use crate::task::survey::{Reach, Start, Survey, look_ahead, read_view, survey};
 use crate::task::{check, scan, solve};
 
 /// Percentage that may go without a person's word (S5).
@@ -44,7 +45,8 @@ impl Work<'_> {
             Start::Recorded(started)
         };
         let taken = self.workspace.repository.storage().now()?;
-        let found = survey(&self.workspace, start, self.earlier.take())?;
+        let reach = if self.choice.mode == Mode::Index { Reach::Index } else { Reach::All };
+        let found = survey(&self.workspace, reach, start, self.earlier.take())?;
         self.workspace.repository = found.repository.clone();
         let owner = &found.params.owner;
         let is_owner = *owner == self.workspace.identity || mutant::on(Mutant::R22AnybodyIsOwner);

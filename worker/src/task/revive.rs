@@ -7,7 +7,7 @@ use verger_kopia::content::{ContentId, Entry};
 use verger_kopia::index_set::write::write_index_set;
 use verger_kopia::maintenance::rules::plan::RewritePack;
 use verger_kopia::session::{self, SessionId};
-use verger_kopia::storage::{BlobId, PutOptions};
+use verger_kopia::storage::BlobId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::stage::Stage;
 
@@ -45,10 +45,7 @@ impl Deeds<'_> {
     /// # Errors
     /// Storage errors.
     pub fn start_session(&self) -> Result<OpenSession> {
-        let repository = self.guard.repository();
-        let (user, host) = self.workspace.identity.split_once('@').unwrap_or((&self.workspace.identity, ""));
-        let (info, marker) = session::start_session(repository, user, host, &PutOptions::default())?;
-        (self.workspace.began_session)(&info.id)?;
+        let (info, marker) = self.workspace.start_session(self.guard.repository())?;
         Ok(OpenSession { id: info.id, marker: Some(marker) })
     }
 

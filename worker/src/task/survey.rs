@@ -77,7 +77,7 @@ pub struct Unreadable {
     pub error: String,
 }
 
-/// Every blob of the store, by kind.
+/// Every blob of the store within reach, by kind.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// `p…`, `q…` and session markers `s…`, sorted by name. Without ETags: there may be millions.
@@ -108,7 +108,7 @@ pub struct Survey {
     pub started: Timestamp,
     /// What a table, its summaries and buffers need.
     pub estimate: Estimate,
-    /// Every blob, listed before the view was taken: a pack that is listed and old has its entries in the view.
+    /// Every blob within reach, listed before the view was taken: a pack that is listed and old has its entries in the view.
     pub listing: Listing,
     /// One view of the index, taken after the start.
     pub view: Arc<IndexView>,
@@ -194,12 +194,32 @@ pub fn read_view(workspace: &Workspace, repository: &Repository, active: &Active
     }
 }
 
+/// How far a survey looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Every blob.
+    All,
+    /// The index and the format alone: packs, markers and logs are not even listed.
+    Index,
+}
+
+impl Reach {
+    /// What is listed, by the beginnings of names.
+    fn prefixes(self, repository: &Repository) -> &'static [&'static str] {
+        match self {
+            Self::All => &[""],
+            Self::Index if repository.config().epoch.enabled => &["x", "kopia."],
+            Self::Index => &["n", "m", "l", "kopia."],
+        }
+    }
+}
+
 /// Takes stock. `earlier`: a view from before the start, used again if the index did not change.
 ///
 /// # Errors
 /// `Clock` if this machine and the storage disagree by more than five minutes; `MemoryLimit`; `UpgradeInProgress`; `Damaged` if an
 /// index blob cannot be read (R11), the parameters or the schedule cannot; storage errors; `Interrupted`.
-pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView>>) -> Result<Survey> {
+pub fn survey(workspace: &Workspace, reach: Reach, start: Start, earlier: Option<Arc<IndexView>>) -> Result<Survey> {
     let repository = workspace.repository.refresh()?;
     let storage_now = repository.storage().now()?;
     check_clock(storage_now, repository.clock().now())?;
@@ -207,7 +227,7 @@ pub fn survey(workspace: &Workspace, start: Start, earlier: Option<Arc<IndexView
         Start::Recorded(at) => at,
         Start::DryRun => storage_now,
     };
-    let listing = list(workspace, &repository)?;
+    let listing = list(workspace, &repository, reach)?;
     let metadata = total(listing.packs.iter().filter(|blob| blob.id.as_str().starts_with('q')));
     // Before the view: a session that ends in between has published its entries, and the view sees them. The other way round
     // its old packs would look like orphans that nobody protects.
@@ -280,11 +300,11 @@ pub fn check_clock(storage: Timestamp, local: Timestamp) -> Result<()> {
     Err(Error::new(ErrorKind::Clock, step).with_fix("set the clock of this machine (NTP), then run it again"))
 }
 
-fn list(workspace: &Workspace, repository: &Repository) -> Result<Listing> {
+fn list(workspace: &Workspace, repository: &Repository, reach: Reach) -> Result<Listing> {
     let meter = Meter::start(&*workspace.progress, "survey", None, Unit::Blobs);
     let mut listing = Listing::default();
     let mut count = 0;
-    repository.storage().list("", &mut |mut blob| {
+    let mut sort = |mut blob: BlobMetadata| {
         count += 1;
         if count % LISTING_STEP == 0 {
             meter.add(LISTING_STEP);
@@ -303,7 +323,8 @@ fn list(workspace: &Workspace, repository: &Repository) -> Result<Listing> {
         };
         list.push(blob);
         Ok(())
-    })?;
+    };
+    reach.prefixes(repository).iter().try_for_each(|prefix| repository.storage().list(prefix, &mut sort))?;
     meter.add(count % LISTING_STEP);
     let Listing { packs, indexes, logs, format, others } = &mut listing;
     for list in [packs, indexes, logs, format, others] {

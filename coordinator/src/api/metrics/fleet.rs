@@ -2,10 +2,10 @@
 
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use verger_proto::schedule::Lane;
+use verger_proto::schedule::{Lane, Trigger};
 use verger_proto::{CycleId, LogTime, Progress, RepositoryId, Stage};
 
-use super::super::board::{Board, Told, mode_name};
+use super::super::board::{Board, Told};
 use super::page::{Labels, Page};
 use crate::machine::{Cycle, JobStatus, State};
 use crate::schedule::outlook;
@@ -56,7 +56,9 @@ pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: Log
     for (id, entry) in &state.repositories {
         let Some(registration) = &entry.registration else { continue };
         let label: Labels = vec![("repo", registration.name.to_string())];
-        for one in outlook(state, id, entry, now).into_iter().filter(|one| one.lane != Lane::Index) {
+        // Without a trigger of its own, index work comes with quick cycles.
+        let is_apart = |lane: Lane| lane != Lane::Index || registration.schedule.index != Trigger::Own;
+        for one in outlook(state, id, entry, now).into_iter().filter(|one| is_apart(one.lane)) {
             let labels = [label.clone(), vec![("mode", one.lane.name().to_owned())]].concat();
             overdue.extend(one.overdue.map(|late| (labels, late as f64 / 1_000.0)));
         }
@@ -70,7 +72,7 @@ pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: Log
             expires.push((label.clone(), left / 1_000.0));
         }
         for past in entry.past.iter().filter(|past| !past.options.dry_run) {
-            let labels = [label.clone(), vec![("mode", mode_name(past.options.mode).to_owned())]].concat();
+            let labels = [label.clone(), vec![("mode", past.options.mode.name().to_owned())]].concat();
             // The newest comes last and stays.
             lasted.push((labels, past.ended.0.saturating_sub(past.opened.0) as f64 / 1_000.0));
         }
@@ -99,7 +101,7 @@ pub(super) fn of_the_cycles(page: &mut Page, state: &State, board: &Board, now: 
         let repo: Labels = vec![("repo", registration.name.to_string())];
         let mode = cycle.options.mode;
         for stage in Stage::ALL.into_iter().filter(|stage| stage.is_in(mode)) {
-            let own = vec![("mode", mode_name(mode).to_owned()), ("phase", stage.name().to_owned())];
+            let own = vec![("mode", mode.name().to_owned()), ("phase", stage.name().to_owned())];
             phases.push(([repo.clone(), own].concat(), if stage == cycle.stage { 1.0 } else { 0.0 }));
         }
         for (name, count) in counted(cycle) {

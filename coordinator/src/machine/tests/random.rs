@@ -8,7 +8,7 @@ use verger_proto::{
 
 use super::{apply, damage, failure};
 use crate::machine::{Phase, State};
-use crate::testing::{Rig, batch, done, options, output, repository, worker};
+use crate::testing::{Rig, batch, digest, done, options, output, repository, worker};
 
 /// One step, small enough to shrink well; numbers are choices among what there is.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ enum Step {
     Lose,
     Release,
     Open {
-        quick: bool,
+        mode: Mode,
         dry_run: bool,
         allow: Option<u8>,
     },
@@ -57,6 +57,12 @@ enum Step {
     Resume,
     Abort,
     Tick,
+    /// Of a write or a session that is about to come, under a term so far behind.
+    Note {
+        session: bool,
+        number: u8,
+        behind: u64,
+    },
     /// Says again what was said so many commands ago.
     Repeat(usize),
 }
@@ -69,6 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
         0.1,
         prop::sample::select(vec![Severity::Noted, Severity::Unreadable, Severity::LostIndex]),
     );
+    let mode = prop::sample::select(vec![Mode::Full, Mode::Full, Mode::Quick, Mode::Index]);
     let result = prop::sample::select(vec![BatchResult::Done, BatchResult::NotDone, BatchResult::Ambiguous]);
     prop_oneof![
         3 => prop::sample::select(vec![1, 1_000, 31_000, 121_000, 86_400_001]).prop_map(Step::Pass),
@@ -76,8 +83,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Renew),
         1 => Just(Step::Lose),
         1 => Just(Step::Release),
-        4 => (any::<bool>(), prop::bool::weighted(0.1), prop::option::of(0..=100u8))
-            .prop_map(|(quick, dry_run, allow)| Step::Open { quick, dry_run, allow }),
+        4 => (mode, prop::bool::weighted(0.1), prop::option::of(0..=100u8))
+            .prop_map(|(mode, dry_run, allow)| Step::Open { mode, dry_run, allow }),
         20 => who.clone().prop_map(Step::Claim),
         1 => who.clone().prop_map(Step::Progress),
         20 => (who.clone(), severity, any::<bool>(), prop::sample::select(vec![0, 30, 51, 100]))
@@ -94,6 +101,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Resume),
         1 => Just(Step::Abort),
         2 => Just(Step::Tick),
+        2 => (any::<bool>(), 0..12u8, prop::sample::select(vec![0, 0, 1]))
+            .prop_map(|(session, number, behind)| Step::Note { session, number, behind }),
         3 => (1..20usize).prop_map(Step::Repeat),
     ]
 }
@@ -145,8 +154,17 @@ fn command(rig: &mut Rig, step: Step) -> Option<Command> {
         Step::Renew => Command::RenewLease { repository, term, store_now, acts_until },
         Step::Lose => Command::LoseLease { repository, term, reason: "gone".to_owned() },
         Step::Release => Command::ReleaseLease { repository, term },
-        Step::Open { quick, dry_run, allow } => {
-            let mode = if quick { Mode::Quick } else { Mode::Full };
+        Step::Note { session, number, behind } => {
+            let term = Term(last.saturating_sub(behind));
+            match session {
+                true => {
+                    let session = format!("s{number:016x}142").parse().unwrap();
+                    Command::NoteSession { repository, term, session }
+                }
+                false => Command::NoteWrite { repository, term, version: digest(&format!("{number}")) },
+            }
+        }
+        Step::Open { mode, dry_run, allow } => {
             let options = CycleOptions { dry_run, allow_removing: allow, ..options(mode) };
             Command::OpenCycle { repository, options }
         }

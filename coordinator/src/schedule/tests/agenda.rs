@@ -239,6 +239,32 @@ fn wishes_come_before_all_that_is_due() {
 }
 
 #[test]
+fn index_work_has_cycles_of_its_own_and_a_wider_cycle_counts_for_it() {
+    let mut fleet = Fleet::new(NIGHT);
+    let (quick, index) = ("every 3h".parse().unwrap(), "every 1h".parse().unwrap());
+    fleet.add(1, Schedule { quick, index, ..full("never", "UTC") });
+    fleet.run(5 * HOUR + 30 * MINUTE);
+    let due: Vec<String> = fleet.said().into_iter().filter(|what| what.contains("due")).collect();
+    assert_eq!(due, ["quick", "index", "index", "quick", "index", "index"].map(|mode| format!("1 due {mode}")));
+    let calendar = &fleet.state.repositories[&id(1)].calendar;
+    assert!(calendar.index.started > calendar.quick.started && calendar.index.unfinished.is_none());
+}
+
+#[test]
+fn where_both_go_by_kopias_quick_interval_one_cycle_does_for_both() {
+    let mut fleet = Fleet::new(NIGHT);
+    let cycle = OwnCycle { enabled: true, interval_seconds: 3_600 };
+    fleet.own = Own { full: OwnCycle { enabled: false, ..cycle }, quick: cycle };
+    for number in 0..8 {
+        fleet.add(number, Schedule { jitter_seconds: 1_800, ..Schedule::default() });
+    }
+    fleet.run(6 * HOUR);
+    let said = fleet.said();
+    assert!(said.iter().filter(|what| what.contains("due quick")).count() >= 8 * 3, "{said:?}");
+    assert!(!said.iter().any(|what| what.contains("index")), "{said:?}");
+}
+
+#[test]
 fn people_are_told_when_and_why() {
     let mut fleet = Fleet::new(NIGHT);
     fleet.add(1, Schedule { quick: Trigger::Own, ..windowed("0 3 * * *", "UTC", &["02:00-06:00"]) });

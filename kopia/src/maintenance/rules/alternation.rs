@@ -42,6 +42,7 @@ impl Turns {
     #[must_use]
     pub fn may_rewrite(&self, mode: Mode, margins: &Margins) -> bool {
         let latest = match mode {
+            Mode::Index => return false,
             Mode::Full => self.full_rewrite,
             Mode::Quick => self.full_rewrite.max(self.quick_rewrite),
         };

@@ -6,7 +6,7 @@ mod contents;
 mod index;
 
 use super::facts::Facts;
-use super::plan::PlanBody;
+use super::plan::{Mode, PlanBody};
 use super::rows::Rows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mutant::{self, Mutant};
@@ -95,6 +95,10 @@ pub fn check<R: Rows>(plan: &PlanBody, facts: &Facts<'_, R>, allow_removing: u8)
     }
     if plan.started != facts.started || plan.mode != facts.mode {
         notes.fatal("plan for another cycle", format_args!("{:?} {}", plan.mode, plan.started));
+    }
+    let beyond = plan.gc.is_some() || plan.drop.is_some() || plan.delete.is_some() || plan.rewrite.is_some();
+    if plan.mode == Mode::Index && (beyond || plan.locks.is_some() || plan.logs.is_some()) {
+        notes.fatal("an index cycle of more than the index", plan.started);
     }
     if !notes.notes.is_empty() {
         // Rows of another table mean nothing here.

@@ -43,20 +43,20 @@ impl Skips {
 /// `Internal` if a full cycle does not know what snapshots need, or figures do not add up (R12).
 pub fn compose<R: Rows>(facts: &Facts<'_, R>) -> Result<PlanBody> {
     let mut skips = Skips::default();
-    let legacy_or_full = facts.mode == Mode::Full || facts.is_legacy();
+    let packs = facts.mode == Mode::Full || facts.mode == Mode::Quick && facts.is_legacy();
     let gc = if facts.mode == Mode::Full { collect_garbage(facts, &mut skips)? } else { None };
     let drop = if facts.mode == Mode::Full { forget(facts, gc.as_ref(), &mut skips) } else { None };
     let fate = Fate::new(facts.table, gc.as_ref(), drop.as_ref());
     let turns = Turns::of(facts.schedule);
-    let delete = if legacy_or_full { remove(facts, &fate, turns, &mut skips) } else { None };
+    let delete = if packs { remove(facts, &fate, turns, &mut skips) } else { None };
     // R20: decided once, here, as the history will read when the deletion of this cycle has run.
     let turns = if delete.is_some() { turns.after_delete(facts.now) } else { turns };
-    let rewrite = if legacy_or_full { move_contents(facts, &fate, turns, &mut skips) } else { None };
+    let rewrite = if packs { move_contents(facts, &fate, turns, &mut skips) } else { None };
     let delete_rewritten = rewrite.as_ref().and_then(|plan| orphans(facts, &fate, plan));
     let index = index_steps(facts, drop.as_ref(), &mut skips);
     let leaving = leaving(&[delete.as_ref(), delete_rewritten.as_ref()], &index);
     let locks = if facts.mode == Mode::Full { extend(facts, &leaving, &mut skips) } else { None };
-    let logs = if legacy_or_full {
+    let logs = if packs {
         let frozen = facts.frozen == Frozen::Everything;
         let plan = (!frozen).then(|| logs::plan(facts.logs, &facts.params.log_retention, facts.now));
         skips.keep(Task::CleanupLogs, plan.ok_or("Not cleaning up logs: an index may be lost."))
@@ -175,7 +175,7 @@ fn index_steps<R: Rows>(facts: &Facts<'_, R>, drop: Option<&DropPlan>, skips: &m
     let inputs = match (facts.mode, drop) {
         (Mode::Full, Some(_)) => active.iter().map(|blob| blob.id.clone()).collect(),
         (Mode::Full, None) => Vec::new(),
-        (Mode::Quick, _) => index_lane::legacy_compaction(active, facts.max_pack_size),
+        (Mode::Quick | Mode::Index, _) => index_lane::legacy_compaction(active, facts.max_pack_size),
     };
     let settle = facts.margins.legacy_settle_time;
     let mut gone = index_lane::legacy_superseded(all, logs, notes, settle, facts.started);

@@ -83,7 +83,7 @@ pub enum IndexFacts {
 /// Facts of one cycle. All lists are what the store listed after the index view was taken, unless it says otherwise.
 #[derive(Debug)]
 pub struct Facts<'a, R: Rows = Table> {
-    /// Quick or full.
+    /// Quick, full, or index.
     pub mode: Mode,
     /// Waits.
     pub margins: &'a Margins,

@@ -216,7 +216,7 @@ fn ids(blobs: &[&BlobMetadata]) -> Vec<BlobId> {
     blobs.iter().map(|blob| blob.id.clone()).collect()
 }
 
-/// Steps on an epoch index, in Kopia's order. Quick: compaction and advance only.
+/// Steps on an epoch index, in Kopia's order. Quick and index: compaction and advance only.
 #[must_use]
 pub fn epochs(blobs: &[BlobMetadata], parameters: &EpochParameters, mode: Mode, started: Timestamp) -> Vec<IndexStep> {
     let epochs = Epochs::of(blobs);
@@ -236,7 +236,7 @@ const LEGACY_SMALL_BLOBS_MIN: usize = 8;
 /// Below this part of a pack a legacy index blob is very small.
 const VERY_SMALL_FRACTION: u64 = 20;
 
-/// The legacy compaction of a quick cycle: which of the active `n` blobs are merged; empty: none.
+/// The legacy compaction of a quick or index cycle: which of the active `n` blobs are merged; empty: none.
 #[must_use]
 pub fn legacy_compaction(active: &[BlobMetadata], max_pack_size: u64) -> Vec<BlobId> {
     let candidates: Vec<&BlobMetadata> = active.iter().filter(|blob| blob.length <= max_pack_size).collect();

@@ -107,7 +107,9 @@ pub fn advance(schedule: &mut Schedule, params: &Params, mode: Mode, now: Timest
     if mode == Mode::Full {
         schedule.next_full = Some(after(now, params.full.interval));
     }
-    schedule.next_quick = Some(after(now, params.quick.interval));
+    if mode != Mode::Index {
+        schedule.next_quick = Some(after(now, params.quick.interval));
+    }
 }
 
 #[cfg(test)]
@@ -178,6 +180,7 @@ mod tests {
                 match mode {
                     Mode::Full => full.push(minutes),
                     Mode::Quick => quick += 1,
+                    Mode::Index => unreachable!("Kopia has no such cycle"),
                 }
             }
         }

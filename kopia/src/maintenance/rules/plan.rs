@@ -5,7 +5,7 @@
 use crate::clock::Timestamp;
 use crate::storage::BlobId;
 
-/// Which of Kopia's two cycles.
+/// Which of Kopia's two cycles, or the index work of them alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -13,12 +13,26 @@ pub enum Mode {
     Quick,
     /// Everything.
     Full,
+    /// What a quick cycle does to the index, and nothing else.
+    Index,
+}
+
+impl Mode {
+    /// As in messages and JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Quick => "quick",
+            Mode::Full => "full",
+            Mode::Index => "index",
+        }
+    }
 }
 
 /// The body of a plan. Parts that are `None` do not run; `skipped` says why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanBody {
-    /// Quick or full.
+    /// Quick, full, or index.
     pub mode: Mode,
     /// Kopia's unique ID, hex.
     pub unique_id: String,

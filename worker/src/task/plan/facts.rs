@@ -14,7 +14,7 @@ use crate::task::survey::Survey;
 
 /// What is asked for.
 pub struct Request<'a> {
-    /// Quick or full.
+    /// Quick, full, or index.
     pub mode: Mode,
     /// Waits.
     pub margins: &'a Margins,
@@ -42,7 +42,7 @@ pub struct Gathered<'a> {
 }
 
 impl<'a> Gathered<'a> {
-    /// Reads the clocks and, with the legacy index, its logs. `used`: `None` in a quick cycle.
+    /// Reads the clocks and, with the legacy index, its logs. `used`: `None` unless it is a full cycle.
     ///
     /// # Errors
     /// `Damaged` if a legacy compaction log or clean-up note cannot be read; storage errors.

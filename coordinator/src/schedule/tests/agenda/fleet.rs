@@ -177,8 +177,7 @@ impl Fleet {
             Work::Unfinished(options) => ("goes on", *options),
             Work::Due(mode, _) => ("due", options(*mode)),
         };
-        let mode = if options.mode == Mode::Full { "full" } else { "quick" };
-        let what = if what == "goes on" { what.to_owned() } else { format!("{what} {mode}") };
+        let what = if what == "goes on" { what.to_owned() } else { format!("{what} {}", options.mode.name()) };
         self.say(&repository, &what);
         if self.shut {
             return;

@@ -186,7 +186,7 @@ fn legacy<R: Rows>(
                     notes.fatal("marks are removed without all index blobs", inputs.len());
                 }
                 if *drop_before != plan.drop.as_ref().map(|drop| drop.cutoff)
-                    || plan.mode == Mode::Quick && drop_before.is_some()
+                    || plan.mode != Mode::Full && drop_before.is_some()
                 {
                     notes.fatal("marks are removed by another cutoff than the plan's", format_args!("{drop_before:?}"));
                 }
