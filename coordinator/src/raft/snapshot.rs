@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::chain::{ChainHead, ChainRecord};
 use verger_proto::envelope::{self, Kind};
-use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId};
+use verger_proto::work_queue::PublicKey;
+use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, WorkerId};
 
 use super::answers::Answers;
 use super::files;
 pub use super::ledger::LedgerHead;
 use super::types::{LogId, Membership, Peer};
-use crate::machine::{Cycle, Repository, State};
+use crate::machine::{Cycle, Repository, State, Worker};
 use crate::notes::Notes;
 use crate::schedule::Past;
 
@@ -46,6 +47,14 @@ enum Part {
     Cycle(CycleId, Box<Cycle>),
     Answer(CommandId, Vec<Event>),
     More(RepositoryId, Box<More>),
+    Fleet(Box<Fleet>),
+}
+
+/// Who works for the fleet. It has a part of its own, so that snapshots from before are read as ever; it comes before all repositories.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Fleet {
+    workers: BTreeMap<WorkerId, Worker>,
+    work_keys: BTreeMap<u64, PublicKey>,
 }
 
 /// What is known of a repository besides its first shape. It has a part of its own, so that snapshots from before are read as ever; it
@@ -86,6 +95,10 @@ struct Header {
 pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<u8>> {
     let mut state = replicated.state.clone();
     let (repositories, cycles) = (std::mem::take(&mut state.repositories), std::mem::take(&mut state.cycles));
+    let fleet = Fleet {
+        workers: std::mem::take(&mut state.workers),
+        work_keys: std::mem::take(&mut state.work_keys),
+    };
     let header = Header {
         applied: replicated.applied,
         membership: replicated.membership.clone(),
@@ -105,6 +118,9 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
         Ok::<(), Error>(())
     };
     put(Part::Header(Box::new(header)))?;
+    if fleet != Fleet::default() {
+        put(Part::Fleet(Box::new(fleet)))?;
+    }
     let more = repositories.iter().map(|(id, repository)| (id, More::of(repository)));
     more.filter(|(_, more)| *more != More::default())
         .try_for_each(|(id, more)| put(Part::More(id.clone(), Box::new(more))))?;
@@ -131,6 +147,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
             Part::Cycle(id, cycle) => drop(state.cycles.insert(id, *cycle)),
             Part::Answer(id, events) => replicated.answers.keep(id, &events),
             Part::More(id, part) => drop(more.insert(id, *part)),
+            Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
             Part::Header(_) => return Err("it has a second header".to_owned()),
         }
     }
