@@ -3,6 +3,7 @@
 pub(crate) mod cluster;
 mod hands;
 mod notify;
+pub(crate) mod oidc;
 mod opener;
 mod run;
 mod service;
@@ -31,6 +32,7 @@ use verger_worker::progress::Stop;
 use crate::config::archive::ArchiveArgs;
 use crate::config::{Engine, token};
 
+use oidc::Believed;
 use opener::Opener;
 use service::{Service, secured};
 
@@ -49,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) places: Places,
     /// Its certificate; without one it is plain HTTP, for this machine alone.
     pub(crate) tls: Option<TlsFiles>,
+    /// Whose tokens are taken beside its own.
+    pub(crate) believed: Vec<Believed>,
     /// Where secrets are mounted.
     pub(crate) secrets: Option<PathBuf>,
     /// Where old segments of the ledger go.
@@ -88,6 +92,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         stand: Arc::new(Alone { fleet: identity.clone() }),
         listen: options.listen,
         tls,
+        believed: options.believed,
         places: options.places,
         archive,
         spans: options.spans,

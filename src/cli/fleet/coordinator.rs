@@ -95,6 +95,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
                 .with_fix("Give --peer-cert, --peer-key and --peer-ca; or, to try out, --insecure-peers on loopback"));
         }
     };
+    let believed = args.api.believed()?;
     let engine = EngineArgs { state_dir: Some(args.data_dir.join("work")), ..args.engine };
     let engine = Engine::resolve(engine, context.file.engine.clone())?;
     let options = up::cluster::Options {
@@ -102,6 +103,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
         data_dir: args.data_dir,
         listen: args.api.listen,
         tls: args.api.tls(),
+        believed,
         api_address: args.api_address,
         peer_listen: args.peer_listen,
         peer_address: args.peer_address,

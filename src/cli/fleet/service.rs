@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use verger_coordinator::api::TlsFiles;
 use verger_coordinator::schedule::Limits;
+use verger_kopia::Result;
+
+use super::oidc::OidcArgs;
+use crate::up::oidc::Believed;
 
 /// Where the API is.
 #[derive(Debug, clap::Args)]
@@ -21,9 +25,19 @@ pub(super) struct ApiArgs {
     /// Authorities that certificates of clients must come from (PEM) [default: clients need none]
     #[arg(long, value_name = "FILE", env = "VERGER_TLS_CLIENT_CA", requires = "tls_cert", help_heading = "TLS")]
     tls_client_ca: Option<PathBuf>,
+    #[command(flatten)]
+    oidc: OidcArgs,
 }
 
 impl ApiArgs {
+    /// The identity providers that are believed.
+    ///
+    /// # Errors
+    /// `Usage` for one that cannot be.
+    pub(super) fn believed(&self) -> Result<Vec<Believed>> {
+        self.oidc.resolve()
+    }
+
     /// Its certificate, if it has one.
     pub(super) fn tls(self) -> Option<TlsFiles> {
         let client_authority = self.tls_client_ca;
@@ -64,7 +78,7 @@ impl PlacesArgs {
 }
 
 /// `4`, or `s3://attic=2`.
-fn places(text: &str) -> Result<(Option<String>, u32), String> {
+fn places(text: &str) -> std::result::Result<(Option<String>, u32), String> {
     let (name, number) = match text.rsplit_once('=') {
         Some((name, number)) => (Some(name.trim().trim_end_matches('/').to_owned()), number),
         None => (None, text),

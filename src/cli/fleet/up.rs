@@ -51,6 +51,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
             Error::new(ErrorKind::Usage, step).with_fix("Everything is kept under --data-dir here; leave it out")
         );
     }
+    let believed = args.api.believed()?;
     let engine = EngineArgs { state_dir: Some(args.data_dir.join("work")), ..args.engine };
     let engine = Engine::resolve(engine, context.file.engine.clone())?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -59,6 +60,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
         listen: args.api.listen,
         places: args.places.limits(args.workers.map_or(cores, usize::from)),
         tls: args.api.tls(),
+        believed,
         secrets: args.secrets,
         archive: args.archive,
         engine,

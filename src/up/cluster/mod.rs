@@ -22,6 +22,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use super::NODE;
+use super::oidc::Believed;
 use super::opener::Opener;
 use super::service::{Service, bind, secured};
 use super::supervisor::Drives;
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) peers: Option<PeerFiles>,
     /// Its certificate; without one it is plain HTTP, for this machine alone.
     pub(crate) tls: Option<TlsFiles>,
+    /// Whose tokens are taken beside its own.
+    pub(crate) believed: Vec<Believed>,
     /// How many cycles may run at once in this process.
     pub(crate) places: Places,
     /// Where secrets are mounted.
@@ -121,6 +124,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         stand: Arc::new(Together { fleet: identity.clone(), members }),
         listen: options.listen,
         tls,
+        believed: options.believed,
         places: options.places,
         archive: options.archive.resolve(&member.fleet, &options.data_dir)?,
         spans: options.spans,
