@@ -162,11 +162,17 @@ pub enum Event {
     DriveRenewed { repository: RepositoryId, driver: Driver, until: LogTime },
     /// It does not any more.
     DriveLeft { repository: RepositoryId, driver: Driver },
+    /// A coordinator was told to leave.
+    NodeDismissed { node: u64 },
+    /// A coordinator is reached elsewhere.
+    NodeMoved { node: u64, address: String },
+    /// The majority was lost for good, and a person made a cluster of one of what was left.
+    ClusterRecovered { node: u64, cluster: String, voted: Vec<u64>, last_index: u64, last_term: u64 },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 47] = [
+    pub const KINDS: [&'static str; 50] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -214,6 +220,9 @@ impl Event {
         "drive_taken",
         "drive_renewed",
         "drive_left",
+        "node_dismissed",
+        "node_moved",
+        "cluster_recovered",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -267,6 +276,9 @@ impl Event {
             Event::DriveTaken { .. } => "drive_taken",
             Event::DriveRenewed { .. } => "drive_renewed",
             Event::DriveLeft { .. } => "drive_left",
+            Event::NodeDismissed { .. } => "node_dismissed",
+            Event::NodeMoved { .. } => "node_moved",
+            Event::ClusterRecovered { .. } => "cluster_recovered",
         }
     }
 }

@@ -69,6 +69,11 @@ fn failure() -> Failure {
     Failure { kind: FailureKind::StoreUnavailable, text, retryable: true }
 }
 
+fn recovered() -> Event {
+    let (cluster, voted) = ("attic-0a1b2c3d+1".to_owned(), vec![1, 2, 4]);
+    Event::ClusterRecovered { node: 2, cluster, voted, last_index: 300, last_term: 7 }
+}
+
 /// One event of each kind, or more where a field has shapes of its own.
 fn samples() -> Vec<(&'static str, Event)> {
     let (cycle, job, stage) = (CycleId(7), JobId(300), Stage::Delete);
@@ -248,6 +253,9 @@ fn cluster_samples() -> Vec<(&'static str, Event)> {
     let (taken, renewed, left) = (repository(), repository(), repository());
     vec![
         ("", Event::NodeAdmitted { node: 4, replaces: Some(2) }),
+        ("", Event::NodeDismissed { node: 4 }),
+        ("", Event::NodeMoved { node: 4, address: "d.example:7421".to_owned() }),
+        ("", recovered()),
         ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
         ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
         ("", Event::DriveLeft { repository: left, driver: second }),

@@ -37,7 +37,7 @@ use opener::Opener;
 use service::{Service, secured};
 
 /// Folder of the raft log, its snapshots and the ledger.
-const NODE: &str = "node";
+pub(crate) const NODE: &str = "node";
 /// Name of the file with this fleet's number.
 const FLEET: &str = "fleet";
 

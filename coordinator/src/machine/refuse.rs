@@ -40,6 +40,7 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         Command::Ordered(ordered) => return about(&ordered.command),
         Command::Driven(driven) => return about(&driven.command),
         Command::AdmitNode { .. } | Command::TakeDrive { .. } | Command::LeaveDrive { .. } => (None, None),
+        Command::DismissNode { .. } | Command::MoveNode { .. } | Command::RecoverCluster(_) => (None, None),
     };
     (command.name(), cycle, job)
 }

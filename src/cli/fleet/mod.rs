@@ -7,6 +7,7 @@ pub(super) mod events;
 pub(super) mod lease;
 pub(super) mod login;
 mod oidc;
+mod recover;
 pub(super) mod repo;
 mod schedule;
 mod service;
