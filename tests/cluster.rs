@@ -114,12 +114,15 @@ fn of_a_lost_majority_one_that_is_left_becomes_a_cluster_again() {
     fleet.up(2);
     fleet.nodes.remove(&3);
     fleet.up(1);
-    let began = Instant::now();
-    while !fleet.told_by(1, &["cluster", "status", "--json"]).status.success() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{}", fleet.log(1));
-        std::thread::sleep(Duration::from_millis(200));
-    }
-    assert!(!fleet.told_by(2, &["cluster", "status"]).status.success());
+    let waits_for = |id: u64, leads: bool| {
+        let began = Instant::now();
+        while fleet.told_by(id, &["cluster", "status"]).status.success() != leads {
+            assert!(began.elapsed() < Duration::from_secs(60), "{id} {leads}: {}", fleet.log(id));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    waits_for(2, false);
+    waits_for(1, true);
     fleet.kill(2);
     fleet.nodes.remove(&2);
     let listed = fleet.json(&["cycle", "list", "photos", "--json"]);

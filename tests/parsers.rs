@@ -120,6 +120,7 @@ parsers! {
     ledger 1000
     lease 5000
     shards 1000
+    tokens 6000
 }
 
 /// The part of the corpus that comes from the golden repositories. `VERGER_WRITE_CORPUS=1` writes it anew.

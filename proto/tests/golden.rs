@@ -253,12 +253,12 @@ fn cluster_samples() -> Vec<(&'static str, Event)> {
     let (taken, renewed, left) = (repository(), repository(), repository());
     vec![
         ("", Event::NodeAdmitted { node: 4, replaces: Some(2) }),
-        ("", Event::NodeDismissed { node: 4 }),
-        ("", Event::NodeMoved { node: 4, address: "d.example:7421".to_owned() }),
-        ("", recovered()),
         ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
         ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
         ("", Event::DriveLeft { repository: left, driver: second }),
+        ("", Event::NodeDismissed { node: 4 }),
+        ("", Event::NodeMoved { node: 4, address: "d.example:7421".to_owned() }),
+        ("", recovered()),
     ]
 }
 

@@ -17,7 +17,7 @@ use crate::up::cluster::folder::{self, Member};
 /// Which coordinator is left, and a person's word.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Folder of the coordinator that is left; of several, the one whose last entry is the latest
+    /// Folder of the coordinator that is left; of several, the one with the latest term, then the latest entry
     #[arg(long, value_name = "DIR", env = "VERGER_DATA_DIR")]
     data_dir: PathBuf,
     /// The others are gone for good, and what they alone knew of may be lost [default: only look]
@@ -48,7 +48,7 @@ pub(super) fn run(output: Output, args: &Args) -> Result<()> {
             format!("nothing was changed: what others acknowledged after entry {} would be lost", found.last_index);
         return Err(Error::new(ErrorKind::Usage, step).with_fix(
             "Try to start the others first. If they are gone for good, look at the folders of all that are left, take the one \
-             with the latest entry, and say --accept-loss",
+             with the latest term and then the latest entry, and say --accept-loss",
         ));
     }
     let anew = member.anew();

@@ -16,6 +16,7 @@ pub mod names;
 pub mod objects;
 pub mod records;
 pub mod store;
+pub mod tokens;
 
 /// One parser under test.
 #[derive(Clone, Copy)]
@@ -52,6 +53,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "ledger", run: records::ledger },
     Target { name: "lease", run: records::lease },
     Target { name: "shards", run: files::shards },
+    Target { name: "tokens", run: tokens::tokens },
 ];
 
 /// Runs `parse` and holds its peak of allocated bytes to `fixed` and `factor` bytes for each of the input's `length`. What C libraries
