@@ -12,7 +12,8 @@ use crate::up::oidc::Believed;
 /// What is the claim that says whose a token is, if nobody says another.
 const SUBJECT_DEFAULT: &str = "sub";
 
-/// Identity providers (OpenID Connect). With several, `NAME=` before a value is for one of them; without, for each that has none of its own.
+/// Identity providers (OpenID Connect). With several, `NAME=` before a value is for one of them; without, for each that has none of its
+/// own.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct OidcArgs {
     /// Believe tokens of this OpenID Connect provider beside Verger's own; several with commas, each with a name for the other flags

@@ -62,6 +62,7 @@ impl Mistrust {
 }
 
 #[cfg(test)]
+#[path = "tests/testing.rs"]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
