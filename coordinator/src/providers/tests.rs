@@ -9,9 +9,11 @@ const NOW: u64 = 1_700_000_000;
 const DISCOVERY: &str = "https://id.example/realms/attic/.well-known/openid-configuration";
 const KEYS: &str = "https://id.example/keys";
 
+type Documents = BTreeMap<&'static str, Vec<u8>>;
+
 /// Documents of a provider by their address, and how often they were asked for. Whatever is missing does not answer.
 #[derive(Clone, Default)]
-struct Web(Arc<Mutex<(BTreeMap<&'static str, Vec<u8>>, usize)>>);
+struct Web(Arc<Mutex<(Documents, usize)>>);
 
 impl Fetch for Web {
     fn get(&self, url: &str) -> Result<Vec<u8>, String> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use verger_kopia::error::ErrorKind;
 use verger_proto::{CommandId, LogTime};
 
+use crate::raft::identity;
 use crate::raft::network::{Answer, Call, Request};
 use crate::raft::node::{Node, NodeOptions};
 use crate::raft::recover::{Found, Survivor};
@@ -98,6 +99,31 @@ fn folders_of_before_are_not_of_it() {
         cluster.nodes[&1].submit(proposal(7, 10)).await.unwrap();
         let members: Vec<u64> = cluster.nodes[&1].metrics().borrow().membership_config.voter_ids().collect();
         assert_eq!(members, [1]);
+        cluster.stop_all().await;
+    });
+}
+
+#[test]
+fn given_up_half_way_the_same_again_ends_it() {
+    in_virtual_time(11, async {
+        let mut cluster = Cluster::new(3).await;
+        cluster.submit(proposal(1, 10)).await;
+        cluster.settle().await;
+        cluster.stop_all().await;
+        let (before, lock) = identity::open_stopped(&cluster.data(1)).unwrap();
+        identity::rename(&cluster.data(1), &before, ANEW).unwrap();
+        drop(lock);
+        cluster.start_with(options(&cluster, 1)).await;
+        cluster.start(2).await;
+        tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+        assert!(!cluster.nodes[&1].leads() && !cluster.nodes[&2].leads(), "neither has a majority");
+        cluster.stop_all().await;
+        let survivor = Survivor::open(&cluster.data(1)).unwrap();
+        assert_eq!(survivor.found().cluster, ANEW);
+        survivor.recover("attic+2", "ann@cellar", CommandId(1 << 100), LogTime(5_000)).unwrap();
+        cluster.start_with(NodeOptions { cluster: "attic+2".to_owned(), ..cluster.options(1) }).await;
+        assert_eq!(cluster.leader().await, 1);
+        cluster.submit(proposal(2, 10)).await;
         cluster.stop_all().await;
     });
 }
