@@ -4,6 +4,8 @@
 
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/provider.rs"]
+mod provider;
 mod support;
 
 use std::io::Write as _;
@@ -12,6 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fleet::Fleet;
+use provider::Provider;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use support::{Golden, OWNER, PASSWORD, fails, json, run};
@@ -123,6 +126,87 @@ fn a_login_takes_no_token_that_does_not_come_through() {
         .unwrap();
     run(fleet.of(home.path(), &["login", &fleet.base(), "--token-file"]).arg(&file));
     run(&mut fleet.of(home.path(), &["repo", "list"]));
+}
+
+#[test]
+fn tokens_of_an_identity_provider_are_taken_beside_its_own() {
+    let provider = Provider::start();
+    let flags = ["--oidc-issuer", &provider.issuer, "--oidc-audience", "verger", "--oidc-tenant-claim", "tenant"];
+    let granted = [("VERGER_OIDC_SCOPE", "read=groups=staff;admin=groups=backup"), ("VERGER_LOG_LEVEL", "debug")];
+    let mut fleet = Fleet::start(tempfile::tempdir().unwrap(), &flags, &granted);
+    run(&mut fleet.owner(&["token", "list"]));
+    let home = tempfile::tempdir().unwrap();
+    let login = |token: &str| {
+        let output = told(fleet.of(home.path(), &["login", &fleet.base()]), token);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!said.contains(token), "it is told: {said}");
+        (output.status.code(), said)
+    };
+    for (claims, says) in [
+        (json!({ "aud": "others" }), "another audience"),
+        (json!({ "exp": 1_700_000_000 }), "has expired"),
+        (json!({ "iss": "https://evil.example" }), "not believed"),
+        (json!({ "tenant": null }), "no tenant"),
+        (json!({ "groups": [] }), "needs the scope"),
+    ] {
+        let (code, said) = login(&provider.token("one", &claims));
+        assert_eq!(code, Some(20), "{said}");
+        assert!(said.contains(says), "{said}");
+    }
+    let (code, said) = login(&"a".repeat(20_000));
+    assert_eq!(code, Some(2), "{said}");
+    let ann = provider.token("one", &json!({ "groups": ["staff"] }));
+    assert_eq!(login(&ann).0, Some(0));
+    assert_eq!(json(&run(&mut fleet.of(home.path(), &["repo", "list", "--json"]))), json!([]));
+    let scope = fails(&mut fleet.of(home.path(), &["token", "list"]), 20);
+    assert!(scope.contains("admin") && scope.contains("oidc:127.0.0.1"), "{scope}");
+    let admin = provider.token("one", &json!({ "groups": ["backup"], "sub": "bob" }));
+    let create = ["token", "create", "cron", "--scope", "read", "--quiet"];
+    run(fleet.of(home.path(), &create).env("VERGER_TOKEN", &admin));
+    let events = text(run(&mut fleet.owner(&["events", "--json"])));
+    assert!(events.contains(&format!("\"actor\":\"{}\"", provider.actor("bob"))), "{events}");
+    // A key that was exchanged is learned when it is named, though not at every call; the old one is of no use then.
+    provider.publish("two");
+    let fresh = provider.token("two", &json!({ "groups": ["staff"] }));
+    let began = Instant::now();
+    while login(&fresh).0 != Some(0) {
+        assert!(began.elapsed() < Duration::from_secs(60), "the new key is never taken");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    fails(fleet.of(home.path(), &["repo", "list"]).env("VERGER_TOKEN", &ann), 20);
+    // Without its provider a known key goes on, and after a restart there is none.
+    provider.stop();
+    run(&mut fleet.of(home.path(), &["repo", "list"]));
+    fleet.kill();
+    fleet.again(&flags);
+    run(&mut fleet.owner(&["token", "list"]));
+    let unknown = fails(&mut fleet.of(home.path(), &["repo", "list"]), 20);
+    assert!(unknown.contains("not known now"), "{unknown}");
+    let log = std::fs::read_to_string(fleet.log()).unwrap();
+    assert!(log.contains("keys cannot be had"), "{log}");
+    for token in [&ann, &admin, &fresh] {
+        assert!(!log.contains(token.rsplit('.').next().unwrap()), "a token is logged");
+    }
+}
+
+#[test]
+fn providers_that_could_not_be_believed_end_the_start() {
+    let home = tempfile::tempdir().unwrap();
+    let up = |flags: &[&str]| {
+        let mut command = support::verger(home.path());
+        command.args(["up", "--listen", "127.0.0.1:0", "--data-dir"]).arg(home.path().join("data")).args(flags);
+        fails(&mut command, 2)
+    };
+    let issuer = ["--oidc-issuer", "https://id.example", "--oidc-audience", "verger"];
+    assert!(up(&["--oidc-issuer", "http://id.example"]).contains("https://"));
+    assert!(up(&issuer).contains("may do anything"));
+    let worthless = up(&[&issuer[..], &["--oidc-scope", "read=groups=staff"]].concat());
+    assert!(worthless.contains("reaches anything"), "{worthless}");
+    let file = home.path().join("verger.yaml");
+    std::fs::write(&file, "up:\n  oidc-issuer: https://id.example\n  oidc-audience: verger\n").unwrap();
+    assert!(up(&["--config", file.to_str().unwrap()]).contains("may do anything"), "the file has these settings, too");
+    let authority = [&issuer[..], &["--oidc-scope", "read=a=b", "--oidc-tenant", "t", "--oidc-ca-file", "/nowhere"]];
+    assert!(up(&authority.concat()).contains("/nowhere"));
 }
 
 /// An authority, and certificates of its own making.

@@ -75,6 +75,9 @@ fn nodes_join_are_replaced_and_removed_and_a_number_is_never_used_again() {
     fleet.kill(leader);
     fleet.nodes.remove(&leader);
     fleet.wait_for_voters(&rest);
+    let told = String::from_utf8(run(&mut fleet.verger(&["events", "--json"])).stdout).unwrap();
+    let said = |kind: &str| told.lines().any(|line| line.contains(kind) && line.contains("\"actor\":\"owner\""));
+    assert!(said("\"node_dismissed\"") && said("\"node_admitted\""), "{told}");
     fails(&mut fleet.verger(&["cluster", "remove", "77"]), 16);
     // Two of three are enough; one is not, and says so.
     fleet.kill(rest[0]);
@@ -83,6 +86,54 @@ fn nodes_join_are_replaced_and_removed_and_a_number_is_never_used_again() {
     assert_eq!(fleet.json(&["repo", "list", "--json"]), serde_json::json!([]), "what it knows it tells");
     let nobody = fails(&mut fleet.verger(&["cluster", "remove", &rest[0].to_string()]), 22);
     assert!(nobody.contains("of 3 coordinators"), "{nobody}");
+}
+
+#[test]
+fn of_a_lost_majority_one_that_is_left_becomes_a_cluster_again() {
+    let golden = Golden::unpack("default");
+    let mut fleet = Fleet::start(1);
+    add(&fleet, "photos", &golden);
+    fleet.json(&[&FULL[..], &["--wait", "--json"]].concat());
+    let data = fleet.nodes[&1].data.clone();
+    let recover = |fleet: &Fleet, more: &[&str]| {
+        let mut command = fleet.verger(&["cluster", "recover", "--data-dir"]);
+        command.arg(&data).args(more);
+        command
+    };
+    let running = fails(&mut recover(&fleet, &["--accept-loss"]), 11);
+    assert!(running.contains("locked"), "{running}");
+    fleet.kill(2);
+    fleet.kill(3);
+    fleet.kill(1);
+    let asked = fails(&mut recover(&fleet, &[]), 2);
+    assert!(asked.contains("would be lost") && asked.contains("--accept-loss"), "{asked}");
+    let found = json(&run(recover(&fleet, &["--accept-loss", "--json"]).arg("--quiet")));
+    assert_eq!((&found["voters"], &found["recovered"]), (&serde_json::json!([1, 2, 3]), &Value::Bool(true)));
+    assert!(fails(&mut recover(&fleet, &["--accept-loss"]), 2).contains("cluster of one already"));
+    // One of the lost comes back all the same: it belongs to the cluster of before, and is nobody's majority.
+    fleet.up(2);
+    fleet.nodes.remove(&3);
+    fleet.up(1);
+    let waits_for = |id: u64, leads: bool| {
+        let began = Instant::now();
+        while fleet.told_by(id, &["cluster", "status"]).status.success() != leads {
+            assert!(began.elapsed() < Duration::from_secs(60), "{id} {leads}: {}", fleet.log(id));
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    };
+    waits_for(2, false);
+    waits_for(1, true);
+    fleet.kill(2);
+    fleet.nodes.remove(&2);
+    let listed = fleet.json(&["cycle", "list", "photos", "--json"]);
+    assert_eq!(listed.as_array().unwrap().len(), 1, "what it did is known: {listed}");
+    let told = String::from_utf8(run(&mut fleet.verger(&["events", "--json"])).stdout).unwrap();
+    assert!(told.lines().any(|line| line.contains("\"cluster_recovered\"") && line.contains("\"actor\":\"")), "{told}");
+    fleet.join(4, None);
+    fleet.wait_for_voters(&[1, 4]);
+    let report = fleet.json(&[&FULL[..], &["--wait", "--json"]].concat());
+    assert_eq!(report["outcome"], "done", "{report}");
+    verified(&golden);
 }
 
 #[test]

@@ -122,6 +122,7 @@ parsers! {
     shards 1000
     work_message 6000
     part 1000
+    tokens 6000
 }
 
 /// The part of the corpus that comes from the golden repositories. `VERGER_WRITE_CORPUS=1` writes it anew.

@@ -51,6 +51,8 @@ pub mod schedule;
 
 pub mod auth;
 
+pub mod providers;
+
 pub mod meters;
 
 pub mod api;

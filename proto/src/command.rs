@@ -298,6 +298,36 @@ pub enum Command {
         /// Its public key.
         key: PublicKey,
     },
+    /// A coordinator is to leave; the members change after this.
+    DismissNode {
+        /// Its number.
+        node: u64,
+    },
+    /// A coordinator is reached elsewhere; the members change after this.
+    MoveNode {
+        /// Its number.
+        node: u64,
+        /// What other coordinators will call.
+        address: String,
+    },
+    /// A majority is gone for good, and a person made a cluster of one of what is left. Written by hand behind the last entry of that
+    /// one's log, so that nobody goes on under what the lost ones agreed to.
+    RecoverCluster(Box<Recovery>),
+}
+
+/// What a cluster was made of again after its majority was lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Recovery {
+    /// The coordinator that is left.
+    pub node: u64,
+    /// What raft calls the cluster from now on: folders of the one before are not of it.
+    pub cluster: String,
+    /// Coordinators that voted before.
+    pub voted: Vec<u64>,
+    /// Index and term of the last entry that it had. Later ones may have been acknowledged, and are lost.
+    pub last_index: u64,
+    /// See there.
+    pub last_term: u64,
 }
 
 /// A command and who gave it.
@@ -363,6 +393,9 @@ impl Command {
             Command::ForgetWorker { .. } => "forget_worker",
             Command::DrainWorker { .. } => "drain_worker",
             Command::NoteWorkKey { .. } => "note_work_key",
+            Command::DismissNode { .. } => "dismiss_node",
+            Command::MoveNode { .. } => "move_node",
+            Command::RecoverCluster(_) => "recover_cluster",
         }
     }
 }

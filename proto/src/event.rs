@@ -178,11 +178,17 @@ pub enum Event {
     ShardSplit { cycle: CycleId, job: JobId, stage: Stage, failure: Failure, into: Vec<JobId> },
     /// Messages of a coordinator are checked with this from now on.
     WorkKeyNoted { node: u64, key: PublicKey },
+    /// A coordinator was told to leave.
+    NodeDismissed { node: u64 },
+    /// A coordinator is reached elsewhere.
+    NodeMoved { node: u64, address: String },
+    /// The majority was lost for good, and a person made a cluster of one of what was left.
+    ClusterRecovered { node: u64, cluster: String, voted: Vec<u64>, last_index: u64, last_term: u64 },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 54] = [
+    pub const KINDS: [&'static str; 57] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -237,6 +243,9 @@ impl Event {
         "worker_drained",
         "shard_split",
         "work_key_noted",
+        "node_dismissed",
+        "node_moved",
+        "cluster_recovered",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -297,6 +306,9 @@ impl Event {
             Event::WorkerDrained { .. } => "worker_drained",
             Event::ShardSplit { .. } => "shard_split",
             Event::WorkKeyNoted { .. } => "work_key_noted",
+            Event::NodeDismissed { .. } => "node_dismissed",
+            Event::NodeMoved { .. } => "node_moved",
+            Event::ClusterRecovered { .. } => "cluster_recovered",
         }
     }
 }

@@ -46,7 +46,7 @@ pub mod schedule;
 pub mod trace;
 
 pub use batch::{Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Evidence};
-pub use command::{Command, Ordered};
+pub use command::{Command, Ordered, Recovery};
 pub use digest::Digest;
 pub use driver::{Driven, Driver};
 pub use effect::Effect;

@@ -70,6 +70,11 @@ fn failure() -> Failure {
     Failure { kind: FailureKind::StoreUnavailable, text, retryable: true }
 }
 
+fn recovered() -> Event {
+    let (cluster, voted) = ("attic-0a1b2c3d+1".to_owned(), vec![1, 2, 4]);
+    Event::ClusterRecovered { node: 2, cluster, voted, last_index: 300, last_term: 7 }
+}
+
 /// One event of each kind, or more where a field has shapes of its own.
 fn samples() -> Vec<(&'static str, Event)> {
     let (cycle, job, stage) = (CycleId(7), JobId(300), Stage::Delete);
@@ -156,6 +161,7 @@ fn samples() -> Vec<(&'static str, Event)> {
     .chain(fleet_samples())
     .chain(cluster_samples())
     .chain(worker_samples())
+    .chain(member_samples())
     .chain(refusal_samples())
     .collect()
 }
@@ -288,6 +294,15 @@ fn worker_samples() -> Vec<(&'static str, Event)> {
         ("", Event::WorkerDrained { worker: worker(), drain: true }),
         ("", Event::ShardSplit { cycle, job, stage, failure: failure(), into }),
         ("", Event::WorkKeyNoted { node: 2, key: PublicKey([0xab; 32]) }),
+    ]
+}
+
+/// Of members that change.
+fn member_samples() -> Vec<(&'static str, Event)> {
+    vec![
+        ("", Event::NodeDismissed { node: 4 }),
+        ("", Event::NodeMoved { node: 4, address: "d.example:7421".to_owned() }),
+        ("", recovered()),
     ]
 }
 

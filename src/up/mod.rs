@@ -5,6 +5,7 @@ mod desk;
 mod hands;
 mod hints;
 mod notify;
+pub(crate) mod oidc;
 pub(crate) mod opener;
 pub(crate) mod run;
 mod service;
@@ -35,12 +36,13 @@ use crate::config::nats::Nats;
 use crate::config::{Engine, token};
 
 use hints::{Hints, Waking};
+use oidc::Believed;
 use opener::Opener;
 use service::{Service, secured};
 use supervisor::Drives;
 
 /// Folder of the raft log, its snapshots and the ledger.
-const NODE: &str = "node";
+pub(crate) const NODE: &str = "node";
 /// Name of the file with this fleet's number.
 const FLEET: &str = "fleet";
 
@@ -54,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) places: Places,
     /// Its certificate; without one it is plain HTTP, for this machine alone.
     pub(crate) tls: Option<TlsFiles>,
+    /// Whose tokens are taken beside its own.
+    pub(crate) believed: Vec<Believed>,
     /// Where secrets are mounted.
     pub(crate) secrets: Option<PathBuf>,
     /// Where old segments of the ledger go.
@@ -97,6 +101,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         stand: Arc::new(Alone { fleet: identity.clone() }),
         listen: options.listen,
         tls,
+        believed: options.believed,
         places: options.places,
         archive,
         spans: options.spans,

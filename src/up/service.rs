@@ -18,6 +18,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
 use super::hints::Waking;
+use super::oidc::{self, Believed};
 use super::opener::Opener;
 use super::run::Site;
 use super::supervisor::{Drives, Supervisor};
@@ -38,6 +39,8 @@ pub(super) struct Service<'a> {
     pub(super) listen: SocketAddr,
     /// With what connections are taken; `None`: plain HTTP.
     pub(super) tls: Option<Arc<Tls>>,
+    /// Whose tokens are taken beside its own.
+    pub(super) believed: Vec<Believed>,
     /// How many cycles may run at once.
     pub(super) places: Places,
     /// Where old segments of the ledger go.
@@ -133,12 +136,17 @@ impl Service<'_> {
         let address = listener.local_addr().unwrap_or(self.listen);
         let base = format!("{}://{address}", if self.tls.is_some() { "https" } else { "http" });
         let owner = owner_token(&base)?;
+        let gate = TokenGate::new(Some(owner.hash()), backend.clone(), clock.clone());
+        let gate = match oidc::start(self.believed, &clock)? {
+            Some(providers) => gate.with_providers(providers),
+            None => gate,
+        };
         let api = Arc::new(Api {
             backend: backend.clone(),
             hands: opener,
             desk: supervisor.clone(),
             events: Arc::new(events(self.ledger, self.archive)),
-            gate: Arc::new(TokenGate::new(Some(owner.hash()), backend, clock.clone())),
+            gate: Arc::new(gate),
             stand: self.stand,
             clock,
             meters,

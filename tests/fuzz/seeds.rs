@@ -236,6 +236,20 @@ fn messages(seeds: &mut Collected) {
 }
 
 fn by_hand(seeds: &mut Collected) {
+    let header = r#"{"alg":"EdDSA","typ":"JWT","kid":"one"}"#;
+    let claims =
+        r#"{"iss":"https://id.example","aud":["verger"],"sub":"ann","exp":4000000000,"nbf":1,"tenant":"attic"}"#;
+    // The public key of RFC 8037, and those of RFC 7517.
+    let keys = [
+        r#"{"kty":"OKP","crv":"Ed25519","kid":"one","use":"sig","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwaaPJHURo"}"#,
+        r#"{"kty":"EC","crv":"P-256","kid":"one","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}"#,
+        r#"{"kty":"RSA","kid":"one","alg":"RS256","key_ops":["verify"],"n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4","e":"AQAB"}"#,
+    ];
+    for key in keys {
+        seeds.add("tokens", format!("{header}\n{claims}\n{{\"keys\":[{key}]}}"));
+    }
+    seeds.add("tokens", format!("{}\n{claims}\n{{\"keys\":[{}]}}", header.replace("EdDSA", "RS256"), keys[2]));
+    seeds.add("tokens", "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UifQ.");
     let mut random = Random(1);
     for length in [10, 90, 400, 1600] {
         let noise: Vec<u8> = (0..length).map(|_| u8::try_from(random.below(256)).unwrap() & 0x3f).collect();

@@ -56,7 +56,7 @@ pub(super) fn remove(server: &Arc<Server>, call: Call) -> Answer {
     let members = members(server)?;
     let text = call.parameter("id");
     let node = text.parse().map_err(|_| Problem::not_found(format!("no coordinator has the number {text:?}")))?;
-    members.remove(node).map_err(problem)?;
+    members.remove(call.actor.name(), node).map_err(problem)?;
     ok(&members.status())
 }
 

@@ -19,7 +19,7 @@ use super::metrics::Requests;
 use super::problem::Problem;
 use super::route::{ROUTES, Route};
 use super::{Api, Standing, work};
-use crate::auth::{Actor, Reach, enter};
+use crate::auth::{Actor, Denied, Reach, enter};
 use crate::machine::State;
 
 /// How long the state is waited for at a time; a change that falls between two waits is seen after it at the latest.
@@ -208,12 +208,24 @@ async fn take(server: Arc<Server>, route: &'static Route, request: Request) -> R
     response
 }
 
+/// Who calls. Where the keys of an identity provider are being fetched, they are waited for a little.
+async fn caller(server: &Server, bearer: Option<&str>) -> Result<Actor, Denied> {
+    let gate = &server.api.gate;
+    match (gate.actor(bearer), bearer) {
+        (Err(Denied::Mistrusted(why)), Some(text)) if why.may_pass() => {
+            gate.settled(text).await;
+            gate.actor(bearer)
+        }
+        (found, _) => found,
+    }
+}
+
 /// The gate comes before anything of the request is read.
 async fn answer(server: &Arc<Server>, route: &'static Route, request: Request) -> Answer {
     let (mut parts, body) = request.into_parts();
     let is_open = route.action.reach() == Reach::Open;
     // Who calls does not matter there, and a token that is not valid any more is no reason to hide that the process lives.
-    let actor = if is_open { Ok(Actor::Anonymous) } else { server.api.gate.actor(bearer(&parts.headers)) };
+    let actor = if is_open { Ok(Actor::Anonymous) } else { caller(server, bearer(&parts.headers)).await };
     let actor = actor.and_then(|actor| enter(&actor, route.action).map(|()| actor));
     let actor = actor.map_err(|denied| Problem::denied(&denied))?;
     let path = RawPathParams::from_request_parts(&mut parts, &()).await;

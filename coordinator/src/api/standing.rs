@@ -41,17 +41,17 @@ pub trait Members: Send + Sync {
     /// What this one knows of them, as it is shown.
     fn status(&self) -> Value;
 
-    /// Takes one in; it votes as soon as it has caught up. The same again is the same.
+    /// Takes one in, in the name of `actor`; it votes as soon as it has caught up. The same again is the same.
     ///
     /// # Errors
     /// [`MembersError`].
     fn admit(&self, actor: &str, newcomer: &Newcomer) -> Result<(), MembersError>;
 
-    /// Lets one go.
+    /// Lets one go, in the name of `actor`.
     ///
     /// # Errors
     /// [`MembersError`].
-    fn remove(&self, node: u64) -> Result<(), MembersError>;
+    fn remove(&self, actor: &str, node: u64) -> Result<(), MembersError>;
 }
 
 /// A coordinator that wants to become a member.

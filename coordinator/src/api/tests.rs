@@ -7,6 +7,7 @@ mod feed;
 mod gates;
 mod health;
 mod metrics;
+mod oidc;
 mod repositories;
 mod rig;
 mod schedules;

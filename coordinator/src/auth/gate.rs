@@ -3,6 +3,7 @@
 use verger_proto::{Access, Scope, Scopes, Tenant};
 
 use super::action::{Action, Reach};
+use super::oidc::Mistrust;
 
 /// Who asks. Made from a token, or from what an identity provider vouches for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,12 @@ pub enum Denied {
     /// Taken back.
     #[error("the token {0:?} was revoked; ask an administrator for a new one")]
     Revoked(String),
+    /// An identity provider's token that is not believed.
+    #[error(transparent)]
+    Mistrusted(#[from] Mistrust),
+    /// An identity provider vouches for somebody who belongs to no tenant.
+    #[error("{0:?} belongs to no tenant here; ask an administrator which claim of the provider's tokens says so")]
+    NoTenant(String),
     /// A scope is missing.
     #[error("`{action}` needs the scope `{needs}`, which {name:?} does not have")]
     Scope {
@@ -71,8 +78,12 @@ impl Denied {
     #[must_use]
     pub fn status(&self) -> u16 {
         match self {
-            Denied::Anonymous(_) | Denied::Unknown | Denied::Expired(_) | Denied::Revoked(_) => 401,
-            Denied::Scope { .. } | Denied::Tenant { .. } => 403,
+            Denied::Anonymous(_)
+            | Denied::Unknown
+            | Denied::Expired(_)
+            | Denied::Revoked(_)
+            | Denied::Mistrusted(_) => 401,
+            Denied::NoTenant(_) | Denied::Scope { .. } | Denied::Tenant { .. } => 403,
         }
     }
 }

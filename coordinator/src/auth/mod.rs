@@ -2,11 +2,12 @@
 
 mod action;
 mod gate;
+pub mod oidc;
 mod token;
 
 pub use action::{Action, Reach};
 pub use gate::{Actor, Denied, authorize, authorize_token, enter};
-pub use token::{Bearer, NAME_BYTES_MAX, OWNER, PREFIX, TOKEN_BYTES, Token, TokenError, Tokens};
+pub use token::{Bearer, NAME_BYTES_MAX, OF_PROVIDERS, OWNER, PREFIX, TOKEN_BYTES, Token, TokenError, Tokens};
 pub use verger_proto::{Access, BadTenant, Scope, Scopes, TENANT_BYTES_MAX, Tenant};
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub const TOKEN_BYTES: usize = 32;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Whoever holds the token that a coordinator made for its own user is called so, and no other.
 pub const OWNER: &str = "owner";
+/// Names of those for whom an identity provider vouches begin so.
+pub const OF_PROVIDERS: &str = "oidc:";
 /// Names that stand for somebody in the ledger already.
 const RESERVED: [&str; 2] = [OWNER, "anonymous"];
 /// Tokens that are kept.
@@ -170,7 +172,8 @@ impl Tokens {
         if token.scopes.is_empty() {
             return Err(TokenError::NoScope);
         }
-        if RESERVED.contains(&token.name.as_str()) || self.0.iter().any(|other| other.name == token.name) {
+        let is_reserved = RESERVED.contains(&token.name.as_str()) || token.name.starts_with(OF_PROVIDERS);
+        if is_reserved || self.0.iter().any(|other| other.name == token.name) {
             return Err(TokenError::NameTaken(token.name));
         }
         if self.0.len() >= TOKENS_MAX {

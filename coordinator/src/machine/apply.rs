@@ -95,6 +95,9 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::CreateToken { grant } => token::create(turn, *grant),
         Command::RevokeToken { name } => token::revoke(turn, &name),
         Command::AdmitNode { node, key, replaces } => members::admit(turn, node, key, replaces),
+        Command::DismissNode { node } => members::dismiss(turn, node),
+        Command::MoveNode { node, address } => members::relocate(turn, node, address),
+        Command::RecoverCluster(recovery) => members::recover(turn, *recovery),
         Command::TakeDrive { repository, driver } => driver::take(turn, repository, driver),
         Command::LeaveDrive { repository, driver } => driver::leave(turn, repository, driver),
         Command::Driven(driven) => {

@@ -48,6 +48,7 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::ForgetWorker { .. }
         | Command::DrainWorker { .. }
         | Command::NoteWorkKey { .. } => (None, None),
+        Command::DismissNode { .. } | Command::MoveNode { .. } | Command::RecoverCluster(_) => (None, None),
     };
     (command.name(), cycle, job)
 }

@@ -119,6 +119,14 @@ pub(crate) fn open_stopped(folder: &Path) -> Result<(Identity, File)> {
     Ok((identity, lock(&folder.join(LOCK_NAME))?))
 }
 
+/// Makes a folder that [`open_stopped`] locked one of another cluster: whoever goes by the old name is not answered any more.
+///
+/// # Errors
+/// `DiskFull` or `Permission` if it cannot be written.
+pub(crate) fn rename(folder: &Path, identity: &Identity, cluster: &str) -> Result<()> {
+    write(&folder.join(FILE_NAME), &Identity { cluster: cluster.to_owned(), ..identity.clone() })
+}
+
 fn lock(path: &Path) -> Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
     let file = file.map_err(|error| failed(path, "open the lock file", error))?;

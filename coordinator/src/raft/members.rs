@@ -156,6 +156,17 @@ impl Members {
         self.runtime.block_on(async { tokio::time::timeout(CHANGE, change).await.unwrap_or_else(late) })
     }
 
+    /// Keeps in the ledger who wants what, before it happens.
+    async fn order(&self, actor: &str, command: Command) -> Result<(), MembersError> {
+        let command = Command::Ordered(Box::new(Ordered { actor: actor.to_owned(), command }));
+        let asked = self.node.propose(fresh(), Some(actor.to_owned()), command).await;
+        let events = asked.map_err(|error| self.submit_error(error))?;
+        match events.first() {
+            Some(Event::CommandRefused { reason, .. }) => Err(MembersError::Refused(reason.clone())),
+            _ => Ok(()),
+        }
+    }
+
     async fn admit(&self, actor: &str, newcomer: &Newcomer) -> Result<(), MembersError> {
         let Newcomer { node, key, replaces, .. } = *newcomer;
         self.check_leads()?;
@@ -167,36 +178,33 @@ impl Members {
             let why = format!("coordinator {other} is reached at {} already", peer.address);
             return Err(MembersError::Impossible(why));
         }
-        let command = Command::AdmitNode { node, key, replaces };
-        let command = Command::Ordered(Box::new(Ordered { actor: actor.to_owned(), command }));
-        let id = fresh();
-        let asked = self.node.propose(id, Some(actor.to_owned()), command).await;
-        let events = asked.map_err(|error| self.submit_error(error))?;
-        if let Some(Event::CommandRefused { reason, .. }) = events.first() {
-            return Err(MembersError::Refused(reason.clone()));
-        }
+        self.order(actor, Command::AdmitNode { node, key, replaces }).await?;
         let changed = match known {
             None => self.node.begin_learner(node, peer).await,
-            Some(known) if known != peer => self.node.set_address(node, peer).await,
+            Some(known) if known != peer => {
+                self.order(actor, Command::MoveNode { node, address: peer.address.clone() }).await?;
+                self.node.set_address(node, peer).await
+            }
             Some(_) => Ok(()),
         };
         changed.map_err(|error| self.submit_error(error))
     }
 
-    async fn remove(&self, node: u64) -> Result<(), MembersError> {
+    async fn remove(&self, actor: &str, node: u64) -> Result<(), MembersError> {
         self.check_leads()?;
         let metrics = self.metrics();
         if metrics.membership_config.nodes().all(|(id, _)| *id != node) {
             return Err(MembersError::Impossible(format!("coordinator {node} is not a member")));
         }
         let voters: BTreeSet<u64> = metrics.membership_config.voter_ids().collect();
+        if voters.iter().all(|voter| *voter == node) {
+            return Err(MembersError::Impossible("the last coordinator cannot be removed".to_owned()));
+        }
+        self.order(actor, Command::DismissNode { node }).await?;
         if !voters.contains(&node) {
             return self.node.remove_learner(node).await.map_err(|error| self.submit_error(error));
         }
         let rest: BTreeSet<u64> = voters.into_iter().filter(|id| *id != node).collect();
-        if rest.is_empty() {
-            return Err(MembersError::Impossible("the last coordinator cannot be removed".to_owned()));
-        }
         self.node.change_members(rest).await.map_err(|error| self.submit_error(error))
     }
 }
@@ -249,7 +257,7 @@ impl Shown for Members {
         self.in_time(self.admit(actor, newcomer))
     }
 
-    fn remove(&self, node: u64) -> Result<(), MembersError> {
-        self.in_time(self.remove(node))
+    fn remove(&self, actor: &str, node: u64) -> Result<(), MembersError> {
+        self.in_time(self.remove(actor, node))
     }
 }

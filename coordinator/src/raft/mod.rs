@@ -22,6 +22,7 @@ mod ledger_verify;
 pub mod snapshot;
 pub mod state_machine;
 
+pub mod recover;
 pub mod stopped;
 
 pub mod network;

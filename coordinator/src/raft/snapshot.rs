@@ -95,10 +95,7 @@ struct Header {
 pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<u8>> {
     let mut state = replicated.state.clone();
     let (repositories, cycles) = (std::mem::take(&mut state.repositories), std::mem::take(&mut state.cycles));
-    let fleet = Fleet {
-        workers: std::mem::take(&mut state.workers),
-        work_keys: std::mem::take(&mut state.work_keys),
-    };
+    let fleet = Fleet { workers: std::mem::take(&mut state.workers), work_keys: std::mem::take(&mut state.work_keys) };
     let header = Header {
         applied: replicated.applied,
         membership: replicated.membership.clone(),

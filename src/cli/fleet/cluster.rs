@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use verger_kopia::{Error, ErrorKind, Result};
 
-use super::{Coordinator, text_of};
+use super::{Coordinator, recover, text_of};
 use crate::cli::Context;
 use crate::exit::Exit;
 use crate::output::Output;
@@ -19,6 +19,7 @@ const EXAMPLES: &str = "Examples:
   verger cluster replace 2 --data-dir /var/lib/verger --node-id 4 --peer-address d.example:7421
   verger cluster status
   verger cluster remove 3
+  verger cluster recover --data-dir /var/lib/verger               two of three are gone for good: what would be lost?
 
 A coordinator's number is never used again: one that lost its disk comes back under a new one.";
 
@@ -55,6 +56,11 @@ enum What {
         node: u64,
         #[command(flatten)]
         coordinator: Coordinator,
+    },
+    /// Make a cluster of one of what is left when a majority is gone for good; the coordinator must not run
+    Recover {
+        #[command(flatten)]
+        survivor: recover::Args,
     },
     /// As join; another coordinator leaves in the moment in which this one votes
     Replace {
@@ -98,6 +104,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
             show(output, &status)?;
             trouble(&status)?;
         }
+        What::Recover { survivor } => recover::run(output, &survivor)?,
         What::Join { newcomer } => join(output, &newcomer, None)?,
         What::Replace { old, newcomer } => join(output, &newcomer, Some(old))?,
         What::Remove { node, coordinator } => {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use verger_coordinator::auth::Bearer;
+use verger_coordinator::auth::oidc::{TOKEN_BYTES_MAX, is_presented};
 use verger_kopia::{Error, ErrorKind, Result};
 
 use super::Trust;
@@ -14,13 +15,14 @@ use crate::config::token;
 use crate::exit::Exit;
 
 /// More than any token, and little enough to read whatever it is.
-const TEXT_BYTES_MAX: u64 = 4_096;
+const TEXT_BYTES_MAX: u64 = TOKEN_BYTES_MAX as u64 + 2;
 
 const EXAMPLES: &str = "Examples:
   verger login https://verger.example:7420                         asks for the token
   verger login https://verger.example:7420 < token
   verger login https://verger.example:7420 --token-file token --ca-file ca.pem
   VERGER_ADDR=https://verger.example:7420 verger repo list
+  verger login https://verger.example:7420 < jwt                   a token of an identity provider that is believed there
 
 The token is never an argument: those are seen by others and remembered by shells. It is tried, and kept for this user alone.";
 
@@ -45,10 +47,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit> {
             .with_fix("Set HOME or XDG_CONFIG_HOME")
     })?;
     let text = zeroize::Zeroizing::new(read(args)?);
-    let bearer = Bearer::parse(text.trim()).map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?;
+    let text = text.trim();
+    if !is_presented(text) {
+        Bearer::parse(text).map_err(|error| Error::new(ErrorKind::Usage, error.to_string()))?;
+    }
     // One that does not come through is not kept in the place of one that does.
-    Client::new(&args.addr, Some(bearer.text().to_string()), &args.trust)?.get("/v1/status")?;
-    token::keep(&path, &bearer.text())?;
+    Client::new(&args.addr, Some(text.to_owned()), &args.trust)?.get("/v1/status")?;
+    token::keep(&path, text)?;
     if context.output.json {
         context.output.document(&json!({ "address": args.addr, "kept": path.display().to_string() }))?;
     } else {

@@ -6,6 +6,8 @@ pub(super) mod cycle;
 pub(super) mod events;
 pub(super) mod lease;
 pub(super) mod login;
+mod oidc;
+mod recover;
 pub(super) mod repo;
 mod schedule;
 mod service;

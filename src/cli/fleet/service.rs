@@ -8,12 +8,14 @@ use verger_coordinator::schedule::Limits;
 use verger_kopia::{Error, ErrorKind};
 use verger_worker::progress::Stop;
 
+use super::oidc::OidcArgs;
 use crate::cli::Context;
 use crate::config::archive::ArchiveArgs;
 use crate::config::nats::NatsArgs;
 use crate::config::{Engine, EngineArgs};
 use crate::exit::Exit;
 use crate::output::Output;
+use crate::up::oidc::Believed;
 use crate::{signal, up};
 
 /// What `verger up` and `verger coordinator` have in common.
@@ -46,12 +48,14 @@ impl ServiceArgs {
                 Error::new(ErrorKind::Usage, step).with_fix("Everything is kept under --data-dir here; leave it out")
             );
         }
+        let believed = self.api.believed()?;
         let engine = EngineArgs { state_dir: Some(self.data_dir.join("work")), ..self.engine };
         Ok(up::Options {
             engine: Engine::resolve(engine, context.file.engine.clone())?,
             data_dir: self.data_dir,
             listen: self.api.listen,
             tls: self.api.tls(),
+            believed,
             places: self.places.limits(workers),
             secrets: self.secrets,
             archive: self.archive,
@@ -87,9 +91,19 @@ pub(super) struct ApiArgs {
     /// Authorities that certificates of clients must come from (PEM) [default: clients need none]
     #[arg(long, value_name = "FILE", env = "VERGER_TLS_CLIENT_CA", requires = "tls_cert", help_heading = "TLS")]
     tls_client_ca: Option<PathBuf>,
+    #[command(flatten)]
+    oidc: OidcArgs,
 }
 
 impl ApiArgs {
+    /// The identity providers that are believed.
+    ///
+    /// # Errors
+    /// `Usage` for one that cannot be.
+    pub(super) fn believed(&self) -> verger_kopia::Result<Vec<Believed>> {
+        self.oidc.resolve()
+    }
+
     /// Its certificate, if it has one.
     pub(super) fn tls(self) -> Option<TlsFiles> {
         let client_authority = self.tls_client_ca;
@@ -131,7 +145,7 @@ impl PlacesArgs {
 }
 
 /// `4`, or `s3://attic=2`.
-fn places(text: &str) -> Result<(Option<String>, u32), String> {
+fn places(text: &str) -> std::result::Result<(Option<String>, u32), String> {
     let (name, number) = match text.rsplit_once('=') {
         Some((name, number)) => (Some(name.trim().trim_end_matches('/').to_owned()), number),
         None => (None, text),

@@ -25,6 +25,13 @@ pub(crate) struct Member {
     pub(crate) key: String,
     /// The cluster began here.
     pub(crate) first: bool,
+    /// How often the cluster was made anew of what was left of it.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub(crate) generation: u32,
+}
+
+fn is_first(generation: &u32) -> bool {
+    *generation == 0
 }
 
 impl Member {
@@ -35,7 +42,7 @@ impl Member {
     pub(crate) fn first(name: &str, node: u64) -> Result<Self> {
         check_name(name)?;
         let fleet = format!("{:08x}", rand::rng().random::<u32>());
-        Ok(Self { name: name.to_owned(), fleet, node, key: new_key(), first: true })
+        Ok(Self { name: name.to_owned(), fleet, node, key: new_key(), first: true, generation: 0 })
     }
 
     /// One more of a cluster, by what raft calls it.
@@ -44,17 +51,45 @@ impl Member {
     /// `Unsupported` for a cluster that is named in another way.
     pub(crate) fn of(cluster: &str, node: u64) -> Result<Self> {
         let strange = || Error::new(ErrorKind::Unsupported, format!("{cluster:?} is no name of a cluster"));
-        let (name, fleet) = cluster.rsplit_once('-').ok_or_else(strange)?;
+        let (rest, generation) = match cluster.split_once('+') {
+            Some((rest, generation)) => (rest, generation.parse().map_err(|_| strange())?),
+            None => (cluster, 0),
+        };
+        let (name, fleet) = rest.rsplit_once('-').ok_or_else(strange)?;
         if fleet.len() != 8 || !fleet.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(strange());
         }
         let (name, fleet) = (name.to_owned(), fleet.to_owned());
-        Ok(Self { name, fleet, node, key: new_key(), first: false })
+        Ok(Self { name, fleet, node, key: new_key(), first: false, generation })
     }
 
-    /// What raft calls the cluster: two of one name are not the same.
+    /// What raft calls the cluster: two of one name are not the same, and neither is one before and after it was made anew.
     pub(crate) fn cluster(&self) -> String {
-        format!("{}-{}", self.name, self.fleet)
+        match self.generation {
+            0 => format!("{}-{}", self.name, self.fleet),
+            generation => format!("{}-{}+{generation}", self.name, self.fleet),
+        }
+    }
+
+    /// The same coordinator, in the cluster that is made anew of it. It may have been made anew before, and half way.
+    pub(crate) fn anew(&self) -> Self {
+        Self { generation: self.generation.saturating_add(1), ..self.clone() }
+    }
+
+    /// Whether raft's name for a cluster is this one's, however often it was made anew.
+    pub(crate) fn is_of(&self, cluster: &str) -> bool {
+        cluster.split_once('+').map_or(cluster, |(rest, _)| rest) == format!("{}-{}", self.name, self.fleet)
+    }
+
+    /// Writes over what the folder said.
+    ///
+    /// # Errors
+    /// `Permission` or `DiskFull`.
+    pub(crate) fn write(&self, data: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::new(ErrorKind::Internal, "write down a member").with_source(error))?;
+        let path = path(data);
+        replace(&path, text.as_bytes()).map_err(|error| Error::of_file(format!("write {}", path.display()), error))
     }
 
     /// The key as a number.
@@ -76,10 +111,7 @@ impl Member {
         if let Some(other) = read(data)? {
             return if other == *self { Ok(()) } else { Err(taken(data, &other)) };
         }
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::new(ErrorKind::Internal, "write down a member").with_source(error))?;
-        let path = path(data);
-        replace(&path, text.as_bytes()).map_err(|error| Error::of_file(format!("write {}", path.display()), error))
+        self.write(data)
     }
 
     /// Takes it back from a folder: the cluster did not want it.
@@ -149,6 +181,10 @@ mod tests {
         assert_eq!(read(folder.path()).unwrap(), Some(first.clone()));
         let second = Member::of(&first.cluster(), 2).unwrap();
         assert_eq!((second.cluster(), second.first), (first.cluster(), false));
+        let anew = first.anew().anew();
+        assert_eq!(anew.cluster(), format!("{}+2", first.cluster()));
+        assert_eq!(Member::of(&anew.cluster(), 4).unwrap().cluster(), anew.cluster());
+        assert!(anew.is_of(&first.cluster()) && first.is_of(&anew.cluster()) && !first.is_of("attic-00000000"));
         assert_eq!(second.keep(folder.path()).unwrap_err().kind(), ErrorKind::Usage);
         std::fs::write(folder.path().join(FILE), "{}").unwrap();
         assert_eq!(read(folder.path()).unwrap_err().kind(), ErrorKind::Damaged);
@@ -159,7 +195,7 @@ mod tests {
         for bad in ["", "Attic", "two words", "a/b", &"a".repeat(41)] {
             assert_eq!(Member::first(bad, 1).unwrap_err().kind(), ErrorKind::Usage, "{bad}");
         }
-        for bad in ["attic", "attic-123", "attic-1234567z"] {
+        for bad in ["attic", "attic-123", "attic-1234567z", "attic-12345678+x", "attic-12345678+"] {
             assert_eq!(Member::of(bad, 1).unwrap_err().kind(), ErrorKind::Unsupported, "{bad}");
         }
     }

@@ -49,7 +49,8 @@ pub(crate) struct Options {
 /// `verger up` for the rest.
 pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let super::Options { data_dir, listen, places, tls, secrets, archive, nats, engine, spans } = options.service;
+    let super::Options { data_dir, listen, places, tls, secrets, archive, nats, engine, spans, believed } =
+        options.service;
     let tls = secured(listen, tls, &clock)?;
     let member = member(options.node, &data_dir)?;
     let security = security(options.peers, options.peer_listen)?;
@@ -109,6 +110,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         stand: Arc::new(Together { fleet: identity.clone(), members }),
         listen,
         tls,
+        believed,
         places,
         archive,
         spans,

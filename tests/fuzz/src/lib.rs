@@ -18,6 +18,7 @@ pub mod objects;
 pub mod parts;
 pub mod records;
 pub mod store;
+pub mod tokens;
 
 /// One parser under test.
 #[derive(Clone, Copy)]
@@ -56,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "shards", run: files::shards },
     Target { name: "work_message", run: messages::work_message },
     Target { name: "part", run: parts::part },
+    Target { name: "tokens", run: tokens::tokens },
 ];
 
 /// Runs `parse` and holds its peak of allocated bytes to `fixed` and `factor` bytes for each of the input's `length`. What C libraries

@@ -8,6 +8,7 @@ use super::super::route::{ROUTES, Route};
 use super::client::Reply;
 use super::rig::{Rig, TOKEN};
 use crate::auth::Reach;
+use crate::auth::oidc::testing::{Signer, claims};
 
 /// Method, path; whether a token with this one scope comes through, as read, operate, approve, admin, operate with approve, and work;
 /// whose its object is (t: a tenant's, f: the fleet's, o: open to all).
@@ -62,6 +63,18 @@ fn tokens(rig: &Rig, tenant: Option<&str>) -> Vec<String> {
     ROLES.iter().map(|scopes| rig.token(&format!("{whose}-{}", scopes.join("-")), tenant, scopes)).collect()
 }
 
+/// As [`tokens`], by the word of an identity provider.
+fn vouched(signer: &Signer, tenant: Option<&str>) -> Vec<String> {
+    let token = |scopes: &&[&str]| {
+        let mut claims = claims(1_700_000_000);
+        let everyone = tenant.is_none().then_some("everyone");
+        claims["groups"] = scopes.iter().copied().chain(everyone).collect();
+        claims["tenant"] = tenant.into();
+        signer.sign(&claims)
+    };
+    ROLES.iter().map(token).collect()
+}
+
 /// Tokens that are of no use: unknown, twisted, expired, revoked.
 fn useless(rig: &Rig) -> Vec<String> {
     let short = json!({ "name": "short", "scopes": ["admin"], "allTenants": true, "expiresInSeconds": 5 });
@@ -103,8 +116,12 @@ fn the_page_about_security_has_every_route_with_its_scopes_and_no_other() {
 
 #[test]
 fn every_cell_of_role_and_endpoint() {
-    let rig = Rig::new();
-    let (own, all, useless) = (tokens(&rig, Some("own")), tokens(&rig, None), useless(&rig));
+    let signer = Signer::ed25519("e");
+    let rig = Rig::believing(&signer);
+    let (own, all, mut useless) = (tokens(&rig, Some("own")), tokens(&rig, None), useless(&rig));
+    let (vouched_own, vouched_all) = (vouched(&signer, Some("own")), vouched(&signer, None));
+    useless.push(Signer::ed25519("e").sign(&claims(1_700_000_000)));
+    useless.push(signer.sign(&claims(1_699_999_000)));
     let mut cells = 0;
     for (method, path, row, whose) in ROWS {
         // What comes through the gate is stopped right behind it, so that no cell changes anything for the next.
@@ -117,8 +134,12 @@ fn every_cell_of_role_and_endpoint() {
         };
         let open = *whose == 'o';
         for (role, cell) in row.chars().enumerate() {
-            expect(Some(&all[role]), if cell == 'y' { 400 } else { 403 });
-            expect(Some(&own[role]), if cell == 'y' && *whose != 'f' { 400 } else { 403 });
+            for all in [&all, &vouched_all] {
+                expect(Some(&all[role]), if cell == 'y' { 400 } else { 403 });
+            }
+            for own in [&own, &vouched_own] {
+                expect(Some(&own[role]), if cell == 'y' && *whose != 'f' { 400 } else { 403 });
+            }
         }
         expect(Some(TOKEN), 400);
         expect(None, if open { 400 } else { 401 });
@@ -126,7 +147,7 @@ fn every_cell_of_role_and_endpoint() {
             expect(Some(token), if open { 400 } else { 401 });
         }
     }
-    assert_eq!(cells, ROWS.len() * (2 * ROLES.len() + 2 + useless.len()));
+    assert_eq!(cells, ROWS.len() * (4 * ROLES.len() + 2 + useless.len()));
 }
 
 /// A tenant with a repository under lease, a wish, an open cycle that waits for a word, and a token.

@@ -131,6 +131,20 @@ impl Messages {
     }
 }
 
+impl Messages {
+    /// What still comes, and whether the stream broke off after it.
+    pub(super) fn rest(&mut self) -> (String, bool) {
+        let mut text = String::new();
+        for line in self.0.by_ref() {
+            match line {
+                Ok(line) => text.push_str(&line),
+                Err(_) => return (text, true),
+            }
+        }
+        (text, false)
+    }
+}
+
 impl Iterator for Messages {
     type Item = Message;
 

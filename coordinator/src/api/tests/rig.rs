@@ -17,9 +17,11 @@ use super::super::*;
 use super::client::{Messages, Reply, call, send, text};
 use super::document::check;
 use crate::auth::Bearer;
+use crate::auth::oidc::testing::{Signer, provider, published};
 use crate::drive::{Backend, Effects, FileBackend};
 use crate::machine::State;
 use crate::meters::{Meters, Raft, Spans};
+use crate::providers::{Fetch, Pace, Providers, Source};
 use crate::testing::{batch, digest, done, output, worker};
 
 pub(super) const TOKEN: &str = "vgr_YSB0b2tlbiB0aGF0IG9ubHkgdGVzdHMga25vdyBvZi4";
@@ -122,9 +124,25 @@ impl Members for FakeStand {
         Ok(())
     }
 
-    fn remove(&self, _: u64) -> std::result::Result<(), MembersError> {
+    fn remove(&self, _: &str, _: u64) -> std::result::Result<(), MembersError> {
         Ok(())
     }
+}
+
+struct Keys(Vec<u8>);
+
+impl Fetch for Keys {
+    fn get(&self, url: &str) -> std::result::Result<Vec<u8>, String> {
+        assert_eq!(url, "https://id.example/keys");
+        Ok(self.0.clone())
+    }
+}
+
+fn providers(keys: Vec<u8>, clock: Arc<SetClock>) -> Providers {
+    let keys_url = Some("https://id.example/keys".to_owned());
+    let source = Source { provider: provider(), keys_url, fetch: Box::new(Keys(keys)) };
+    let pace = Pace { wait: std::time::Duration::from_secs(10), ..Pace::default() };
+    Providers::start(vec![source], clock, pace).unwrap()
 }
 
 pub(super) struct Rig {
@@ -145,12 +163,25 @@ impl Rig {
     }
 
     pub(super) fn with(limits: Limits) -> Self {
+        Self::of(limits, None)
+    }
+
+    /// Believes a provider with this key.
+    pub(super) fn believing(signer: &Signer) -> Self {
+        Self::of(Limits::default(), Some(published(&[signer])))
+    }
+
+    fn of(limits: Limits, keys: Option<Vec<u8>>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(SetClock::new(Timestamp::from_second(1_700_000_000).unwrap()));
         let effects = Arc::new(Effects::new(Arc::new(LocalQueue::default())));
         let backend = Arc::new(FileBackend::open(folder.path(), clock.clone(), effects, None).unwrap());
         let owner = Bearer::parse(TOKEN).unwrap().hash();
-        let gate = Arc::new(TokenGate::new(Some(owner), backend.clone(), clock.clone()));
+        let gate = TokenGate::new(Some(owner), backend.clone(), clock.clone());
+        let gate = match keys {
+            Some(keys) => gate.with_providers(providers(keys, clock.clone())),
+            None => gate,
+        };
         let look: Look = Box::new(|wanted| Ok(found(wanted)));
         let hands = Arc::new(FakeHands { look: Mutex::new(look), freed: Mutex::default(), handed: Mutex::default() });
         let stand = Arc::new(FakeStand(Mutex::new(Standing::Leads)));
@@ -159,7 +190,7 @@ impl Rig {
             hands: hands.clone(),
             desk: Arc::new(FakeDesk),
             events: Arc::new(LedgerEvents::new(folder.path())),
-            gate,
+            gate: Arc::new(gate),
             stand: stand.clone(),
             clock: clock.clone(),
             meters: Arc::new(meters()),

@@ -8,5 +8,6 @@ mod effects;
 mod golden;
 mod members;
 mod network;
+mod recover;
 mod seeded;
 mod snapshot;
