@@ -10,6 +10,7 @@ use crate::mode::CycleOptions;
 use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Failure, JobReport, Progress};
 use crate::schedule::{Margin, Own};
+use crate::store::StoreProbe;
 use crate::term::Term;
 use crate::time::StoreTime;
 use crate::token::TokenGrant;
@@ -249,6 +250,13 @@ pub enum Command {
     },
     /// What whoever drives a repository says.
     Driven(Box<Driven>),
+    /// What a probe saw of a repository's store.
+    RecordProbe {
+        /// Repository.
+        repository: RepositoryId,
+        /// What it saw.
+        probe: Box<StoreProbe>,
+    },
 }
 
 /// A command and who gave it.
@@ -308,6 +316,7 @@ impl Command {
             Command::TakeDrive { .. } => "take_drive",
             Command::LeaveDrive { .. } => "leave_drive",
             Command::Driven(driven) => driven.command.name(),
+            Command::RecordProbe { .. } => "record_probe",
         }
     }
 }

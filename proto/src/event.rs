@@ -16,6 +16,7 @@ use crate::report::{Damage, Failure, Progress, Severity, TaskStats};
 use crate::schedule::{Margin, Own};
 use crate::shard::Shard;
 use crate::stage::Stage;
+use crate::store::StoreProbe;
 use crate::term::Term;
 use crate::time::{LogTime, StoreTime};
 use crate::token::{Access, Scopes};
@@ -162,11 +163,13 @@ pub enum Event {
     DriveRenewed { repository: RepositoryId, driver: Driver, until: LogTime },
     /// It does not any more.
     DriveLeft { repository: RepositoryId, driver: Driver },
+    /// Its store was probed.
+    StoreProbed { repository: RepositoryId, probe: Box<StoreProbe> },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 47] = [
+    pub const KINDS: [&'static str; 48] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -214,6 +217,7 @@ impl Event {
         "drive_taken",
         "drive_renewed",
         "drive_left",
+        "store_probed",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -267,6 +271,7 @@ impl Event {
             Event::DriveTaken { .. } => "drive_taken",
             Event::DriveRenewed { .. } => "drive_renewed",
             Event::DriveLeft { .. } => "drive_left",
+            Event::StoreProbed { .. } => "store_probed",
         }
     }
 }

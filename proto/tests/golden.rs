@@ -12,7 +12,8 @@ use verger_proto::{
     Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
     Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
     RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, Severity, Shard,
-    Stage, StageWork, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, report::TaskStats,
+    Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId,
+    report::TaskStats,
 };
 
 fn folder() -> PathBuf {
@@ -251,7 +252,27 @@ fn cluster_samples() -> Vec<(&'static str, Event)> {
         ("", Event::DriveTaken { repository: taken, driver: second, until, before: Some(first) }),
         ("", Event::DriveRenewed { repository: renewed, driver: second, until }),
         ("", Event::DriveLeft { repository: left, driver: second }),
+        ("", Event::StoreProbed { repository: repository(), probe: Box::new(probe(true)) }),
+        ("-observed", Event::StoreProbed { repository: repository(), probe: Box::new(probe(false)) }),
     ]
+}
+
+fn probe(is_written: bool) -> StoreProbe {
+    let seen = StoreSeen {
+        conditional_writes: true,
+        conditional_deletes: false,
+        reads: Sight::After(350),
+        lists: Sight::NotWithin(12_000),
+        stamp_offset: -900,
+    };
+    StoreProbe {
+        local_disk: false,
+        seen: is_written.then_some(seen),
+        clock_offset: -1_500,
+        round_trip: 31,
+        keeps_versions: is_written.then_some(true),
+        default_retention: is_written.then_some(86_400),
+    }
 }
 
 fn schedule() -> Schedule {

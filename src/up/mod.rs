@@ -6,6 +6,7 @@ mod notify;
 mod opener;
 mod run;
 mod service;
+mod store;
 mod supervisor;
 
 use std::collections::BTreeMap;

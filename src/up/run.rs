@@ -20,6 +20,7 @@ use verger_worker::run::failure_kind;
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
+use super::store;
 use super::supervisor::{Outcome, Supervisor, Task};
 
 /// Runs what the task says, and tells the machine what came of it.
@@ -68,6 +69,10 @@ fn cycle(
     let registration = &task.registration;
     let repository =
         supervisor.opener.open(&registration.name, &registration.address, &registration.password, access)?;
+    if !request.dry_run {
+        let word = (request.exclusive || request.alone, supervisor.now());
+        store::ensure(&**backend, &task.repository, &repository, &registration.acting, word)?;
+    }
     let worker = WorkerId::new(format!("{}-{worker}", supervisor.identity))
         .map_err(|error| Error::new(ErrorKind::Internal, "name a worker").with_source(error))?;
     let engine = &supervisor.opener.engine;

@@ -140,7 +140,7 @@ impl Supervisor {
         self.crew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> LogTime {
+    pub(super) fn now(&self) -> LogTime {
         LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or_default())
     }
 

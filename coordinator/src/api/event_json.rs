@@ -32,7 +32,8 @@ pub(super) fn about(event: &Event, fields: &Value, board: &Board) -> About {
         | Event::CycleReported { repository, .. }
         | Event::DriveTaken { repository, .. }
         | Event::DriveRenewed { repository, .. }
-        | Event::DriveLeft { repository, .. } => Some(repository.clone()),
+        | Event::DriveLeft { repository, .. }
+        | Event::StoreProbed { repository, .. } => Some(repository.clone()),
         _ => None,
     };
     let repository = said.or_else(|| cycle.and_then(|cycle| board.told(cycle)).map(|told| told.repository.clone()));

@@ -27,6 +27,7 @@ mod route;
 mod server;
 mod show;
 mod standing;
+mod store;
 mod tls;
 mod tokens;
 mod watch;

@@ -7,8 +7,8 @@ use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
     Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
-    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime,
-    Term, Ticket, ViewRef, WorkerId,
+    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreProbe,
+    StoreTime, Term, Ticket, ViewRef, WorkerId,
 };
 
 use super::calendar::Calendar;
@@ -75,6 +75,8 @@ pub struct Repository {
     pub calendar: Calendar,
     /// Who drives its cycles, where several processes could, and until when unless it is heard of.
     pub driver: Option<(Driver, LogTime)>,
+    /// What its store was seen to do, and when that was recorded.
+    pub store: Option<(StoreProbe, LogTime)>,
 }
 
 /// What became of a wish.

@@ -20,7 +20,7 @@ use crate::auth::Bearer;
 use crate::drive::{Backend, Effects, FileBackend};
 use crate::machine::State;
 use crate::meters::{Meters, Raft, Spans};
-use crate::testing::{batch, digest, done, output, worker};
+use crate::testing::{batch, digest, done, output, store, worker};
 
 pub(super) const TOKEN: &str = "vgr_YSB0b2tlbiB0aGF0IG9ubHkgdGVzdHMga25vdyBvZi4";
 pub(super) const FLEET: &str = "verger@fleet-0a1b2c3d";
@@ -76,7 +76,7 @@ pub(super) fn found(wanted: &Wanted) -> Probed {
         index: IndexKind::Epochs,
         owner: "kopia@cellar".to_owned(),
         own: None,
-        capabilities: json!({ "conditionalWrites": true }),
+        store: store(),
     }
 }
 
