@@ -59,6 +59,10 @@ pub enum Kind {
     RaftAnswer = 16,
     /// A segment of a ledger that was archived.
     LedgerArchive = 20,
+    /// A part of the evidence that was archived.
+    EvidenceArchive = 30,
+    /// Figures over all time, as far as they were counted.
+    Figures = 31,
 }
 
 /// A record that cannot be read or written.

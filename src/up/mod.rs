@@ -29,7 +29,7 @@ use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_worker::progress::Stop;
 
-use crate::config::archive::ArchiveArgs;
+use crate::config::archive::{self, ArchiveArgs};
 use crate::config::{Engine, token};
 
 use opener::Opener;
@@ -77,7 +77,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let archive = options.archive.resolve(&fleet, &options.data_dir)?;
     let node = Arc::new(node(&runtime, &options.data_dir, &fleet, clock.clone(), router.clone())?);
     let identity = format!("verger@fleet-{fleet}");
-    let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
+    let engine = Engine { state_dir: archive::work(&options.data_dir), ..options.engine };
     let service = Service {
         runtime,
         node,

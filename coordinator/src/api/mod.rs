@@ -10,6 +10,7 @@ mod board;
 mod call;
 mod cluster;
 mod cycles;
+mod deeds;
 mod event_json;
 mod events;
 mod feed;
@@ -39,6 +40,7 @@ use std::time::Duration;
 use verger_kopia::clock::Clock;
 
 use crate::drive::Backend;
+use crate::ledger::evidence::Shelf;
 use crate::meters::Meters;
 
 pub use events::{Events, LedgerEvents};
@@ -61,6 +63,8 @@ pub struct Api {
     pub stand: Arc<dyn Stand>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Names of what was done.
+    pub evidence: Shelf,
     /// What this process counts.
     pub meters: Arc<Meters>,
     /// This program's version.

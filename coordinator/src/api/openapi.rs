@@ -103,6 +103,13 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("repositoryId?", "string"), ("cycle?", "integer"), ("actor?", "string"), ("error?", "string"),
         ("message?", "string"),
     ]),
+    ("Deeds", &[("deeds", "[Deed]"), ("unread", "[string]"), ("elsewhere", "boolean")]),
+    ("Deed", &[
+        ("name", "string"), ("repository?", "string"), ("repositoryId", "string"), ("cycle", "integer"),
+        ("stage", "string"), ("batch", "integer"), ("rule", "string"), ("plan?", "string"), ("term?", "integer"),
+        ("worker?", "string"), ("outcome", "done|ambiguous|unknown"), ("approvedAt?", "time"), ("endedAt?", "time"),
+        ("changed?", "integer"), ("leftOut?", "integer"), ("record", "string"), ("object?", "string"),
+    ]),
     ("Lease", &[
         ("repository", "string"), ("name", "string"), ("term", "integer"), ("actsUntil", "time"),
         ("confirmed", "time"), ("holder", "string"), ("actingAs", "string"),

@@ -26,7 +26,7 @@ use super::opener::Opener;
 use super::service::{Service, bind, secured};
 use super::supervisor::Drives;
 use crate::config::Engine;
-use crate::config::archive::ArchiveArgs;
+use crate::config::archive::{self, ArchiveArgs};
 use folder::Member;
 use stand::Together;
 
@@ -108,7 +108,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     runtime.spawn(members.clone().look_after(begun));
     let failure = stop_with(&runtime, &node, stop);
     let identity = format!("verger@fleet-{}", member.fleet);
-    let engine = Engine { state_dir: options.data_dir.join("work"), ..options.engine };
+    let engine = Engine { state_dir: archive::work(&options.data_dir), ..options.engine };
     let leads = node.clone();
     let service = Service {
         node: node.clone(),

@@ -18,6 +18,7 @@ use super::client::{Messages, Reply, call, send, text};
 use super::document::check;
 use crate::auth::Bearer;
 use crate::drive::{Backend, Effects, FileBackend};
+use crate::ledger::evidence::Shelf;
 use crate::machine::State;
 use crate::meters::{Meters, Raft, Spans};
 use crate::testing::{batch, digest, done, output, store, worker};
@@ -142,6 +143,7 @@ impl Rig {
             backend: backend.clone(),
             hands: hands.clone(),
             events: Arc::new(LedgerEvents::new(folder.path())),
+            evidence: Shelf::new(&folder.path().join("work"), None),
             gate,
             stand: stand.clone(),
             clock: clock.clone(),
