@@ -14,6 +14,7 @@ mod deeds;
 mod event_json;
 mod events;
 mod feed;
+mod figures;
 mod gate;
 mod hands;
 mod health;

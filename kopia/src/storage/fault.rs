@@ -389,13 +389,16 @@ impl Storage for FaultStorage {
     }
 
     fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        let before = self.inner.head(id);
         self.change(Call::Delete, id, |fault| match fault {
             Some(Fault::IgnoredCondition) => {
                 let report = self.inner.delete(std::slice::from_ref(id), None);
                 report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
             }
             _ => self.inner.delete_own_if(id, version),
-        })
+        })?;
+        lock(&self.deleted).extend(before.ok());
+        Ok(())
     }
 
     fn local_root(&self) -> Option<&Path> {

@@ -130,9 +130,15 @@ impl<'a> ProbeObject<'a> {
             }
         };
         let conditional_deletes = self.honours_conditional_delete()?;
-        self.remove()?;
+        if !conditional_deletes {
+            self.remove()?;
+        }
         reads = reads.max(patience.until(&|| self.is(None))?);
         lists = lists.max(patience.until(&|| self.is_listed(None))?);
+        // Versions that are left of it; and the object, if it was not deleted after all.
+        if conditional_deletes {
+            self.remove()?;
+        }
         Ok(Written { conditional_writes, conditional_deletes, reads, lists, stamp_offset })
     }
 
@@ -160,14 +166,14 @@ impl<'a> ProbeObject<'a> {
         is_refused(self.put(&data, Condition::IfMatch(first)))
     }
 
-    /// What is there is deleted by this or not.
+    /// What is there is deleted by this, if it is true.
     fn honours_conditional_delete(&self) -> Result<bool> {
         if !is_refused(self.storage.delete_own_if(&self.id, &other_version()))? {
             return Ok(false);
         }
         let Some(present) = self.present()?.and_then(|found| found.etag) else { return Ok(false) };
         match self.storage.delete_own_if(&self.id, &present) {
-            Ok(()) => self.is(None),
+            Ok(()) => Ok(true),
             Err(error) if matches!(error.kind(), ErrorKind::PreconditionFailed | ErrorKind::Unsupported) => Ok(false),
             Err(error) => Err(error),
         }
