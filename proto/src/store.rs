@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::time::LogTime;
+
 /// How long what a probe found is believed (R1).
 pub const PROBE_HOLDS_MILLISECONDS: u64 = 7 * 24 * 3_600_000;
 /// Clocks that are farther apart say nothing about ages.
@@ -103,6 +105,14 @@ impl StoreProbe {
         (!seen.conditional_writes && !self.local_disk && !exclusive).then_some(StoreFlaw::NoConditions)
     }
 
+    /// Whether a cycle may go by this without another probe: it was written to, it is good, and it was recorded lately. A clock that is
+    /// behind the one that recorded it makes nothing old (R1).
+    #[must_use]
+    pub fn is_believed(&self, recorded: LogTime, exclusive: bool, now: LogTime) -> bool {
+        let is_young = now.0.saturating_sub(recorded.0) < PROBE_HOLDS_MILLISECONDS;
+        is_young && self.seen.is_some() && self.flaw(exclusive).is_none()
+    }
+
     /// Whether our own objects may leave versions that nobody can delete for a while: unknown counts as yes (R24).
     #[must_use]
     pub fn may_lock_versions(&self) -> bool {
@@ -167,6 +177,19 @@ mod tests {
         assert_eq!(probe.flaw(false), Some(StoreFlaw::NoConditions));
         assert_eq!(probe.flaw(true), None);
         assert_eq!(StoreProbe { local_disk: true, ..probe }.flaw(false), None);
+    }
+
+    #[test]
+    fn r1_a_probe_is_believed_for_seven_days() {
+        let recorded = LogTime(1_700_000_000_000);
+        let after = |milliseconds: u64| LogTime(recorded.0 + milliseconds);
+        assert!(good().is_believed(recorded, false, after(PROBE_HOLDS_MILLISECONDS - 1)));
+        assert!(!good().is_believed(recorded, false, after(PROBE_HOLDS_MILLISECONDS)));
+        assert!(good().is_believed(recorded, false, LogTime(0)), "another clock is behind");
+        assert!(!StoreProbe { seen: None, ..good() }.is_believed(recorded, true, recorded));
+        assert!(!but(|seen| seen.reads = Sight::After(1)).is_believed(recorded, true, recorded));
+        let bare = but(|seen| seen.conditional_writes = false);
+        assert!(bare.is_believed(recorded, true, recorded) && !bare.is_believed(recorded, false, recorded));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use verger_coordinator::drive::Backend;
 use verger_coordinator::store::check;
 use verger_kopia::storage::probe::{self, ProbeReport, Sight};
 use verger_kopia::{Repository, Result};
-use verger_proto::store::{self, PROBE_HOLDS_MILLISECONDS, StoreProbe, StoreSeen};
+use verger_proto::store::{self, StoreProbe, StoreSeen};
 use verger_proto::{Acting, Command, LogTime, RepositoryId};
 
 /// Probes the store of a repository, or only looks at it where nothing may be written.
@@ -39,11 +39,7 @@ pub(super) fn ensure(
     }
     let mut known = None;
     backend.look(&mut |state| known = state.repositories.get(id).and_then(|entry| entry.store.clone()));
-    let holds = |(probe, at): &(StoreProbe, LogTime)| {
-        // Another clock than the one that recorded it may be behind: then it is not old.
-        let is_young = now.0.saturating_sub(at.0) < PROBE_HOLDS_MILLISECONDS;
-        is_young && probe.seen.is_some() && probe.flaw(exclusive).is_none()
-    };
+    let holds = |(probe, recorded): &(StoreProbe, LogTime)| probe.is_believed(*recorded, exclusive, now);
     if known.as_ref().is_some_and(holds) {
         return Ok(());
     }

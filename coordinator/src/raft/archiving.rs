@@ -13,12 +13,13 @@ use crate::machine::State;
 
 /// What could not be archived is tried again after so long, unless there is a snapshot before.
 const AGAIN: Duration = Duration::from_secs(60);
-/// Cycles end between two snapshots, too.
+/// Cycles end between two snapshots, too. After a start, when the state comes again from the log, the first rounds follow sooner.
 const EVIDENCE_EVERY: Duration = Duration::from_secs(300);
+const EVIDENCE_FIRST: Duration = Duration::from_secs(2);
 
 /// Until the node is shut down.
 pub(crate) async fn run(machine: StateMachine, archive: Arc<Archive>) {
-    let mut kept = machine.kept();
+    let (mut kept, mut often) = (machine.kept(), EVIDENCE_FIRST);
     loop {
         let now = *kept.borrow_and_update();
         if now.is_over {
@@ -34,7 +35,8 @@ pub(crate) async fn run(machine: StateMachine, archive: Arc<Archive>) {
             tracing::warn!(error = error.chain(), "a round of archiving the ledger ended badly");
             1
         });
-        let pause = if pending == 0 { EVIDENCE_EVERY } else { AGAIN };
+        let pause = if pending == 0 { often } else { AGAIN };
+        often = often.saturating_mul(2).min(EVIDENCE_EVERY);
         let changed = tokio::time::timeout(pause, kept.changed()).await;
         if matches!(changed, Ok(Err(_))) {
             return;
