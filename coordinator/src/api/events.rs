@@ -1,7 +1,7 @@
 //! Reads what happened, record by record.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::LogTime;
@@ -71,6 +71,8 @@ pub struct LedgerEvents {
     folder: PathBuf,
     ledger: LedgerFolder,
     places: Mutex<Vec<Place>>,
+    /// Where an earlier process was: nothing before it is read unless somebody asks for that.
+    resumed: OnceLock<Place>,
 }
 
 impl LedgerEvents {
@@ -81,6 +83,7 @@ impl LedgerEvents {
             folder: folder.to_owned(),
             ledger: LedgerFolder::new(folder, None),
             places: Mutex::new(vec![Place::default()]),
+            resumed: OnceLock::new(),
         }
     }
 
@@ -100,7 +103,9 @@ impl LedgerEvents {
     fn before(&self, record: u64) -> Place {
         let places = self.places();
         let after = places.partition_point(|place| place.next() <= record);
-        after.checked_sub(1).and_then(|index| places.get(index)).copied().unwrap_or_default()
+        let last = after.checked_sub(1).and_then(|index| places.get(index)).copied().unwrap_or_default();
+        let resumed = self.resumed.get().filter(|place| last.next() < place.next() && place.next() <= record);
+        resumed.copied().unwrap_or(last)
     }
 
     fn remember(&self, place: Place) {
@@ -157,6 +162,7 @@ impl Events for LedgerEvents {
         let is_same = read.is_err() && first == Some(*after);
         if is_same {
             self.remember(*after);
+            self.resumed.get_or_init(|| *after);
         }
         Some(is_same)
     }
