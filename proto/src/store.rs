@@ -63,10 +63,10 @@ pub enum StoreFlaw {
     #[error("a listing after a write showed what was there before {}", late(*.0))]
     StaleLists(Sight),
     /// Its clock and ours.
-    #[error("its clock and this machine's are {} s apart, more than {} s", .0.unsigned_abs() / 1_000, CLOCK_OFFSET_MAX_MILLISECONDS / 1_000)]
+    #[error("its clock and this machine's are {} apart", apart(*.0))]
     Clock(i64),
     /// Its clock and its stamps.
-    #[error("what is written there is stamped with a time that is {} s from the time that it tells, more than {} s", .0.unsigned_abs() / 1_000, CLOCK_OFFSET_MAX_MILLISECONDS / 1_000)]
+    #[error("what is written there is stamped with a time that is {} from the time that it tells", apart(*.0))]
     Stamps(i64),
     /// Two maintainers cannot exclude each other.
     #[error("it has no conditional writes, so two maintainers cannot exclude each other")]
@@ -79,6 +79,10 @@ fn late(sight: Sight) -> String {
         Sight::After(milliseconds) => format!("for {milliseconds} ms"),
         Sight::NotWithin(milliseconds) => format!("for the whole {milliseconds} ms that were waited"),
     }
+}
+
+fn apart(offset: i64) -> String {
+    format!("{} s (more than {} s)", offset.unsigned_abs() / 1_000, CLOCK_OFFSET_MAX_MILLISECONDS / 1_000)
 }
 
 impl StoreProbe {
