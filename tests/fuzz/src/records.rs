@@ -129,7 +129,7 @@ pub fn ledger(data: &[u8]) {
         std::fs::create_dir_all(&known).unwrap();
         std::fs::write(known.join("archived"), &parts).unwrap();
         let shelf = Shelf::new(folder.path(), None);
-        let _ = within(3 << 20, 512, parts.len(), || shelf.find(&[repository.clone()], "p01"));
+        let _ = within(3 << 20, 512, parts.len(), || shelf.find(std::slice::from_ref(&repository), "p01"));
     });
 }
 

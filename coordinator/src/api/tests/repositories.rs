@@ -89,8 +89,9 @@ fn in_a_store(wanted: &Wanted, change: impl FnOnce(&mut StoreSeen)) -> Probed {
 
 #[test]
 fn a_store_in_which_nothing_can_be_changed_safely_is_not_added() {
+    type Look = fn(&Wanted) -> Probed;
     let rig = Rig::new();
-    let looks: [(&str, fn(&Wanted) -> Probed); 4] = [
+    let looks: [(&str, Look); 4] = [
         ("unsupported", |wanted| in_a_store(wanted, |seen| seen.reads = Sight::After(1_200))),
         ("unsupported", |wanted| in_a_store(wanted, |seen| seen.lists = Sight::NotWithin(12_000))),
         ("unsupported", |wanted| in_a_store(wanted, |seen| seen.conditional_writes = false)),
