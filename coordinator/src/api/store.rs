@@ -15,7 +15,7 @@ const NOT_TRIED: [&str; 5] =
 const VERSIONS_A_CYCLE: u64 = 8;
 /// More than so many locked versions a day are no maintenance but a leak (R24).
 const VERSIONS_A_DAY_MAX: u64 = 10_000;
-const DAY_SECONDS: u64 = 24 * 3_600;
+const HOUR_SECONDS: u64 = 3_600;
 
 /// As JSON.
 pub(super) fn shown(probe: &StoreProbe) -> Value {
@@ -65,9 +65,9 @@ pub(super) fn warnings(
     let (Some(seen), versions) = (&probe.seen, versions_a_day(schedule, own, now)) else { return all };
     match (probe.keeps_versions, probe.default_retention) {
         (Some(true), Some(seconds)) if seconds > 0 => all.push(format!(
-            "the bucket locks each new version for {} days by default: about {versions} versions a day of Verger's lease and of \
+            "the bucket locks each new version for {} h by default: about {versions} versions a day of Verger's lease and of \
              Kopia's schedule stay so long",
-            seconds.div_ceil(DAY_SECONDS)
+            seconds.div_ceil(HOUR_SECONDS)
         )),
         (Some(true), _) => all.push(
             "the bucket keeps old versions: what is deleted is hidden, and freed when a lifecycle rule removes it".to_owned(),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn locked() -> StoreProbe {
-        StoreProbe { keeps_versions: Some(true), default_retention: Some(3 * DAY_SECONDS), ..good() }
+        StoreProbe { keeps_versions: Some(true), default_retention: Some(72 * HOUR_SECONDS), ..good() }
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
     fn what_stays_is_said_with_its_number() {
         let when = (None, LogTime(1_700_000_000_000));
         let said = warnings(&locked(), false, &each_minute(), when);
-        assert!(said.len() == 1 && said[0].contains("3 days") && said[0].contains("11520 versions"), "{said:?}");
+        assert!(said.len() == 1 && said[0].contains("72 h") && said[0].contains("11520 versions"), "{said:?}");
         assert!(warnings(&good(), true, &each_minute(), when).is_empty());
         let mut bare = good();
         if let Some(seen) = &mut bare.seen {

@@ -141,7 +141,7 @@ fn r24_a_schedule_that_leaves_too_many_locked_versions_is_refused() {
     often["schedule"] = json!({ "quick": "* * * * *" });
     assert_eq!(rig.call("POST", "/v1/repositories", Some(often.clone())).error(), (422, "unsupported".to_owned()));
     let added = rig.post("/v1/repositories", Rig::new_repository("photos"));
-    assert!(added["probe"]["warnings"][0].as_str().unwrap().contains("locks each new version for 1 days"), "{added}");
+    assert!(added["probe"]["warnings"][0].as_str().unwrap().contains("locks each new version for 24 h"), "{added}");
     let change = json!({ "schedule": often["schedule"] });
     assert_eq!(rig.call("PATCH", "/v1/repositories/photos", Some(change)).error(), (422, "unsupported".to_owned()));
 }
