@@ -2,13 +2,19 @@
 """What the coordinator costs: cycles through `verger up` beside `verger maintain`, durable commands a second, and its CPU with many
 repositories at rest and at work.
 
-    benches/coordinator.py VERGER [--runs 9] [--seconds 10] [--repositories 200] [--out FILE]
+    benches/coordinator.py VERGER [--runs 9] [--seconds 10] [--repositories 200] [--only PART …] [--out FILE]
 
 overhead      a full cycle of copies of one golden repository, by `verger maintain` and by `verger cycle start --wait`, taking turns:
               the difference of the medians
 commands      registrations changed over the API by 16 connections: each is a command that is on disk before it is answered
 repositories  so many copies of a golden repository in one `verger up`, a quick cycle of each: CPU time of the process a cycle, and
               while nothing is due; from both, the share of a core that 1,000 repositories with hourly quick cycles take, work included
+three         as `commands`, on three coordinators with mutual TLS between them: all connections at the leader, then spread over the
+              three, of which two hand on to it
+alone         what a coordinator alone takes: two of them with mutual TLS; the one that leads has no workers, the other does all cycles
+              (of the same copies, one at a time in each place). CPU of the leader: a cycle (over what it takes at rest meanwhile), at
+              rest with a quarter of the repositories and with all of them. From these, a straight line each, the share of a core of
+              1,000 repositories with hourly quick cycles, **without the work**; the leader's part of replication to one other is in it
 
 Timings of a shared machine are noise: medians and ranges are given."""
 
@@ -27,6 +33,7 @@ import tempfile
 import threading
 import time
 
+from fleet import Fleet, cpu
 from peer import measure, must
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -57,10 +64,7 @@ class Up:
         self.command("repo", "add", name, f"filesystem://{repository}", "--password-env", "GOLDEN", "--act-as", OWNER, "--exclusive")
 
     def cpu(self):
-        """CPU seconds of the process so far."""
-        with open(f"/proc/{self.process.pid}/stat", encoding="utf-8") as stat:
-            fields = stat.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu(self.process)
 
     def token(self):
         folder = f"{self.home}/config/verger/tokens"
@@ -108,10 +112,19 @@ def commands(program, folder, seconds, connections=16):
     names = [f"r{number}" for number in range(connections)]
     for name in names:
         up.add(name, golden(folder, f"commands-{name}"))
-    token, until, counts = up.token(), time.monotonic() + seconds, [0] * connections
+    rate = changes_a_second([(up.port, up.token())] * connections, names, seconds)
+    up.stop()
+    print(f"commands: {rate:.0f} a second, durable, one node, {connections} connections")
+    return {"commands_a_second": rate, "connections": connections}
+
+
+def changes_a_second(places, names, seconds):
+    """One connection to each place, which changes the repository of its own again and again."""
+    until, counts = time.monotonic() + seconds, [0] * len(places)
 
     def change(index):
-        connection = http.client.HTTPConnection("127.0.0.1", up.port)
+        port, token = places[index]
+        connection = http.client.HTTPConnection("127.0.0.1", port)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         while time.monotonic() < until:
             body = json.dumps({"suspended": counts[index] % 2 == 0})
@@ -122,15 +135,85 @@ def commands(program, folder, seconds, connections=16):
                 sys.exit(f"the API answered {answer.status}")
             counts[index] += 1
 
-    threads = [threading.Thread(target=change, args=(index,)) for index in range(connections)]
+    threads = [threading.Thread(target=change, args=(index,)) for index in range(len(places))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    up.stop()
-    rate = sum(counts) / seconds
-    print(f"commands: {rate:.0f} a second, durable, one node, {connections} connections")
-    return {"commands_a_second": rate, "connections": connections}
+    return sum(counts) / seconds
+
+
+def three(program, folder, seconds, connections=16):
+    """Durable commands a second on three coordinators."""
+    home = tempfile.mkdtemp(dir=folder)
+    fleet, names = Fleet(program, home, [1, 2, 3], GOLDEN="golden"), [f"r{number}" for number in range(connections)]
+    try:
+        leader = fleet.leader()
+        for name in names:
+            fleet.verger("repo", "add", name, f"filesystem://{golden(folder, f'three-{name}')}", "--password-env", "GOLDEN", "--observe")
+        place = {node: (fleet.api[node], fleet.token(node)) for node in fleet.nodes}
+        led = changes_a_second([place[leader]] * connections, names, seconds)
+        spread = changes_a_second([place[1 + index % 3] for index in range(connections)], names, seconds)
+        if fleet.leader() != leader:
+            sys.exit("another coordinator led in the end: the figures are of no use")
+    finally:
+        fleet.stop()
+    print(f"commands: {led:.0f} a second at the leader of three, {spread:.0f} spread over the three, {connections} connections")
+    return {"at_the_leader": led, "spread": spread, "connections": connections}
+
+
+def alone(program, folder, number, seconds):
+    """CPU of a coordinator without workers, beside one that does the work."""
+    home = tempfile.mkdtemp(dir=folder)
+    fleet = Fleet(program, home, [1, 2], {1: 0, 2: os.cpu_count()}, GOLDEN="golden")
+    try:
+        if fleet.leader() != 1:
+            sys.exit("the coordinator with workers leads: run it again")
+        part, rest = max(1, number // 4), {}
+        for index in range(number):
+            repository = f"filesystem://{golden(folder, f'alone-{index}')}"
+            # The schedule makes nothing due: what is asked for is all that runs.
+            fleet.verger("repo", "add", f"r{index}", repository, "--password-env", "GOLDEN", "--act-as", OWNER, "--exclusive",
+                         "--full-schedule", "never", "--quick-schedule", "never", "--index-schedule", "never")
+            if index + 1 in (part, number):
+                rest[index + 1] = at_rest(fleet.processes[1], seconds)
+        began, before = time.monotonic(), cpu(fleet.processes[1])
+        work = cpu(fleet.processes[2])
+        for index in range(number):
+            status, _ = fleet.ask(1, "POST", f"/v1/repositories/r{index}/cycles", {"mode": "quick"})
+            if status not in (200, 202):
+                sys.exit(f"the API answered {status}")
+        while not over(fleet):
+            time.sleep(1)
+        wall = time.monotonic() - began
+        lead, work = cpu(fleet.processes[1]) - before, cpu(fleet.processes[2]) - work
+        if fleet.leader() != 1:
+            sys.exit("another coordinator led in the end: the figures are of no use")
+    finally:
+        fleet.stop()
+    slope = (rest[number] - rest[part]) / (number - part) if number > part else 0
+    rest_of_1000 = rest[number] + slope * (1000 - number)
+    cycle = max(0, lead - rest[number] * wall) / number
+    share = 1000 * cycle / 3600 + rest_of_1000
+    print(f"a coordinator alone: {1000 * cycle:.1f} ms of CPU a quick cycle ({1000 * work / number:.0f} ms where it is done), "
+          f"at rest {100 * rest[part]:.2f} % of a core with {part} repositories, {100 * rest[number]:.2f} % with {number}")
+    print(f"1,000 repositories with an hourly quick cycle: {100 * share:.1f} % of a core for the coordinator alone")
+    return {"repositories": number, "wall": wall, "cpu_a_cycle": cycle, "cpu_of_the_work": work / number, "rest": rest,
+            "rest_of_1000": rest_of_1000, "share_of_1000_hourly": share}
+
+
+def at_rest(process, seconds):
+    """Share of a core while nothing is asked."""
+    time.sleep(2)
+    before = cpu(process)
+    time.sleep(seconds)
+    return (cpu(process) - before) / seconds
+
+
+def over(fleet):
+    """Whether all that was asked for is done. Asked seldom and of the one that works: it is no part of what is measured."""
+    _, all_of = fleet.ask(2, "GET", "/v1/repositories")
+    return all_of is not None and all(one["queued"] == 0 and "openCycle" not in one and "lastCycle" in one for one in all_of)
 
 
 def repositories(program, folder, number, idle):
@@ -168,14 +251,19 @@ def main():
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--repositories", type=int, default=200)
+    parser.add_argument("--only", nargs="+", metavar="PART", help="only these parts")
     parser.add_argument("--out", help="write the figures as JSON")
     arguments = parser.parse_args()
     program, folder = os.path.abspath(arguments.verger), tempfile.mkdtemp(prefix="verger-bench-")
-    report = {
-        "overhead": overhead(program, folder, arguments.runs),
-        "commands": commands(program, folder, arguments.seconds),
-        "repositories": repositories(program, folder, arguments.repositories, arguments.seconds),
+    seconds, number = arguments.seconds, arguments.repositories
+    parts = {
+        "overhead": lambda: overhead(program, folder, arguments.runs),
+        "commands": lambda: commands(program, folder, seconds),
+        "repositories": lambda: repositories(program, folder, number, seconds),
+        "three": lambda: three(program, folder, seconds),
+        "alone": lambda: alone(program, folder, number, seconds),
     }
+    report = {name: part() for name, part in parts.items() if not arguments.only or name in arguments.only}
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as out:
             json.dump(report, out, indent=1)

@@ -6,6 +6,7 @@
 mod fleet;
 mod support;
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,8 +88,10 @@ fn the_first_cycle_of_a_repository_that_was_added() {
     let up = Up::start();
     let added = json(&run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"])));
     assert_eq!(added["name"], "photos");
+    let before = golden.bytes();
     let report = up.json(&[&FULL[..], &["--json"]].concat());
     assert_eq!(report["outcome"], "done");
+    told_of_what_is_gone(&up, &before, &golden);
     let expected = &golden.expect["maintenance"]["full"]["tasks"];
     if expected.is_object() {
         assert_eq!(report["tasks"]["snapshot-gc"], expected["snapshot-gc"]);
@@ -113,6 +116,60 @@ fn the_first_cycle_of_a_repository_that_was_added() {
     }
     assert_eq!(up.json(&["lease", "list", "--json"]), serde_json::json!([]), "the lease is given back");
     verified(&golden);
+}
+
+/// S6: for each pack that went, which cycle, plan, term, worker and rule.
+fn told_of_what_is_gone(up: &Up, before: &BTreeMap<PathBuf, Vec<u8>>, golden: &Golden) {
+    let after = golden.bytes();
+    let root = golden.repository();
+    let name = |path: &PathBuf| {
+        let below = path.strip_prefix(&root).unwrap_or(path);
+        below.iter().map(|part| part.to_str().unwrap()).collect::<String>()
+    };
+    let gone: Vec<String> = before.keys().filter(|path| !after.contains_key(*path)).map(name).collect();
+    let packs: Vec<&str> =
+        gone.iter().filter(|name| name.starts_with(['p', 'q'])).filter_map(|name| name.strip_suffix(".f")).collect();
+    assert!(!packs.is_empty(), "nothing went: {gone:?}");
+    for pack in packs {
+        let deeds = up.events(&["--blob", pack]);
+        let deed = deeds.iter().find(|deed| deed["stage"].as_str().unwrap().starts_with("delete"));
+        let deed = deed.unwrap_or_else(|| panic!("{pack}: {deeds:?}"));
+        assert_eq!(
+            (&deed["outcome"], &deed["cycle"], &deed["repository"]),
+            (&"done".into(), &1.into(), &"photos".into())
+        );
+        assert!(
+            deed["plan"].is_string() && deed["term"].is_u64() && deed["rule"].is_string() && deed["worker"].is_string()
+        );
+    }
+    assert!(up.events(&["--blob", "p0000"]).is_empty());
+}
+
+#[test]
+fn a_store_is_probed_when_it_is_added_and_nothing_of_it_stays() {
+    let (golden, other) = (Golden::unpack("default"), Golden::unpack("format1"));
+    let mut up = Up::start();
+    let before = golden.bytes();
+    let added = json(&run(&mut up.add("photos", &golden, &["--act-as", OWNER])));
+    for seen in ["localDisk", "conditionalWrites", "readAfterWrite", "listAfterWrite"] {
+        assert_eq!(added["probe"]["capabilities"][seen], true, "{seen}: {added}");
+    }
+    assert!(golden.bytes() == before, "something of the probe stayed");
+    assert_eq!(up.json(&["repo", "show", "photos", "--json"])["capabilities"], added["probe"]["capabilities"]);
+    up.kill();
+    up.again();
+    assert_eq!(up.json(&["repo", "show", "photos", "--json"])["probedAt"], added["probedAt"], "it is remembered");
+    let again = up.json(&["repo", "probe", "photos", "--json"]);
+    assert_eq!(again["capabilities"]["readAfterWrite"], true);
+    assert_eq!(up.events(&["--repo", "photos"]).iter().filter(|event| event["kind"] == "store_probed").count(), 2);
+    // What is only observed is not written to, and is told so.
+    let observed = json(&run(&mut up.add("attic", &other, &["--observe"])));
+    let tried = &observed["probe"]["capabilities"];
+    assert!(
+        tried["notTried"].as_array().unwrap().contains(&"readAfterWrite".into()) && tried["readAfterWrite"].is_null()
+    );
+    let text = String::from_utf8(run(&mut up.verger(&["repo", "show", "attic"])).stdout).unwrap();
+    assert!(text.contains("notTried") && text.contains("conditionalWrites"), "{text}");
 }
 
 #[test]
@@ -316,14 +373,15 @@ fn a_ledger_is_archived_verified_and_restored_while_its_coordinator_is_stopped()
     assert!(!before.is_empty());
     up.kill();
     std::fs::create_dir(&attic).unwrap();
-    let data = up.data();
+    let (data, home) = (up.data(), up.home.path().to_owned());
     let verify = |archive: &[&str]| {
-        let mut command = verger(up.home());
+        let mut command = verger(&home);
         command.args(["ledger", "verify", "--json", "--data-dir"]).arg(&data).args(archive);
         command
     };
     let checked = json(&run(&mut verify(&["--ledger-archive", &url])));
     assert_eq!(checked["problems"], serde_json::json!([]));
+    assert_eq!((&checked["evidenceFiles"], &checked["evidenceElsewhere"]), (&1.into(), &0.into()), "{checked}");
     let mut restore = verger(up.home());
     restore.args(["ledger", "restore", "--data-dir"]).arg(&data);
     let line = fails(&mut restore, 2);
@@ -336,9 +394,42 @@ fn a_ledger_is_archived_verified_and_restored_while_its_coordinator_is_stopped()
     fails(&mut verify(&["--ledger-archive", "ftp://attic"]), 2);
     up.again();
     assert_eq!(up.events(&["--repo", "photos"])[..before.len()], before[..]);
+    // The evidence of the cycle goes there by itself.
+    let began = Instant::now();
+    let is_there = || files(&attic).iter().any(|path| path.to_string_lossy().contains("verger.evidence."));
+    while !is_there() {
+        assert!(began.elapsed() < Duration::from_secs(30), "no evidence is archived");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    up.kill();
+    let checked = json(&run(&mut verify(&["--ledger-archive", &url])));
+    assert_eq!(
+        (&checked["evidenceObjectsRead"], &checked["problems"]),
+        (&1.into(), &serde_json::json!([])),
+        "{checked}"
+    );
+    let evidence = files(&data).into_iter().find(|path| path.ends_with("evidence/1")).unwrap();
+    let (good, mut bad) = (std::fs::read(&evidence).unwrap(), std::fs::read(&evidence).unwrap());
+    bad[60] ^= 1;
+    std::fs::write(&evidence, bad).unwrap();
+    fails(&mut verify(&["--ledger-archive", &url]), 17);
+    assert_eq!(json(&run(&mut restore))["restored"], serde_json::json!([evidence]));
+    assert_eq!(std::fs::read(&evidence).unwrap(), good);
+    up.again();
+    up.events(&[]);
     let mut busy = verger(up.home());
     busy.args(["ledger", "verify", "--data-dir"]).arg(&data);
     fails(&mut busy, 11);
+}
+
+/// All files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
 }
 
 #[test]

@@ -34,6 +34,8 @@ mod commit;
 
 mod lease;
 
+pub mod store;
+
 pub mod machine;
 
 pub mod files;

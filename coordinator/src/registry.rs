@@ -1,7 +1,7 @@
 //! Repositories that are looked after.
 
 use verger_proto::schedule::{Margin, Own};
-use verger_proto::{Event, Refusal, Registration, RegistrationChange, RepositoryId};
+use verger_proto::{Event, Refusal, Registration, RegistrationChange, RepositoryId, StoreProbe};
 
 use crate::machine::Turn;
 
@@ -62,7 +62,19 @@ pub(crate) fn remove(turn: &mut Turn<'_>, repository: RepositoryId) -> Result<()
     entry.requests.clear();
     // Whoever adds it next, maybe for another tenant, does not meet the wishes of those before.
     entry.answered.clear();
+    entry.store = None;
     turn.events.push(Event::RepositoryRemoved { repository, name: registration.name });
+    Ok(())
+}
+
+/// What a probe saw. It is an event each time: what is known is believed for a while only.
+pub(crate) fn probed(turn: &mut Turn<'_>, repository: RepositoryId, probe: StoreProbe) -> Result<(), Refusal> {
+    let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
+    if entry.registration.is_none() {
+        return Err(Refusal::UnknownRepository);
+    }
+    entry.store = Some((probe.clone(), turn.at));
+    turn.events.push(Event::StoreProbed { repository, probe: Box::new(probe) });
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use verger_proto::{
 
 use super::*;
 use crate::machine::Phase;
-use crate::testing::{Rig, options, repository};
+use crate::testing::{Rig, options, repository, store};
 
 fn registration(name: &str) -> Registration {
     Registration {
@@ -91,6 +91,21 @@ fn terms_survive_that_a_repository_is_removed_and_an_open_cycle_keeps_it() {
     rig.go(Command::RemoveRepository { repository: repository() });
     add(&mut rig, repository(), registration("photos"));
     assert_eq!(rig.state.repositories[&repository()].last_term.0, 1);
+}
+
+#[test]
+fn what_a_probe_saw_is_kept_with_its_time_as_long_as_the_repository_is_looked_after() {
+    let mut rig = Rig::new();
+    let probe = |rig: &mut Rig| rig.go(Command::RecordProbe { repository: repository(), probe: Box::new(store()) }).0;
+    assert_eq!(refusal(&probe(&mut rig)), Some(Refusal::UnknownRepository));
+    add(&mut rig, repository(), registration("photos"));
+    let events = probe(&mut rig);
+    assert_eq!(events, [Event::StoreProbed { repository: repository(), probe: Box::new(store()) }]);
+    assert_eq!(rig.state.repositories[&repository()].store, Some((store(), rig.state.now)));
+    assert_eq!(probe(&mut rig).len(), 1, "the same again is younger");
+    rig.go(Command::RemoveRepository { repository: repository() });
+    assert_eq!(rig.state.repositories[&repository()].store, None, "whoever adds it next may reach it by another way");
+    assert_eq!(refusal(&probe(&mut rig)), Some(Refusal::UnknownRepository));
 }
 
 #[test]

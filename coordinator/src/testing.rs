@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use verger_proto::{
     Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Command, CycleId, CycleOptions, Digest, Effect, Event,
-    IndexKind, JobReport, JobSpec, LogTime, Mode, OutputRef, PlanHeader, RepositoryId, Safety, Stage, StageWork,
-    StoreTime, Term, Ticket, ViewRef, WorkerId,
+    IndexKind, JobReport, JobSpec, LogTime, Mode, OutputRef, PlanHeader, RepositoryId, Safety, Sight, Stage, StageWork,
+    StoreProbe, StoreSeen, StoreTime, Term, Ticket, ViewRef, WorkerId,
 };
 
 use crate::machine::{State, apply, invariant};
@@ -310,6 +310,25 @@ pub(crate) fn words((events, effects): &(Vec<Event>, Vec<Effect>)) -> Vec<String
         Effect::CloseLease { term, .. } => format!("! close lease {term}"),
     };
     events.iter().map(event).chain(effects.iter().map(effect)).collect()
+}
+
+/// A store that is good in every way.
+pub(crate) fn store() -> StoreProbe {
+    let seen = StoreSeen {
+        conditional_writes: true,
+        conditional_deletes: false,
+        reads: Sight::AtOnce,
+        lists: Sight::AtOnce,
+        stamp_offset: 0,
+    };
+    StoreProbe {
+        local_disk: false,
+        seen: Some(seen),
+        clock_offset: 12,
+        round_trip: 30,
+        keeps_versions: Some(false),
+        default_retention: None,
+    }
 }
 
 /// What a worker says of itself.

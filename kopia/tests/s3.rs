@@ -12,7 +12,7 @@ use support::weed::{BUCKET, LOCKED_BUCKET, Weed};
 use verger_kopia::ErrorKind;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::storage::address::BucketPrefix;
-use verger_kopia::storage::probe::{is_same_store, probe};
+use verger_kopia::storage::probe::{Sight, is_same_store, probe};
 use verger_kopia::storage::s3::{S3Options, S3Storage};
 use verger_kopia::storage::settings::S3Settings;
 use verger_kopia::storage::{BlobId, ByteRange, PutOptions, Retention, RetentionMode, Storage, conformance, list_all};
@@ -116,7 +116,10 @@ fn the_probe_leaves_nothing(weed: &Weed) {
     for (bucket, kept) in [(BUCKET, false), (LOCKED_BUCKET, true)] {
         let store = store(weed.settings(), bucket, "probe/");
         let report = probe(&store, &SystemClock).unwrap();
-        assert!(report.conditional_writes && report.read_after_write && report.list_after_write, "{report:?}");
+        let written = report.written.as_ref().unwrap();
+        assert!(written.conditional_writes, "{report:?}");
+        assert_eq!((written.reads, written.lists), (Sight::AtOnce, Sight::AtOnce), "{report:?}");
+        assert!(written.stamp_offset.abs() < jiff::SignedDuration::from_secs(3), "{report:?}");
         assert!(report.clock_offset.abs() < jiff::SignedDuration::from_secs(3), "{report:?}");
         assert_eq!(report.versioning.kept, Some(kept));
         assert!(list_all(&store, "").unwrap().is_empty());

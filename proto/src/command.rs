@@ -11,6 +11,7 @@ use crate::mode::CycleOptions;
 use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Failure, JobReport, Progress};
 use crate::schedule::{Margin, Own};
+use crate::store::StoreProbe;
 use crate::term::Term;
 use crate::time::StoreTime;
 use crate::token::TokenGrant;
@@ -313,6 +314,13 @@ pub enum Command {
     /// A majority is gone for good, and a person made a cluster of one of what is left. Written by hand behind the last entry of that
     /// one's log, so that nobody goes on under what the lost ones agreed to.
     RecoverCluster(Box<Recovery>),
+    /// What a probe saw of a repository's store.
+    RecordProbe {
+        /// Repository.
+        repository: RepositoryId,
+        /// What it saw.
+        probe: Box<StoreProbe>,
+    },
 }
 
 /// What a cluster was made of again after its majority was lost.
@@ -396,6 +404,7 @@ impl Command {
             Command::DismissNode { .. } => "dismiss_node",
             Command::MoveNode { .. } => "move_node",
             Command::RecoverCluster(_) => "recover_cluster",
+            Command::RecordProbe { .. } => "record_probe",
         }
     }
 }

@@ -63,6 +63,10 @@ pub enum Kind {
     Work = 31,
     /// A [`Message`](crate::work_queue::message::Message) of the work queue.
     WorkMessage = 30,
+    /// A part of the evidence that was archived.
+    EvidenceArchive = 32,
+    /// Figures over all time, as far as they were counted.
+    Figures = 33,
 }
 
 /// A record that cannot be read or written.

@@ -16,6 +16,7 @@ use crate::report::{Damage, Failure, Progress, Severity, TaskStats};
 use crate::schedule::{Margin, Own};
 use crate::shard::Shard;
 use crate::stage::Stage;
+use crate::store::StoreProbe;
 use crate::term::Term;
 use crate::time::{LogTime, StoreTime};
 use crate::token::{Access, Scopes};
@@ -184,11 +185,13 @@ pub enum Event {
     NodeMoved { node: u64, address: String },
     /// The majority was lost for good, and a person made a cluster of one of what was left.
     ClusterRecovered { node: u64, cluster: String, voted: Vec<u64>, last_index: u64, last_term: u64 },
+    /// Its store was probed.
+    StoreProbed { repository: RepositoryId, probe: Box<StoreProbe> },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 57] = [
+    pub const KINDS: [&'static str; 58] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -246,6 +249,7 @@ impl Event {
         "node_dismissed",
         "node_moved",
         "cluster_recovered",
+        "store_probed",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -309,6 +313,7 @@ impl Event {
             Event::NodeDismissed { .. } => "node_dismissed",
             Event::NodeMoved { .. } => "node_moved",
             Event::ClusterRecovered { .. } => "cluster_recovered",
+            Event::StoreProbed { .. } => "store_probed",
         }
     }
 }

@@ -20,6 +20,7 @@ pub mod job;
 pub mod plan;
 
 pub mod repo;
+pub mod store;
 pub mod token;
 pub mod worker;
 
@@ -64,6 +65,7 @@ pub use report::{Damage, Failure, FailureKind, JobReport, Outcome, Progress, Sev
 pub use schedule::{Blackout, Lane, Margin, MarkToDrop, Own, OwnCycle, Schedule, ScheduleError, Trigger, Window};
 pub use shard::Shard;
 pub use stage::Stage;
+pub use store::{Sight, StoreFlaw, StoreProbe, StoreSeen};
 pub use term::Term;
 pub use time::{LogTime, StoreTime};
 pub use token::{Access, BadTenant, Scope, Scopes, TENANT_BYTES_MAX, Tenant, TokenGrant};

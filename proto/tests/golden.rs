@@ -13,7 +13,7 @@ use verger_proto::{
     Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
     Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
     RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, Severity, Shard,
-    Stage, StageWork, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, WorkerInfo, report::TaskStats,
+    Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, WorkerInfo, report::TaskStats,
 };
 
 fn folder() -> PathBuf {
@@ -303,7 +303,27 @@ fn member_samples() -> Vec<(&'static str, Event)> {
         ("", Event::NodeDismissed { node: 4 }),
         ("", Event::NodeMoved { node: 4, address: "d.example:7421".to_owned() }),
         ("", recovered()),
+        ("", Event::StoreProbed { repository: repository(), probe: Box::new(probe(true)) }),
+        ("-observed", Event::StoreProbed { repository: repository(), probe: Box::new(probe(false)) }),
     ]
+}
+
+fn probe(is_written: bool) -> StoreProbe {
+    let seen = StoreSeen {
+        conditional_writes: true,
+        conditional_deletes: false,
+        reads: Sight::After(350),
+        lists: Sight::NotWithin(12_000),
+        stamp_offset: -900,
+    };
+    StoreProbe {
+        local_disk: false,
+        seen: is_written.then_some(seen),
+        clock_offset: -1_500,
+        round_trip: 31,
+        keeps_versions: is_written.then_some(true),
+        default_retention: is_written.then_some(86_400),
+    }
 }
 
 fn schedule() -> Schedule {

@@ -7,7 +7,7 @@ use verger_coordinator::raft::stopped::{Checked, StoppedLedger};
 use verger_kopia::{Error, ErrorKind, Result};
 
 use crate::cli::Context;
-use crate::config::archive::ArchiveArgs;
+use crate::config::archive::{ArchiveArgs, work};
 use crate::exit::Exit;
 
 const EXAMPLES: &str = "Examples:
@@ -61,12 +61,16 @@ fn verify(context: &Context, place: &Place) -> Result<Exit> {
     let ledger = StoppedLedger::open(&node(&place.data_dir))?;
     let archive = place.archive.resolve(ledger.cluster(), &place.data_dir)?;
     let checked = ledger.check(archive.as_deref())?;
-    let Checked { records, here, archived, objects_read, problems } = &checked;
+    let evidence = ledger.check_evidence(&work(&place.data_dir), archive.as_ref())?;
+    let Checked { records, here, archived, objects_read, .. } = &checked;
+    let problems: Vec<&Error> = checked.problems.iter().chain(&evidence.problems).collect();
     if context.output.json {
         let problem = |error: &Error| json!({ "text": error.chain(), "fix": error.fix() });
-        let problems: Vec<_> = problems.iter().map(problem).collect();
+        let problems: Vec<_> = problems.iter().map(|error| problem(error)).collect();
         context.output.document(&json!({
             "records": records, "segmentsHere": here, "segmentsArchived": archived, "objectsRead": objects_read, "problems": problems,
+            "evidenceFiles": evidence.files, "evidenceArchived": evidence.parts, "evidenceObjectsRead": evidence.objects_read,
+            "evidenceElsewhere": evidence.elsewhere,
         }))?;
     } else {
         context.output.line(format!(
@@ -76,7 +80,16 @@ fn verify(context: &Context, place: &Place) -> Result<Exit> {
         if archive.is_some() {
             context.output.line(format!("Objects read and compared: {objects_read}."))?;
         }
-        let line = |error: &Error| format!("DAMAGED {}\n  {}", error.chain(), error.fix().unwrap_or_default());
+        context
+            .output
+            .line(format!("Evidence: {} files here, {} parts in the archive.", evidence.files, evidence.parts))?;
+        if let Some(missing) = evidence.elsewhere.filter(|missing| *missing > 0) {
+            context.output.line(format!(
+                "Records of evidence that the ledger names and that are neither here nor known to be archived: {missing}; who drove those \
+                 cycles has them."
+            ))?;
+        }
+        let line = |error: &&Error| format!("DAMAGED {}\n  {}", error.chain(), error.fix().unwrap_or_default());
         context.output.lines(problems.iter().map(line))?;
     }
     if problems.is_empty() {
@@ -92,7 +105,8 @@ fn restore(context: &Context, place: &Place) -> Result<Exit> {
     let archive = place.archive.resolve(ledger.cluster(), &place.data_dir)?.ok_or_else(|| {
         Error::new(ErrorKind::Usage, "no archive is given").with_fix("Say where it is: --ledger-archive URL")
     })?;
-    let restored = ledger.restore(&archive)?;
+    let mut restored = ledger.restore(&archive)?;
+    restored.extend(ledger.restore_evidence(&work(&place.data_dir), &archive)?);
     if context.output.json {
         context.output.document(&json!({ "restored": restored }))?;
     } else if restored.is_empty() {

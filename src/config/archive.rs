@@ -1,6 +1,6 @@
 //! Where old segments of the ledger go.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use verger_coordinator::ledger::archive::{Archive, KEEP_LOCAL_DEFAULT};
@@ -39,8 +39,14 @@ impl ArchiveArgs {
         }
         let (shown, given) = (address.to_string(), stores::from_environment());
         let open = move || settings::open(&address, &given, Access::ReadWrite);
-        Ok(Some(Arc::new(Archive::new(shown, fleet, self.ledger_keep_local.unwrap_or(KEEP_LOCAL_DEFAULT), open))))
+        let archive = Archive::new(shown, fleet, self.ledger_keep_local.unwrap_or(KEEP_LOCAL_DEFAULT), open);
+        Ok(Some(Arc::new(archive.with_evidence(&work(data_dir)))))
     }
+}
+
+/// Where a data folder has what its cycles leave: ledgers' neighbours, evidence, memories of repositories.
+pub(crate) fn work(data_dir: &Path) -> PathBuf {
+    data_dir.join("work")
 }
 
 fn is_inside(path: &Path, folder: &Path) -> bool {

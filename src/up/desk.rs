@@ -100,6 +100,8 @@ impl Desk for Supervisor {
         make_folders(&folder).map_err(|error| {
             Error::new(ErrorKind::Permission, format!("make {}", folder.display())).with_source(error)
         })?;
-        EvidenceFolder::beside(&folder).append(cycle, view, evidence)
+        let mut kept = self.kept();
+        let kept = kept.entry(repository.clone()).or_insert_with(|| EvidenceFolder::beside(&folder));
+        kept.append(cycle, view, evidence)
     }
 }

@@ -1,19 +1,20 @@
 //! What the API needs done to a repository: opened, and looked at.
 
-use serde_json::json;
 use verger_coordinator::api::{Hands, Probed, Wanted};
-use verger_kopia::storage::{Access, Versioning};
+use verger_kopia::storage::Access;
 use verger_kopia::{Repository, Result};
-use verger_proto::{IndexKind, Registration, RepositoryId, Term};
+use verger_proto::{Acting, IndexKind, Registration, RepositoryId, Term};
 use verger_worker::bucket_lease::{self, Lease, Request, TTL_DEFAULT};
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
 use super::opener::Opener;
+use super::store;
 
 impl Hands for Opener {
     fn probe(&self, wanted: &Wanted) -> Result<Probed> {
-        let repository = self.open(&wanted.name, &wanted.address, &wanted.password, Access::ReadOnly)?;
+        let access = if wanted.acting == Acting::Observe { Access::ReadOnly } else { Access::ReadWrite };
+        let repository = self.open(&wanted.name, &wanted.address, &wanted.password, access)?;
         let epochs = repository.config().epoch.enabled;
         let params = look_ahead(&Workspace::new(repository.clone()), None)?.params;
         Ok(Probed {
@@ -21,7 +22,7 @@ impl Hands for Opener {
             index: if epochs { IndexKind::Epochs } else { IndexKind::Legacy },
             own: Some(verger::embedded::own_settings(&params)),
             owner: params.owner,
-            capabilities: capabilities(&repository),
+            store: store::examine(&repository, &wanted.acting)?,
         })
     }
 
@@ -57,16 +58,4 @@ impl Opener {
     fn open_to_write(&self, known: &Registration) -> Result<Repository> {
         self.open(&known.name, &known.address, &known.password, Access::ReadWrite)
     }
-}
-
-/// What the store says of itself. What it does is seen when the first cycle takes its lease.
-fn capabilities(repository: &Repository) -> serde_json::Value {
-    let storage = repository.storage();
-    let can = storage.capabilities();
-    json!({
-        "localDisk": can.local_disk,
-        "conditionalWrites": can.conditional_writes,
-        "versions": storage.versioning().is_ok_and(|versions| versions != Versioning::NONE),
-        "clock": storage.now().ok(),
-    })
 }

@@ -9,6 +9,7 @@ pub(crate) mod oidc;
 pub(crate) mod opener;
 pub(crate) mod run;
 mod service;
+mod store;
 pub(crate) mod supervisor;
 
 use std::collections::BTreeMap;

@@ -24,6 +24,7 @@ use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
 use super::opener::Opener;
+use super::store;
 use super::supervisor::Outcome;
 
 /// What runs of a process share.
@@ -72,6 +73,10 @@ fn cycle(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worke
     let access = if request.dry_run { Access::ReadOnly } else { Access::ReadWrite };
     let registration = &task.registration;
     let repository = site.opener.open(&registration.name, &registration.address, &registration.password, access)?;
+    if !request.dry_run {
+        let word = (request.exclusive || request.alone, LogTime::of(repository.clock().now()));
+        store::ensure(&**backend, &task.repository, &repository, &registration.acting, word)?;
+    }
     let worker =
         WorkerId::new(worker).map_err(|error| Error::new(ErrorKind::Internal, "name a worker").with_source(error))?;
     let engine = &site.opener.engine;

@@ -10,6 +10,7 @@ use verger::telemetry::SpanCounts;
 use verger_coordinator::api::{Api, LedgerEvents, Limits, Stand, Tls, TlsFiles, TokenGate, serve, serve_tls};
 use verger_coordinator::drive::{ReplicatedBackend, Router};
 use verger_coordinator::ledger::archive::Archive;
+use verger_coordinator::ledger::evidence::Shelf;
 use verger_coordinator::meters::{Meters, Raft, Spans};
 use verger_coordinator::raft::node::Node;
 use verger_coordinator::schedule::Limits as Places;
@@ -143,6 +144,7 @@ impl Service<'_> {
         };
         let api = Arc::new(Api {
             backend: backend.clone(),
+            evidence: Shelf::new(&opener.engine.state_dir, self.archive.clone()),
             hands: opener,
             desk: supervisor.clone(),
             events: Arc::new(events(self.ledger, self.archive)),

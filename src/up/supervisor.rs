@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use verger_coordinator::api::work::Task;
 use verger_coordinator::drive::{Backend, DrivenBackend};
+use verger_coordinator::ledger::evidence::EvidenceFolder;
 use verger_coordinator::machine::{Phase, Repository, State};
 use verger_coordinator::schedule::{Agenda, Limits, Running, Start, Work};
 use verger_kopia::ErrorKind;
@@ -47,6 +48,8 @@ pub(crate) struct Supervisor {
     free: Condvar,
     pub(super) drives: Drives,
     outside: Mutex<Outside>,
+    /// Where names are kept that workers of other processes send.
+    kept: Mutex<BTreeMap<RepositoryId, EvidenceFolder>>,
 }
 
 /// This process among those that could drive the same repositories.
@@ -82,8 +85,8 @@ impl Supervisor {
         drives: Drives,
         stop: Stop,
     ) -> Self {
-        let (crew, free, outside) = (Mutex::default(), Condvar::new(), Mutex::default());
-        Self { backend, clock, site, limits, stop, crew, free, drives, outside }
+        let (crew, free, outside, kept) = (Mutex::default(), Condvar::new(), Mutex::default(), Mutex::default());
+        Self { backend, clock, site, limits, stop, crew, free, drives, outside, kept }
     }
 
     /// What speaks for one run at a repository, and the run's name; `None` if another process drives it.
@@ -131,6 +134,10 @@ impl Supervisor {
                 Err(error) => tracing::error!(error = error.chain(), "no sign of life was kept"),
             }
         }
+    }
+
+    pub(super) fn kept(&self) -> MutexGuard<'_, BTreeMap<RepositoryId, EvidenceFolder>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn outside(&self) -> MutexGuard<'_, Outside> {

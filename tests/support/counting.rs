@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use verger_kopia::Result;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::storage::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
+    Versioning,
 };
 
 /// Blobs in one answer of a listing, as on S3.
@@ -142,6 +143,10 @@ impl Storage for CountingStorage {
 
     fn versioning(&self) -> Result<Versioning> {
         self.trip(Kind::Other, "versioning", || self.inner.versioning())
+    }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        self.trip(Kind::Delete, id.as_str(), || self.inner.delete_own_if(id, version))
     }
 
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use verger_kopia::error::Result;
 use verger_proto::event::CycleEnd;
 use verger_proto::{
@@ -12,6 +13,7 @@ use verger_proto::{
 
 use super::events::Events;
 use super::metrics::Durations;
+use crate::ledger::folder::Place;
 
 /// Cycles whose figures are kept here.
 const CYCLES_MAX: usize = 10_000;
@@ -19,14 +21,14 @@ const CYCLES_MAX: usize = 10_000;
 const OWNED_MAX: usize = 100_000;
 
 /// What is known of a repository, or was.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) name: RepositoryName,
     pub(super) tenant: String,
 }
 
 /// What is known of a cycle beyond the state.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub(super) struct Told {
     pub(super) repository: RepositoryId,
     pub(super) options: CycleOptions,
@@ -42,13 +44,15 @@ pub(super) struct Told {
 }
 
 /// Follows the events. Everything in it follows from them, so it is the same after a start.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Board {
-    next: u64,
+    pub(super) next: u64,
+    /// Before and after the last record that is counted.
+    pub(super) last: Option<(Place, Place)>,
     /// From which record on it is known so: what was another tenant's stays that tenant's, and so do the events of that time.
-    names: BTreeMap<RepositoryId, Vec<(u64, Arc<Known>)>>,
-    owned: BTreeMap<CycleId, Arc<Known>>,
-    cycles: BTreeMap<CycleId, Told>,
+    pub(super) names: BTreeMap<RepositoryId, Vec<(u64, Arc<Known>)>>,
+    pub(super) owned: BTreeMap<CycleId, Arc<Known>>,
+    pub(super) cycles: BTreeMap<CycleId, Told>,
     pub(super) ends: BTreeMap<(&'static str, &'static str), u64>,
     pub(super) successes: BTreeMap<(RepositoryId, &'static str), LogTime>,
     pub(super) freed: BTreeMap<RepositoryId, u64>,
@@ -89,11 +93,12 @@ impl Board {
     }
 
     fn read(&mut self, events: &dyn Events) -> Result<()> {
-        events.read(self.next, &mut |record| {
+        events.read_placed(self.next, &mut |record, places| {
             for event in &record.entry.events {
                 self.see(record.sequence, record.at, event);
             }
             self.next = record.sequence.saturating_add(1);
+            self.last = places;
             Ok(())
         })
     }

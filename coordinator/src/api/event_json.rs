@@ -34,7 +34,8 @@ pub(super) fn about(event: &Event, fields: &Value, board: &Board) -> About {
         | Event::DriveRenewed { repository, .. }
         | Event::DriveLeft { repository, .. }
         | Event::WriteNoted { repository, .. }
-        | Event::SessionNoted { repository, .. } => Some(repository.clone()),
+        | Event::SessionNoted { repository, .. }
+        | Event::StoreProbed { repository, .. } => Some(repository.clone()),
         _ => None,
     };
     let repository = said.or_else(|| cycle.and_then(|cycle| board.told(cycle)).map(|told| told.repository.clone()));

@@ -1,7 +1,7 @@
 //! Reads what happened, record by record.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::LogTime;
@@ -20,6 +20,30 @@ pub trait Events: Send + Sync {
     /// # Errors
     /// What cannot be read, or whatever `visit` says.
     fn read(&self, from: u64, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()>;
+
+    /// As [`Self::read`], with the places before and after each record, where those are known.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_placed(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Record, Option<(Place, Place)>) -> Result<()>,
+    ) -> Result<()> {
+        self.read(from, &mut |record| visit(record, None))
+    }
+
+    /// Whether one record lies between these places, as when they were written down; `None`: nothing does yet. If so, reading begins
+    /// there.
+    fn resume(&self, before: &Place, after: &Place) -> Option<bool> {
+        let _ = (before, after);
+        Some(false)
+    }
+
+    /// A file for figures that follow from what happened.
+    fn figures(&self) -> Option<PathBuf> {
+        None
+    }
 
     /// One more than the number of the newest record; 0 if there is none.
     fn newest(&self) -> u64;
@@ -44,15 +68,23 @@ pub trait Events: Send + Sync {
 /// Reads the ledger in a folder, which this or another process writes.
 #[derive(Debug)]
 pub struct LedgerEvents {
+    folder: PathBuf,
     ledger: LedgerFolder,
     places: Mutex<Vec<Place>>,
+    /// Where an earlier process was: nothing before it is read unless somebody asks for that.
+    resumed: OnceLock<Place>,
 }
 
 impl LedgerEvents {
     /// Of the ledger in `folder`.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Self { ledger: LedgerFolder::new(folder, None), places: Mutex::new(vec![Place::default()]) }
+        Self {
+            folder: folder.to_owned(),
+            ledger: LedgerFolder::new(folder, None),
+            places: Mutex::new(vec![Place::default()]),
+            resumed: OnceLock::new(),
+        }
     }
 
     /// What is not in the folder any more is read from this archive.
@@ -71,7 +103,9 @@ impl LedgerEvents {
     fn before(&self, record: u64) -> Place {
         let places = self.places();
         let after = places.partition_point(|place| place.next() <= record);
-        after.checked_sub(1).and_then(|index| places.get(index)).copied().unwrap_or_default()
+        let last = after.checked_sub(1).and_then(|index| places.get(index)).copied().unwrap_or_default();
+        let resumed = self.resumed.get().filter(|place| last.next() < place.next() && place.next() <= record);
+        resumed.copied().unwrap_or(last)
     }
 
     fn remember(&self, place: Place) {
@@ -96,14 +130,45 @@ impl LedgerEvents {
 
 impl Events for LedgerEvents {
     fn read(&self, from: u64, visit: &mut dyn FnMut(Record) -> Result<()>) -> Result<()> {
-        let place = self.ledger.before(from, self.before(from))?;
-        let read = self.ledger.read_on(place, |record, place| {
+        self.read_placed(from, &mut |record, _| visit(record))
+    }
+
+    fn read_placed(
+        &self,
+        from: u64,
+        visit: &mut dyn FnMut(Record, Option<(Place, Place)>) -> Result<()>,
+    ) -> Result<()> {
+        let mut before = self.ledger.before(from, self.before(from))?;
+        let read = self.ledger.read_on(before, |record, place| {
             let wanted = record.sequence >= from;
             self.remember(place);
-            if wanted { visit(record) } else { Ok(()) }
+            let places = (std::mem::replace(&mut before, place), place);
+            if wanted { visit(record, Some(places)) } else { Ok(()) }
         })?;
         self.remember(read);
         Ok(())
+    }
+
+    fn resume(&self, before: &Place, after: &Place) -> Option<bool> {
+        if self.ledger.is_before(after) {
+            return None;
+        }
+        let mut first = None;
+        // One record is read; what comes after it is for whoever reads on.
+        let read = self.ledger.read_on(*before, |_, place| {
+            first = Some(place);
+            Err(Error::new(ErrorKind::Interrupted, "enough was read"))
+        });
+        let is_same = read.is_err() && first == Some(*after);
+        if is_same {
+            self.remember(*after);
+            self.resumed.get_or_init(|| *after);
+        }
+        Some(is_same)
+    }
+
+    fn figures(&self) -> Option<PathBuf> {
+        Some(self.folder.join("figures"))
     }
 
     fn newest(&self) -> u64 {

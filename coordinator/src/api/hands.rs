@@ -1,7 +1,7 @@
 //! What the interface needs of whoever can reach stores: it opens none itself.
 
 use verger_kopia::error::Result;
-use verger_proto::{Acting, IndexKind, Own, Registration, RepositoryId, RepositoryName, SecretRef, Term};
+use verger_proto::{Acting, IndexKind, Own, Registration, RepositoryId, RepositoryName, SecretRef, StoreProbe, Term};
 
 /// A repository that somebody wants to have looked after, or looked at again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,16 +29,16 @@ pub struct Probed {
     pub owner: String,
     /// Its own settings of when maintenance is due, if they were read.
     pub own: Option<Own>,
-    /// What its store can do, for people: a JSON object.
-    pub capabilities: serde_json::Value,
+    /// What its store was seen to do.
+    pub store: StoreProbe,
 }
 
 /// Reaches stores. Calls block; the interface makes them on threads of their own.
 pub trait Hands: Send + Sync {
-    /// Opens the repository and looks at it, and changes nothing but the probe objects that it removes again.
+    /// Opens the repository, and probes its store with objects that it removes again; nothing is written where it is only observed.
     ///
     /// # Errors
-    /// Whatever opening says; never with a secret in its text (S9).
+    /// Whatever opening says; never with a secret in its text (S9). `Permission` if it cannot be written to.
     fn probe(&self, wanted: &Wanted) -> Result<Probed>;
 
     /// Writes "free" into the lease object that `holder` wrote under this term, `next` for that holder alone. Nothing acts under it

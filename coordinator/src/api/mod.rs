@@ -10,10 +10,12 @@ mod board;
 mod call;
 mod cluster;
 mod cycles;
+mod deeds;
 mod desk;
 mod event_json;
 mod events;
 mod feed;
+mod figures;
 mod gate;
 mod hands;
 mod health;
@@ -28,6 +30,7 @@ mod route;
 mod server;
 mod show;
 mod standing;
+mod store;
 mod tls;
 mod tokens;
 mod watch;
@@ -41,6 +44,7 @@ use std::time::Duration;
 use verger_kopia::clock::Clock;
 
 use crate::drive::Backend;
+use crate::ledger::evidence::Shelf;
 use crate::meters::Meters;
 
 pub use desk::{Ask, Desk};
@@ -66,6 +70,8 @@ pub struct Api {
     pub stand: Arc<dyn Stand>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Names of what was done.
+    pub evidence: Shelf,
     /// What this process counts.
     pub meters: Arc<Meters>,
     /// This program's version.

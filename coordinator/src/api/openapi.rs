@@ -49,12 +49,18 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("due", "boolean"), ("leaseHeld", "boolean"), ("term", "integer"), ("openCycle?", "integer"),
         ("queued", "integer"), ("lastCycle?", "integer"), ("lastEnd?", "End"), ("probe?", "Found"),
         ("schedule", "Schedule"), ("pool", "string"), ("weight", "integer"), ("markToDrop", "day|five-hours"),
-        ("ownSettings?", "OwnSettings"), ("next", "Lanes"),
+        ("ownSettings?", "OwnSettings"), ("next", "Lanes"), ("capabilities?", "Store"), ("probedAt?", "time"),
     ]),
-    ("Found", &[("owner", "string"), ("capabilities", "object")]),
+    ("Found", &[("owner", "string"), ("capabilities", "Store"), ("warnings", "[string]")]),
     ("Probe", &[
         ("name", "string"), ("id", "string"), ("index", "epochs|legacy"), ("owner", "string"),
-        ("capabilities", "object"),
+        ("capabilities", "Store"), ("warnings", "[string]"),
+    ]),
+    ("Store", &[
+        ("localDisk", "boolean"), ("clockOffsetMs", "integer"), ("roundTripMs", "integer"), ("notTried?", "[string]"),
+        ("conditionalWrites?", "boolean"), ("conditionalDeletes?", "boolean"), ("readAfterWrite?", "boolean"),
+        ("readLateMs?", "integer"), ("listAfterWrite?", "boolean"), ("listLateMs?", "integer"),
+        ("stampOffsetMs?", "integer"), ("versions?", "boolean"), ("defaultRetentionSeconds?", "integer"),
     ]),
     ("NewCycle", &[
         ("mode", "quick|full|index"), ("safety?", "full|none"), ("iAmAlone?", "boolean"), ("dryRun?", "boolean"),
@@ -96,6 +102,13 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("sequence", "integer"), ("part", "integer"), ("at", "time"), ("kind", "string"), ("repository?", "string"),
         ("repositoryId?", "string"), ("cycle?", "integer"), ("actor?", "string"), ("error?", "string"),
         ("message?", "string"),
+    ]),
+    ("Deeds", &[("deeds", "[Deed]"), ("unread", "[string]"), ("elsewhere", "boolean")]),
+    ("Deed", &[
+        ("name", "string"), ("repository?", "string"), ("repositoryId", "string"), ("cycle", "integer"),
+        ("stage", "string"), ("batch", "integer"), ("rule", "string"), ("plan?", "string"), ("term?", "integer"),
+        ("worker?", "string"), ("outcome", "done|ambiguous|unknown"), ("approvedAt?", "time"), ("endedAt?", "time"),
+        ("changed?", "integer"), ("leftOut?", "integer"), ("record", "string"), ("object?", "string"),
     ]),
     ("Lease", &[
         ("repository", "string"), ("name", "string"), ("term", "integer"), ("actsUntil", "time"),

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use verger_kopia::error::ErrorKind;
 use verger_kopia::storage::address::Address;
 use verger_proto::{
-    Acting, Command, MarkToDrop, Registration, RegistrationChange, RepositoryId, RepositoryName, SecretRef, Tenant,
+    Acting, Command, MarkToDrop, Own, Registration, RegistrationChange, RepositoryId, RepositoryName, SecretRef,
+    StoreProbe, Tenant,
 };
 
 use super::call::Call;
@@ -17,7 +18,7 @@ use super::health::{json_answer, ok};
 use super::plans::PlanBody;
 use super::problem::Problem;
 use super::server::{Answer, Server};
-use super::show;
+use super::{show, store};
 use crate::auth::Action;
 use crate::machine::Repository;
 
@@ -213,6 +214,10 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
     let wanted = Wanted { name, address: checked_address(&body.address)?, password, acting, exclusive: body.exclusive };
     server.check_leads()?;
     let probed = probe(server, &wanted)?;
+    check_store(&probed, &wanted)?;
+    let when = (probed.own, server.now());
+    store::check_versions(&probed.store, &plan.schedule, when)?;
+    let warnings = store::warnings(&probed.store, wanted.exclusive, &plan.schedule, when);
     let registration = Registration {
         name: wanted.name,
         address: wanted.address,
@@ -229,9 +234,10 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
     let (repository, registration) = (probed.repository.clone(), Box::new(registration));
     let added = server.order(&call.actor, Command::AddRepository { repository, registration });
     added.map_err(|problem| hide_others(server, &call, &probed.repository, problem))?;
+    keep_probe(server, &call, &probed)?;
     looked(server, &call, &probed)?;
     let mut value = shown(server, &probed.repository)?;
-    value["probe"] = found(&probed);
+    value["probe"] = found(&probed, &warnings);
     Ok(json_answer(StatusCode::CREATED, &value))
 }
 
@@ -257,8 +263,19 @@ fn hide_others(server: &Server, call: &Call, repository: &RepositoryId, problem:
     Problem::new(StatusCode::CONFLICT, "already-added", "this repository is looked after already")
 }
 
-fn found(probed: &Probed) -> Value {
-    json!({ "owner": probed.owner, "capabilities": probed.capabilities })
+fn found(probed: &Probed, warnings: &[String]) -> Value {
+    json!({ "owner": probed.owner, "capabilities": store::shown(&probed.store), "warnings": warnings })
+}
+
+fn check_store(probed: &Probed, wanted: &Wanted) -> Result<(), Problem> {
+    let checked = crate::store::check(&probed.store, &wanted.address, wanted.exclusive);
+    checked.map_err(|error| Problem::not_probed(&error, error.chain()))
+}
+
+/// Keeps what was seen of the store: cycles go by it.
+fn keep_probe(server: &Server, call: &Call, probed: &Probed) -> Result<(), Problem> {
+    let (repository, probe) = (probed.repository.clone(), Box::new(probed.store.clone()));
+    server.order(&call.actor, Command::RecordProbe { repository, probe }).map(drop)
 }
 
 pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
@@ -293,10 +310,22 @@ pub(super) fn change(server: &Arc<Server>, call: Call) -> Answer {
         body.acting.map(ActingBody::checked).transpose()?.map(RegistrationChange::Acting),
         body.password.map(|secret| checked_secret(&call, secret)).transpose()?.map(RegistrationChange::Password),
     ];
+    if let Some((probe, own)) = server.state(|state| state.repositories.get(&repository).and_then(seen)) {
+        for change in &plan {
+            if let RegistrationChange::Schedule(schedule) = change {
+                store::check_versions(&probe, schedule, (own, server.now()))?;
+            }
+        }
+    }
     for change in plan.into_iter().chain(changes.into_iter().flatten()) {
         server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
     }
     ok(&shown(server, &repository)?)
+}
+
+/// What was seen of its store, and its own settings.
+fn seen(entry: &Repository) -> Option<(StoreProbe, Option<Own>)> {
+    entry.store.as_ref().map(|(probe, _)| (probe.clone(), entry.calendar.own))
 }
 
 pub(super) fn remove(server: &Arc<Server>, call: Call) -> Answer {
@@ -319,12 +348,17 @@ pub(super) fn probe_again(server: &Arc<Server>, call: Call) -> Answer {
         let change = RegistrationChange::Index(probed.index);
         server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
     }
+    // Kept also if it is bad: no cycle may go by what was seen before.
+    keep_probe(server, &call, &probed)?;
+    check_store(&probed, &wanted(&known))?;
     looked(server, &call, &probed)?;
+    let warnings = store::warnings(&probed.store, known.exclusive, &known.schedule, (probed.own, server.now()));
     ok(&json!({
         "name": known.name.as_str(),
         "id": repository.to_string(),
         "index": show::index_name(probed.index),
         "owner": probed.owner,
-        "capabilities": probed.capabilities,
+        "capabilities": store::shown(&probed.store),
+        "warnings": warnings,
     }))
 }

@@ -6,7 +6,7 @@ use axum::routing::MethodFilter;
 
 use super::call::Call;
 use super::server::{Answer, Server};
-use super::{cluster, cycles, feed, health, leases, repositories, requests, tokens, watch, work, workers};
+use super::{cluster, cycles, deeds, feed, health, leases, repositories, requests, tokens, watch, work, workers};
 use crate::auth::Action;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +91,9 @@ const EVENTS_QUERY: &[(&str, &str, &str)] = &[
     ("limit", "integer", "Ends with the record that holds the event of this number"),
 ];
 
+const DEEDS_QUERY: &[(&str, &str, &str)] =
+    &[("name", "string", "Name of the blob or content"), ("repository", "string", "Only in this repository")];
+
 macro_rules! route {
     ($method:ident $path:literal, $action:ident, $summary:literal, $query:expr, $body:expr, $status:literal $shape:expr, $handler:path) => {
         Route {
@@ -154,6 +157,8 @@ pub(super) static ROUTES: &[Route] = &[
         NO_QUERY, None, 200 Stream("Cycle"), watch::watch),
     route!(Get "/v1/events", Events, "What happened; with Accept: text/event-stream, what happens",
         EVENTS_QUERY, None, 200 Lines("Event"), feed::events),
+    route!(Get "/v1/deeds", Events, "What was done to a blob or content: which cycle, plan, term, worker and rule",
+        DEEDS_QUERY, None, 200 One("Deeds"), deeds::find),
     route!(Get "/v1/leases", LeaseList, "Leases that this fleet holds",
         NO_QUERY, None, 200 Many("Lease"), leases::list),
     route!(Post "/v1/leases/{name}/release", LeaseRelease, "Let go of the lease on a repository",

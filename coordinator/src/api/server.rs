@@ -1,7 +1,8 @@
 //! From a connection to a handler and back.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -15,6 +16,7 @@ use verger_proto::{Command, Event, LogTime, Ordered};
 
 use super::board::Board;
 use super::call::{Call, bearer};
+use super::figures;
 use super::metrics::Requests;
 use super::problem::Problem;
 use super::route::{ROUTES, Route};
@@ -24,6 +26,8 @@ use crate::machine::State;
 
 /// How long the state is waited for at a time; a change that falls between two waits is seen after it at the latest.
 const PULSE_MILLISECONDS: u64 = 500;
+/// How often figures are brought up to date although nobody asks for them.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
 
 /// What a handler gives.
 pub(super) type Answer = Result<Response, Problem>;
@@ -38,6 +42,9 @@ pub(super) struct Server {
     pub(super) pulse: watch::Sender<u64>,
     pub(super) stopping: watch::Sender<bool>,
     board: Mutex<Board>,
+    /// Whether the board goes on from what was counted before, and up to which record that is written down.
+    counted: Once,
+    figures: AtomicU64,
     /// Why the last command was not kept.
     trouble: Mutex<Option<String>>,
 }
@@ -53,7 +60,19 @@ impl Server {
         let probes = Arc::new(Semaphore::new(api.limits.probes));
         let (pulse, stopping) = (watch::channel(0).0, watch::channel(false).0);
         let (board, trouble) = (Mutex::default(), Mutex::default());
-        Self { api, requests: Requests::default(), followers, probes, pulse, stopping, board, trouble }
+        let (counted, figures) = (Once::new(), AtomicU64::new(0));
+        Self {
+            api,
+            requests: Requests::default(),
+            followers,
+            probes,
+            pulse,
+            stopping,
+            board,
+            counted,
+            figures,
+            trouble,
+        }
     }
 
     /// Looks at the state.
@@ -66,9 +85,21 @@ impl Server {
     /// What the events say, up to now.
     pub(super) fn board(&self) -> Result<MutexGuard<'_, Board>, Problem> {
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counted.call_once(|| {
+            *board = figures::load(self.api.events.as_ref());
+            self.figures.store(board.next, Ordering::Relaxed);
+        });
         let caught_up = board.catch_up(self.api.events.as_ref());
         caught_up.map_err(|error| Problem::internal(error.chain()).fixed_as(&error))?;
+        if figures::is_much(&board, self.figures.load(Ordering::Relaxed)) {
+            self.keep_figures(&board);
+        }
         Ok(board)
+    }
+
+    fn keep_figures(&self, board: &Board) {
+        figures::keep(self.api.events.as_ref(), board);
+        self.figures.store(board.next, Ordering::Relaxed);
     }
 
     /// Why no command can be taken now.
@@ -148,6 +179,8 @@ impl Drop for StopAtTheEnd {
 /// One thread waits for changes, however many follow them.
 fn beat(server: &Server) {
     let mut newest = 0;
+    // So that whoever asks first need not wait for it.
+    let mut counted = count(server);
     while !*server.stopping.borrow() {
         let mut looks = 0u32;
         server.api.backend.wait(Duration::from_millis(PULSE_MILLISECONDS), &mut |_| {
@@ -159,7 +192,21 @@ fn beat(server: &Server) {
             server.pulse.send_modify(|beats| *beats = beats.wrapping_add(1));
         }
         newest = now;
+        if counted.elapsed() >= COUNT_EVERY {
+            counted = count(server);
+        }
     }
+    if let Ok(board) = server.board()
+        && board.next > server.figures.load(Ordering::Relaxed)
+    {
+        server.keep_figures(&board);
+    }
+}
+
+/// Brings the board up to date. What is in the way, whoever asks is told.
+fn count(server: &Server) -> Instant {
+    drop(server.board());
+    Instant::now()
 }
 
 fn router(server: &Arc<Server>) -> Router {

@@ -9,7 +9,7 @@ use verger_proto::{
 };
 
 use super::board::{Board, Told, outcome};
-use super::plans;
+use super::{plans, store};
 use crate::machine::{Cycle, Job, JobStatus, Past, Phase, Repository, State};
 
 /// Milliseconds since 1970 as RFC 3339.
@@ -87,6 +87,10 @@ pub(super) fn repository(state: &State, id: &RepositoryId, entry: &Repository, n
         "ownSettings": entry.calendar.own.map(|own| plain(&own)),
         "next": plans::next(state, id, entry, now),
     });
+    if let Some((probe, probed)) = &entry.store {
+        value["capabilities"] = store::shown(probe);
+        value["probedAt"] = at(*probed);
+    }
     plans::shown(&mut value, known);
     Some(filled(value))
 }

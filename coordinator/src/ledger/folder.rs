@@ -5,7 +5,9 @@ use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::Digest;
 use verger_proto::chain::ChainHead;
 
 use super::archive::index::Index;
@@ -30,10 +32,32 @@ impl Place {
         self.head.next
     }
 
+    /// To be written down, and read again by [`Self::marked`].
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { next: self.head.next, last: self.head.last, segment: self.segment, length: self.length }
+    }
+
+    /// The place of a mark. Whether the ledger still is as it was there, whoever reads on from it sees.
+    #[must_use]
+    pub fn marked(mark: &Mark) -> Self {
+        let head = ChainHead { next: mark.next, last: mark.last };
+        Self { head, segment: mark.segment, length: mark.length }
+    }
+
     /// Where an archived segment ends.
     fn after(archived: &Archived) -> Self {
         Self { head: archived.end.chain(), segment: archived.end.records, length: 0 }
     }
+}
+
+/// A place, as it is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    next: u64,
+    last: Digest,
+    segment: u64,
+    length: u64,
 }
 
 /// A ledger that this or another process may be writing.
@@ -152,6 +176,18 @@ impl LedgerFolder {
         let index = Index::load(&self.folder)?;
         let last = index.last_until(record).map(Place::after).filter(|place| place.next() > known.next());
         Ok(last.unwrap_or(known))
+    }
+
+    /// Whether it ends before a place, as far as can be told without reading.
+    #[must_use]
+    pub fn is_before(&self, place: &Place) -> bool {
+        let Ok(here) = segment::local(&self.folder) else { return false };
+        if here.last().is_some_and(|last| *last > place.segment)
+            || here.first().is_some_and(|first| *first > place.segment)
+        {
+            return false;
+        }
+        std::fs::metadata(segment::path(&self.folder, place.segment)).map_or(true, |file| file.len() < place.length)
     }
 
     /// Number of the first record after all that is only in the archive.

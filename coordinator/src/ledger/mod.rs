@@ -5,6 +5,7 @@ pub mod evidence;
 pub mod file;
 pub mod folder;
 pub(crate) mod follow;
+pub(crate) mod list;
 pub mod segment;
 
 use serde::{Deserialize, Serialize};

@@ -91,6 +91,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::UnpauseCycle { cycle } => turn.with_cycle(cycle, cycle::unpause),
         Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
         Command::RecordLook { repository, own, margins } => registry::look(turn, repository, own, margins),
+        Command::RecordProbe { repository, probe } => registry::probed(turn, repository, *probe),
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
         Command::CreateToken { grant } => token::create(turn, *grant),
         Command::RevokeToken { name } => token::revoke(turn, &name),

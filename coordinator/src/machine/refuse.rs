@@ -34,6 +34,7 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::RequestCycle { .. }
         | Command::DropRequest { .. }
         | Command::RecordLook { .. }
+        | Command::RecordProbe { .. }
         | Command::CreateToken { .. }
         | Command::RevokeToken { .. } => (None, None),
         Command::RecordReport { cycle, .. } => (Some(*cycle), None),

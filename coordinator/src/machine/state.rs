@@ -7,8 +7,8 @@ use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
     Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
-    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreTime,
-    Term, Ticket, ViewRef, WorkerId, WorkerInfo,
+    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreProbe,
+    StoreTime, Term, Ticket, ViewRef, WorkerId, WorkerInfo,
 };
 
 use verger_proto::work_queue::PublicKey;
@@ -99,6 +99,9 @@ pub struct Repository {
     /// What its processes left in the store. A part of a snapshot of its own, since earlier ones have none.
     #[serde(skip)]
     pub notes: Notes,
+    /// What its store was seen to do, and when that was recorded. A part of a snapshot of its own, too.
+    #[serde(skip)]
+    pub store: Option<(StoreProbe, LogTime)>,
 }
 
 /// What became of a wish.

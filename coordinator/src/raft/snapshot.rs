@@ -12,7 +12,7 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::chain::{ChainHead, ChainRecord};
 use verger_proto::envelope::{self, Kind};
 use verger_proto::work_queue::PublicKey;
-use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, WorkerId};
+use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, StoreProbe, WorkerId};
 
 use super::answers::Answers;
 use super::files;
@@ -48,6 +48,7 @@ enum Part {
     Answer(CommandId, Vec<Event>),
     More(RepositoryId, Box<More>),
     Fleet(Box<Fleet>),
+    Store(RepositoryId, Box<(StoreProbe, LogTime)>),
 }
 
 /// Who works for the fleet. It has a part of its own, so that snapshots from before are read as ever; it comes before all repositories.
@@ -121,6 +122,8 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
     let more = repositories.iter().map(|(id, repository)| (id, More::of(repository)));
     more.filter(|(_, more)| *more != More::default())
         .try_for_each(|(id, more)| put(Part::More(id.clone(), Box::new(more))))?;
+    let probes = repositories.iter().filter_map(|(id, repository)| Some((id.clone(), repository.store.clone()?)));
+    probes.collect::<Vec<_>>().into_iter().try_for_each(|(id, probe)| put(Part::Store(id, Box::new(probe))))?;
     repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
     cycles.into_iter().try_for_each(|(id, cycle)| put(Part::Cycle(id, Box::new(cycle))))?;
     replicated.answers.iter().try_for_each(|(id, events)| put(Part::Answer(id, events.clone())))?;
@@ -137,16 +140,20 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     let Header { applied, membership, state, .. } = *header;
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
-    let mut more = BTreeMap::new();
+    let (mut more, mut probes) = (BTreeMap::new(), BTreeMap::new());
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
             Part::Cycle(id, cycle) => drop(state.cycles.insert(id, *cycle)),
             Part::Answer(id, events) => replicated.answers.keep(id, &events),
             Part::More(id, part) => drop(more.insert(id, *part)),
+            Part::Store(id, probe) => drop(probes.insert(id, *probe)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
             Part::Header(_) => return Err("it has a second header".to_owned()),
         }
+    }
+    for (id, probe) in probes {
+        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.store = Some(probe);
     }
     for (id, more) in more {
         let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;

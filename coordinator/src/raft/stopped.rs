@@ -2,14 +2,18 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::RepositoryId;
 
 use super::ledger_verify::{breaks, follow};
 use super::state_machine::LEDGER_FOLDER;
 use super::{files, identity, snapshot};
 use crate::ledger::archive::index::Index;
 use crate::ledger::archive::{Archive, Archived};
+use crate::ledger::evidence::{self, EvidenceChecked};
+use crate::ledger::folder::LedgerFolder;
 use crate::ledger::segment::{self, LedgerHead};
 
 /// The ledger of a node that does not run, as long as this lives.
@@ -18,6 +22,7 @@ pub struct StoppedLedger {
     folder: PathBuf,
     cluster: String,
     known: LedgerHead,
+    repositories: Vec<RepositoryId>,
     _lock: File,
 }
 
@@ -43,8 +48,10 @@ impl StoppedLedger {
     /// `Locked` if the node runs, `NotFound` if there is none, `Damaged` if its identity or snapshot does not hold.
     pub fn open(data: &Path) -> Result<Self> {
         let (identity, lock) = identity::open_stopped(data)?;
-        let known = snapshot::load(data)?.map_or_else(LedgerHead::default, |(_, head)| head);
-        Ok(Self { folder: data.join(LEDGER_FOLDER), cluster: identity.cluster, known, _lock: lock })
+        let (repositories, known) = snapshot::load(data)?.map_or_else(Default::default, |(replicated, head)| {
+            (replicated.state.repositories.into_keys().collect(), head)
+        });
+        Ok(Self { folder: data.join(LEDGER_FOLDER), cluster: identity.cluster, known, repositories, _lock: lock })
     }
 
     /// The cluster whose ledger it is.
@@ -93,6 +100,23 @@ impl StoppedLedger {
             checked.problems.push(breaks(&self.folder, None, what));
         }
         Ok(checked)
+    }
+
+    /// Reads all evidence in the folder of work, and what is known to be in the archive if it is given.
+    ///
+    /// # Errors
+    /// As [`evidence::check`].
+    pub fn check_evidence(&self, work: &Path, archive: Option<&Arc<Archive>>) -> Result<EvidenceChecked> {
+        let ledger = LedgerFolder::new(&self.folder, archive.cloned());
+        evidence::check(work, &ledger, archive.map(AsRef::as_ref))
+    }
+
+    /// Puts evidence back that does not hold, and makes what is known of the archive again.
+    ///
+    /// # Errors
+    /// As [`evidence::restore`].
+    pub fn restore_evidence(&self, work: &Path, archive: &Archive) -> Result<Vec<PathBuf>> {
+        evidence::restore(work, &self.repositories, archive)
     }
 
     /// Puts files that do not hold, or are missing, back from the archive, and says which. What is in the archive alone stays there.

@@ -103,5 +103,29 @@ pub fn check(schedule: &Schedule, now: LogTime) -> Result<(), ScheduleError> {
     opening.map(drop).ok_or(ScheduleError::NoTime)
 }
 
+/// How many cycles a schedule has in the day after `now`, if each takes no time and no window is closed.
+#[must_use]
+pub fn cycles_a_day(schedule: &Schedule, own: Option<Own>, now: LogTime) -> u64 {
+    let every = |seconds: u64| DAY / seconds.saturating_mul(SECOND).max(SECOND);
+    let count = |lane: Lane| match (Rule::new(schedule.trigger(lane)), own) {
+        (Ok(Rule::Every(interval)), _) => DAY / interval.max(SECOND),
+        (Ok(Rule::Cron(line)), _) => slots_a_day(&line, &schedule.zone, now),
+        (Ok(Rule::Own), Some(own)) => match lane {
+            Lane::Full if own.full.enabled => every(own.full.interval_seconds),
+            Lane::Quick if own.quick.enabled => every(own.quick.interval_seconds),
+            _ => 0,
+        },
+        _ => 0,
+    };
+    Lane::ALL.into_iter().map(count).fold(0, u64::saturating_add)
+}
+
+fn slots_a_day(line: &schedule::CronLine, zone: &str, now: LogTime) -> u64 {
+    let Ok(zone) = schedule::zone(zone) else { return 0 };
+    let next = |time: &LogTime| trigger::slot_after(line, &zone, *time);
+    let slots = std::iter::successors(next(&now), next).take_while(|slot| *slot <= now.plus(DAY));
+    u64::try_from(slots.count()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests;

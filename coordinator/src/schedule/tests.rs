@@ -46,6 +46,22 @@ pub(super) fn since(time: LogTime) -> History {
     History { since: time, ..History::default() }
 }
 
+#[test]
+fn cycles_of_a_day_are_counted() {
+    let now = at("2026-03-04T05:06:07Z");
+    let of = |full: &str, quick: &str, own| {
+        let (full, quick): (Trigger, Trigger) = (full.parse().unwrap(), quick.parse().unwrap());
+        cycles_a_day(&Schedule { full, quick, index: Trigger::Never, ..Schedule::default() }, own, now)
+    };
+    let own = |enabled| {
+        let cycle = |interval_seconds| OwnCycle { enabled, interval_seconds };
+        Some(Own { full: cycle(86_400), quick: cycle(3_600) })
+    };
+    assert_eq!(of("@daily", "every 6h", None), 1 + 4);
+    assert_eq!(of("never", "* * * * *", None), 1_440);
+    assert_eq!((of("own", "own", own(true)), of("own", "own", own(false)), of("own", "own", None)), (25, 0, 0));
+}
+
 /// Runs full cycles of a minute from `history.since` until `until`: the starts.
 pub(super) fn starts(table: &Timetable, history: &mut History, until: LogTime) -> Vec<LogTime> {
     let (mut now, mut starts) = (history.since, Vec::new());

@@ -1,5 +1,6 @@
 //! A store that fails on demand: by script, by seed, or at the Nth effect.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +12,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, Condition, DeleteReport, ETag, PutOptions, PutReceipt, Retention,
+    Storage, Versioning,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -54,6 +56,10 @@ pub enum Fault {
     Ghosts(usize),
     /// No room for what is written.
     DiskFull,
+    /// A read that gives what the blob held before it was last written or deleted through this wrapper.
+    StaleGet,
+    /// The condition of a write or a delete is not looked at.
+    IgnoredCondition,
 }
 
 /// A change that is about to happen, or has happened.
@@ -96,6 +102,7 @@ pub struct FaultStorage {
     hook: Mutex<Option<Arc<Hook>>>,
     written: Mutex<Vec<BlobId>>,
     deleted: Mutex<Vec<BlobMetadata>>,
+    before: Mutex<HashMap<BlobId, Option<Bytes>>>,
     effects: AtomicU64,
     injected: AtomicU64,
     stop_after: AtomicU64,
@@ -122,6 +129,7 @@ impl FaultStorage {
             hook: Mutex::default(),
             written: Mutex::default(),
             deleted: Mutex::default(),
+            before: Mutex::default(),
             effects: AtomicU64::new(0),
             injected: AtomicU64::new(0),
             stop_after: AtomicU64::new(u64::MAX),
@@ -215,8 +223,10 @@ impl FaultStorage {
     }
 
     /// A call that changes something.
-    fn change<T>(&self, call: Call, id: &BlobId, change: impl FnOnce() -> Result<T>) -> Result<T> {
+    fn change<T>(&self, call: Call, id: &BlobId, change: impl FnOnce(Option<Fault>) -> Result<T>) -> Result<T> {
         let fault = self.fault(call, id.as_str())?;
+        self.remember(id);
+        let change = || change(fault);
         let failure = fault.and_then(|fault| failure(fault, call, id.as_str()));
         match (fault, failure) {
             (Some(Fault::TimeoutAfter), Some(error)) => {
@@ -225,6 +235,28 @@ impl FaultStorage {
             }
             (_, Some(error)) => Err(error),
             (_, None) => self.count(call, id, change),
+        }
+    }
+
+    /// Keeps what a blob holds now, if a read is to give it later.
+    fn remember(&self, id: &BlobId) {
+        if lock(&self.rules).iter().any(|rule| rule.fault == Fault::StaleGet) {
+            let held = self.inner.get(id, ByteRange::All).ok();
+            lock(&self.before).insert(id.clone(), held);
+        }
+    }
+
+    /// What is read of what a blob held before.
+    fn stale(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
+        let before = lock(&self.before).get(id).cloned();
+        match before {
+            None => self.inner.get(id, range),
+            Some(None) => Err(Error::new(ErrorKind::NotFound, format!("blob {id} is not there (injected)"))),
+            Some(Some(data)) => {
+                let (offset, length) = range.within(id, data.len() as u64)?;
+                let (offset, length) = (offset as usize, length as usize);
+                Ok(data.slice(offset..offset + length))
+            }
         }
     }
 
@@ -256,7 +288,9 @@ fn failure(fault: Fault, call: Call, name: &str) -> Option<Error> {
         Fault::TimeoutBefore | Fault::TimeoutAfter => Some(Error::new(ErrorKind::StoreUnavailable, step("timeout"))),
         Fault::Permission => Some(Error::new(ErrorKind::Permission, step("access denied"))),
         Fault::DiskFull => Some(Error::new(ErrorKind::DiskFull, step("no space left"))),
-        Fault::Truncated(_) | Fault::StaleList(_) | Fault::Ghosts(_) => None,
+        Fault::Truncated(_) | Fault::StaleList(_) | Fault::Ghosts(_) | Fault::StaleGet | Fault::IgnoredCondition => {
+            None
+        }
     }
 }
 
@@ -271,6 +305,9 @@ impl Storage for FaultStorage {
 
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
         self.read(Call::Get, id.as_str(), |fault| {
+            if fault == Some(Fault::StaleGet) {
+                return self.stale(id, range);
+            }
             let mut data = self.inner.get(id, range)?;
             if let Some(Fault::Truncated(length)) = fault {
                 data.truncate(length);
@@ -307,7 +344,9 @@ impl Storage for FaultStorage {
     }
 
     fn put(&self, id: &BlobId, data: Bytes, options: &PutOptions) -> Result<PutReceipt> {
-        self.change(Call::Put, id, || {
+        self.change(Call::Put, id, |fault| {
+            let blind = PutOptions { condition: Condition::Always, ..options.clone() };
+            let options = if fault == Some(Fault::IgnoredCondition) { &blind } else { options };
             let receipt = self.inner.put(id, data, options)?;
             lock(&self.written).push(id.clone());
             Ok(receipt)
@@ -318,7 +357,7 @@ impl Storage for FaultStorage {
         let mut report = DeleteReport::default();
         for id in ids {
             let before = self.inner.head(id);
-            let deleted = self.change(Call::Delete, id, || {
+            let deleted = self.change(Call::Delete, id, |_| {
                 let one = self.inner.delete(std::slice::from_ref(id), not_after);
                 one.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
             });
@@ -334,7 +373,7 @@ impl Storage for FaultStorage {
     }
 
     fn extend_retention(&self, id: &BlobId, retention: Retention) -> Result<()> {
-        self.change(Call::Extend, id, || self.inner.extend_retention(id, retention))
+        self.change(Call::Extend, id, |_| self.inner.extend_retention(id, retention))
     }
 
     fn now(&self) -> Result<Timestamp> {
@@ -347,6 +386,19 @@ impl Storage for FaultStorage {
 
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {
         self.inner.purge_versions(id)
+    }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        let before = self.inner.head(id);
+        self.change(Call::Delete, id, |fault| match fault {
+            Some(Fault::IgnoredCondition) => {
+                let report = self.inner.delete(std::slice::from_ref(id), None);
+                report.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+            }
+            _ => self.inner.delete_own_if(id, version),
+        })?;
+        lock(&self.deleted).extend(before.ok());
+        Ok(())
     }
 
     fn local_root(&self) -> Option<&Path> {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
+    Versioning,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
@@ -168,6 +169,11 @@ impl Storage for LatencyStorage {
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {
         self.trip(&self.counts.other);
         self.inner.purge_versions(id)
+    }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        self.trip(&self.counts.delete);
+        self.inner.delete_own_if(id, version)
     }
 
     fn local_root(&self) -> Option<&Path> {

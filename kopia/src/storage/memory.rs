@@ -235,6 +235,22 @@ impl Storage for MemoryStorage {
     fn versioning(&self) -> Result<Versioning> {
         Ok(Versioning { kept: Some(self.capabilities.retention), default_retention: None })
     }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        names::check_own(id)?;
+        let step = || format!("delete blob {id} only as it is");
+        if !self.capabilities.conditional_writes {
+            return Err(Error::unsupported(format!("{}: this store has no conditional deletes", step())));
+        }
+        let mut blobs = self.lock();
+        let found = blobs.get(id.as_str()).ok_or_else(|| absent(id))?;
+        if etag(found.version) != *version {
+            return Err(Error::new(ErrorKind::PreconditionFailed, format!("{}: it has changed", step())));
+        }
+        let old = blobs.remove(id.as_str());
+        self.supersede(old.as_ref());
+        Ok(())
+    }
 }
 
 #[cfg(test)]

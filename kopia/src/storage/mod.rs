@@ -351,6 +351,16 @@ pub trait Storage: Send + Sync + fmt::Debug {
         Ok(0)
     }
 
+    /// Deletes one of our own blobs (`verger.…`) if it is still this version.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` if it is another; `Unsupported` where the store has no conditional deletes; `Usage` for any other blob; else
+    /// as [`Storage::head`].
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        let _ = version;
+        Err(Error::unsupported(format!("delete blob {id} only as it is: this store has no conditional deletes")))
+    }
+
     /// The directory behind it, for stores on a file system.
     fn local_root(&self) -> Option<&std::path::Path> {
         None

@@ -17,6 +17,15 @@ pub(crate) fn is_own(name: &str) -> bool {
     name.starts_with(OWN_PREFIX)
 }
 
+/// As [`check_change`], for what is done to our own objects alone.
+pub(crate) fn check_own(id: &BlobId) -> Result<()> {
+    check_change(id)?;
+    if is_own(id.as_str()) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Usage, format!("blob {id} is not one of ours")))
+}
+
 /// Whether a name can be a blob's: no path tricks, nothing a shell or a log would choke on.
 pub(crate) fn is_valid(name: &str) -> bool {
     let plain = |c: char| c != '/' && c != '\\' && !c.is_control();
@@ -56,5 +65,6 @@ mod tests {
             assert!(check(&BlobId::new(name)).is_ok(), "{name:?}");
         }
         assert!(check_change(&BlobId::new(LOCK_NAME)).is_err());
+        assert!(check_own(&BlobId::new("verger.probe-1")).is_ok() && check_own(&BlobId::new("p1")).is_err());
     }
 }

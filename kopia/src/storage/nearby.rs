@@ -14,7 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
+    Versioning,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
@@ -255,6 +256,10 @@ impl Storage for NearbyStorage {
 
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {
         self.inner.purge_versions(id)
+    }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        self.inner.delete_own_if(id, version)
     }
 
     fn local_root(&self) -> Option<&Path> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
+    Versioning,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind, Result};
@@ -75,6 +76,10 @@ impl Storage for ReadOnlyStorage {
 
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {
         Err(refused(format!("delete old versions of {id}")))
+    }
+
+    fn delete_own_if(&self, id: &BlobId, _: &ETag) -> Result<()> {
+        Err(refused(format!("delete blob {id}")))
     }
 
     fn local_root(&self) -> Option<&Path> {

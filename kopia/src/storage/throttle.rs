@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::calls::HeldBack;
 use super::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
+    Versioning,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
@@ -155,6 +156,11 @@ impl Storage for ThrottledStorage {
 
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {
         self.inner.purge_versions(id)
+    }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        self.writes.take(1.0, &*self.clock);
+        self.inner.delete_own_if(id, version)
     }
 
     fn local_root(&self) -> Option<&Path> {

@@ -11,7 +11,8 @@ use tracing::field::Empty;
 use super::calls::{Calls, Class, Code, Op};
 use super::scope::{STORE_SPANS, Scope};
 use super::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage, Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
+    Versioning,
 };
 use crate::clock::Timestamp;
 use crate::error::Result;
@@ -156,6 +157,10 @@ impl Storage for TracedStorage {
 
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {
         self.run(Op::Delete, Class::of(id.as_str()), || self.inner.purge_versions(id), none)
+    }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        self.run(Op::Delete, Class::of(id.as_str()), || self.inner.delete_own_if(id, version), none)
     }
 
     fn local_root(&self) -> Option<&Path> {

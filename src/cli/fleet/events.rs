@@ -2,6 +2,7 @@
 
 use std::io::BufRead as _;
 
+use serde_json::Value;
 use verger_kopia::{Error, ErrorKind, Result};
 
 use super::{Coordinator, escaped, text_of};
@@ -11,7 +12,8 @@ use crate::exit::Exit;
 const EXAMPLES: &str = "Examples:
   verger events --repo photos --json                 one object a line
   verger events --cycle 12
-  verger events --since 2026-11-01T00:00:00Z --follow";
+  verger events --since 2026-11-01T00:00:00Z --follow
+  verger events --blob p0c1f…-s1a2b…                 which cycle, plan, term, worker and rule did what to this blob or content";
 
 /// What happened.
 #[derive(Debug, clap::Args)]
@@ -29,11 +31,17 @@ pub(crate) struct Args {
     /// Go on with what happens from now on
     #[arg(long, short)]
     follow: bool,
+    /// What was done to this blob or content, as the evidence has it, here and in the archive
+    #[arg(long, value_name = "ID", conflicts_with_all = ["cycle", "since", "follow"])]
+    blob: Option<String>,
     #[command(flatten)]
     coordinator: Coordinator,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit> {
+    if let Some(name) = &args.blob {
+        return deeds(context, args, name);
+    }
     let mut query: Vec<String> = Vec::new();
     let mut add =
         |name: &str, value: Option<String>| query.extend(value.map(|value| format!("{name}={}", escaped(&value))));
@@ -58,6 +66,54 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Which cycle, plan, term, worker and rule: an object a line.
+fn deeds(context: &Context, args: &Args, name: &str) -> Result<Exit> {
+    let repository = args.repo.as_ref().map(|name| format!("&repository={}", escaped(name))).unwrap_or_default();
+    let found = args.coordinator.client()?.get(&format!("/v1/deeds?name={}{repository}", escaped(name)))?;
+    let deeds = found["deeds"].as_array().map(Vec::as_slice).unwrap_or_default();
+    for deed in deeds {
+        if context.output.json {
+            context.output.line(deed.to_string())?;
+        } else {
+            context.output.line(deed_line(deed))?;
+        }
+    }
+    if found["elsewhere"].as_bool() == Some(true) {
+        context.output.note(
+            "this coordinator knows the evidence of cycles that it drove itself: ask the others as well, or give all \
+                             of them one --ledger-archive",
+        );
+    }
+    if let Some(first) = found["unread"].as_array().and_then(|all| all.first()).and_then(Value::as_str) {
+        return Err(Error::new(
+            ErrorKind::StoreUnavailable,
+            format!("some evidence could not be read, so there may be more: {first}"),
+        )
+        .with_fix("Try again when the archive can be reached; docs/operating/ledger.md says what else helps"));
+    }
+    if deeds.is_empty() {
+        context.output.note(format!("nothing was done to {name}, as far back as the evidence goes"));
+    }
+    Ok(Exit::Done)
+}
+
+fn deed_line(deed: &Value) -> String {
+    let at = if deed["endedAt"].is_string() { "endedAt" } else { "approvedAt" };
+    let of = |name: &str| text_of(deed, name);
+    format!(
+        "{} {} {}: {} of cycle {} by the rule {}, plan {}, term {}, worker {}",
+        of(at),
+        of("repository"),
+        of("outcome"),
+        of("stage"),
+        of("cycle"),
+        of("rule"),
+        of("plan"),
+        of("term"),
+        of("worker")
+    )
 }
 
 /// Time, kind and whatever else is short.

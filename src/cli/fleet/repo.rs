@@ -157,6 +157,7 @@ fn add(output: Output, args: &AddArgs) -> Result<()> {
         wanted["tenant"] = json!(tenant);
     }
     let added = args.coordinator.client()?.send_document(&Method::POST, "/v1/repositories", &wanted, None)?;
+    warn(output, &added["probe"]);
     if observes && !args.observe {
         let owner = text_of(&added["probe"], "owner");
         output.note(format!(
@@ -204,14 +205,37 @@ fn one(output: Output, args: &NameArgs, method: Method, suffix: &str, body: &Val
     let client = args.coordinator.client()?;
     let found =
         if method == Method::GET { client.get(&path)? } else { client.send_document(&method, &path, body, None)? };
+    warn(output, &found);
     if output.json { output.document(&found) } else { output.lines(lines(&found)) }
+}
+
+/// What a probe warns of.
+fn warn(output: Output, probe: &Value) {
+    for warning in probe["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        output.note(format!("warning: {warning}"));
+    }
+}
+
+/// What its store was seen to do, a line each.
+fn store_lines(value: &Value) -> Vec<String> {
+    let named = |name: &str, value: &Value| format!("{:<14} {name}: {value}", "store");
+    let fields = value["capabilities"].as_object().into_iter().flatten();
+    fields
+        .map(|(name, value)| match value.as_array() {
+            Some(names) => named(name, &json!(names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "))),
+            None => named(name, value),
+        })
+        .collect()
 }
 
 /// Fields of a document, a line each.
 fn lines(value: &Value) -> Vec<String> {
     let fields = value.as_object().into_iter().flatten();
     let plain = fields
-        .filter(|(name, value)| !value.is_null() && !matches!(name.as_str(), "schedule" | "next" | "ownSettings"))
+        .filter(|(name, value)| {
+            !value.is_null()
+                && !matches!(name.as_str(), "schedule" | "next" | "ownSettings" | "capabilities" | "probe" | "warnings")
+        })
         .map(|(name, _)| format!("{name:<14} {}", text_of(value, name)));
-    plain.chain(schedule::lines(value)).collect()
+    plain.chain(store_lines(value)).chain(schedule::lines(value)).collect()
 }

@@ -9,14 +9,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use verger_coordinator::ledger::Entry;
 use verger_coordinator::ledger::archive::index::Index;
-use verger_coordinator::ledger::evidence::EvidenceFolder;
+use verger_coordinator::ledger::evidence::{EvidenceFolder, Shelf};
 use verger_coordinator::ledger::file::{FILE_NAME, FileLedger};
 use verger_coordinator::machine::State;
 use verger_kopia::clock::{Clock, SetClock, Timestamp};
 use verger_kopia::storage::{BlobId, MemoryStorage, Storage};
 use verger_proto::chain::{ChainHead, ChainRecord};
 use verger_proto::envelope::{self, HEADER_BYTES, Kind};
-use verger_proto::{Command, CycleId, Digest, Event, Evidence, JobSpec, LogTime, PlanHeader};
+use verger_proto::{Command, CycleId, Digest, Event, Evidence, JobSpec, LogTime, PlanHeader, RepositoryId};
 use verger_worker::bucket_lease::{self, LEASE, Lease, LeaseBody, Request};
 
 use super::bytes::Bytes;
@@ -82,10 +82,13 @@ pub fn ledger(data: &[u8]) {
     let (wrong, place) = (rest.byte(), rest.word());
     let (mut head, mut file, mut ends) = (ChainHead::default(), Vec::new(), vec![0]);
     let (mut archived_head, mut archived) = (ChainHead::default(), Vec::new());
+    let (mut parts_head, mut parts) = (ChainHead::default(), Vec::new());
     while !rest.is_empty() && ends.len() < 20 {
         let part = rest.part();
         let body = record(Kind::LedgerArchive as u16, part);
         archived.extend_from_slice(&archived_head.append(LogTime(0), body).unwrap());
+        let body = record(Kind::EvidenceArchive as u16, part);
+        parts.extend_from_slice(&parts_head.append(LogTime(0), body).unwrap());
         let body = record(Kind::Entry as u16, part);
         file.extend_from_slice(&head.append(LogTime(u64::from(place)), body).unwrap());
         ends.push(file.len());
@@ -121,6 +124,12 @@ pub fn ledger(data: &[u8]) {
         std::fs::create_dir_all(folder.path().join("evidence")).unwrap();
         std::fs::write(folder.path().join("evidence/7"), data).unwrap();
         let _ = within(3 << 20, 512, data.len(), || evidence.read(CycleId(7)));
+        let repository: RepositoryId = format!("{}-{}", "ab".repeat(32), "01".repeat(16)).parse().unwrap();
+        let known = folder.path().join(repository.to_string()).join("evidence");
+        std::fs::create_dir_all(&known).unwrap();
+        std::fs::write(known.join("archived"), &parts).unwrap();
+        let shelf = Shelf::new(folder.path(), None);
+        let _ = within(3 << 20, 512, parts.len(), || shelf.find(std::slice::from_ref(&repository), "p01"));
     });
 }
 

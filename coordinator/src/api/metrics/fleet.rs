@@ -1,7 +1,10 @@
 //! What the ledger and the state say of repositories and their cycles.
 
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
+use std::collections::BTreeMap;
+
+use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use serde::{Deserialize, Serialize};
 use verger_proto::schedule::{Lane, Trigger};
 use verger_proto::{CycleId, LogTime, Progress, RepositoryId, Stage};
 
@@ -14,19 +17,46 @@ use crate::schedule::outlook;
 const BUCKETS: [f64; 13] =
     [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 28_800.0, 86_400.0, 172_800.0, 259_200.0, 604_800.0];
 
-/// How long cycles took.
-#[derive(Clone, Debug)]
-pub(in super::super) struct Durations(Family<Labels, Histogram, fn() -> Histogram>);
+/// How long cycles took, by mode.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(in super::super) struct Durations(BTreeMap<String, Taken>);
 
-impl Default for Durations {
-    fn default() -> Self {
-        Self(Family::new_with_constructor(|| Histogram::new(BUCKETS)))
-    }
+/// How long cycles of one mode took.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+struct Taken {
+    /// Cycles that took up to each of [`BUCKETS`] and longer than the one before; the last: longer than all.
+    counts: Vec<u64>,
+    milliseconds: u64,
 }
 
 impl Durations {
-    pub(in super::super) fn observe(&self, mode: &'static str, milliseconds: u64) {
-        self.0.get_or_create(&vec![("mode", mode.to_owned())]).observe(milliseconds as f64 / 1_000.0);
+    pub(in super::super) fn observe(&mut self, mode: &'static str, milliseconds: u64) {
+        let taken = self.0.entry(mode.to_owned()).or_default();
+        taken.counts.resize(BUCKETS.len() + 1, 0);
+        let seconds = milliseconds as f64 / 1_000.0;
+        let bucket = BUCKETS.iter().position(|most| seconds <= *most).unwrap_or(BUCKETS.len());
+        if let Some(count) = taken.counts.get_mut(bucket) {
+            *count = count.saturating_add(1);
+        }
+        taken.milliseconds = taken.milliseconds.saturating_add(milliseconds);
+    }
+}
+
+impl EncodeMetric for Durations {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
+        for (mode, taken) in &self.0 {
+            let ends = BUCKETS.into_iter().chain([f64::MAX]);
+            let buckets: Vec<(f64, u64)> = ends.zip(taken.counts.iter().copied()).collect();
+            let count = taken.counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+            let seconds = taken.milliseconds as f64 / 1_000.0;
+            let labels = vec![("mode", mode.clone())];
+            encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
     }
 }
 
@@ -46,7 +76,7 @@ pub(super) fn of_the_board(page: &mut Page, board: &Board) {
     let freed = board.freed.iter().map(|(repository, bytes)| (vec![("repo", name(repository))], *bytes));
     page.counts("bytes_reclaimed", "Bytes of blobs that were deleted from the store", freed);
     let help = "How long cycles took from open to end, time that they were parked among it";
-    page.kept("cycle_duration_seconds", help, board.durations.0.clone());
+    page.kept("cycle_duration_seconds", help, board.durations.clone());
 }
 
 pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: LogTime) {

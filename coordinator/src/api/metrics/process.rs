@@ -40,7 +40,7 @@ pub(super) fn of_the_process(page: &mut Page, server: &Server) {
         page.level("worker_memory_bytes", "Memory that this process has, its workers among it", bytes as f64);
     }
     if let Some(pending) = server.api.events.archive_pending() {
-        let help = "Segments of the ledger that wait to be archived";
+        let help = "Segments of the ledger, and files of evidence, that wait to be archived";
         page.level("ledger_archive_pending_segments", help, pending as f64);
     }
     let held_back = HeldBack::ALL.map(|cause| (vec![("cause", cause.name().to_owned())], cause.total()));

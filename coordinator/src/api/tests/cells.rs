@@ -35,6 +35,7 @@ const ROWS: &[(&str, &str, &str, char)] = &[
     ("POST", "/v1/cycles/{id}/approve", "--yyy-", 't'),
     ("GET", "/v1/cycles/{id}/watch", "yyyyy-", 't'),
     ("GET", "/v1/events", "yyyyy-", 't'),
+    ("GET", "/v1/deeds", "yyyyy-", 't'),
     ("GET", "/v1/leases", "yyyyy-", 't'),
     ("POST", "/v1/leases/{name}/release", "---y--", 't'),
     ("POST", "/v1/leases/{name}/transfer", "---y--", 't'),

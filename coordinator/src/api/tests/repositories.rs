@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 use verger_kopia::error::{Error, ErrorKind};
-use verger_proto::{Command, Event, IndexKind, Term};
+use verger_proto::{Command, Event, IndexKind, Sight, StoreSeen, Term};
 
-use super::super::{Events, LedgerEvents, Probed};
+use super::super::{Events, LedgerEvents, Probed, Wanted};
 use super::rig::{FLEET, Rig, found};
 
 #[test]
@@ -14,11 +14,17 @@ fn a_repository_is_looked_at_added_changed_and_forgotten() {
     });
     let added = rig.post("/v1/repositories", Rig::new_repository("photos"));
     let id = added["id"].clone();
+    let capabilities = json!({
+        "localDisk": false, "clockOffsetMs": 12, "roundTripMs": 30, "conditionalWrites": true, "conditionalDeletes": false,
+        "readAfterWrite": true, "listAfterWrite": true, "stampOffsetMs": 0, "versions": false,
+    });
+    assert!(added["probedAt"].is_string());
     let mut expected = json!({
         "name": "photos", "id": id, "address": "s3://attic/photos/", "tenant": "default",
         "password": { "env": "PHOTOS_PASSWORD" }, "acting": "take-ownership", "exclusive": false, "suspended": false,
         "index": "epochs", "due": false, "leaseHeld": false, "term": 0, "queued": 0,
-        "probe": { "owner": "kopia@cellar", "capabilities": { "conditionalWrites": true } },
+        "probe": { "owner": "kopia@cellar", "capabilities": capabilities, "warnings": [] },
+        "capabilities": capabilities, "probedAt": added["probedAt"],
         "schedule": added["schedule"], "next": added["next"], "pool": "default", "weight": 1, "markToDrop": "day",
     });
     assert_eq!(added, expected);
@@ -55,7 +61,7 @@ fn everything_that_is_ordered_has_a_name_in_the_ledger() {
             Ok(())
         })
         .unwrap();
-    assert_eq!(names, ["add_repository", "change_repository", "request_cycle", "remove_repository"]);
+    assert_eq!(names, ["add_repository", "record_probe", "change_repository", "request_cycle", "remove_repository"]);
 }
 
 #[test]
@@ -72,6 +78,72 @@ fn a_second_look_notices_another_index_and_another_repository() {
     rig.look(|wanted| Ok(Probed { repository: crate::testing::repository(), ..found(wanted) }));
     let reply = rig.call("POST", "/v1/repositories/photos/probe", None);
     assert_eq!(reply.error(), (409, "other-repository".to_owned()));
+}
+
+/// As [`found`], in a store of which this was seen besides.
+fn in_a_store(wanted: &Wanted, change: impl FnOnce(&mut StoreSeen)) -> Probed {
+    let mut probed = found(wanted);
+    probed.store.seen.as_mut().map(change).unwrap();
+    probed
+}
+
+#[test]
+fn a_store_in_which_nothing_can_be_changed_safely_is_not_added() {
+    type Look = fn(&Wanted) -> Probed;
+    let rig = Rig::new();
+    let looks: [(&str, Look); 4] = [
+        ("unsupported", |wanted| in_a_store(wanted, |seen| seen.reads = Sight::After(1_200))),
+        ("unsupported", |wanted| in_a_store(wanted, |seen| seen.lists = Sight::NotWithin(12_000))),
+        ("unsupported", |wanted| in_a_store(wanted, |seen| seen.conditional_writes = false)),
+        ("clock", |wanted| in_a_store(wanted, |seen| seen.stamp_offset = -301_000)),
+    ];
+    for (kind, look) in looks {
+        rig.look(move |wanted| Ok(look(wanted)));
+        let reply = rig.call("POST", "/v1/repositories", Some(Rig::new_repository("photos")));
+        assert_eq!(reply.error(), (422, kind.to_owned()));
+        assert!(reply.json()["fix"].is_string(), "{}", reply.json());
+    }
+    assert_eq!(rig.get("/v1/repositories"), json!([]));
+    // A person's word stands for conditions, and for nothing else.
+    let mut exclusive = Rig::new_repository("photos");
+    exclusive["exclusive"] = json!(true);
+    rig.look(|wanted| Ok(in_a_store(wanted, |seen| seen.reads = Sight::After(1))));
+    assert_eq!(rig.call("POST", "/v1/repositories", Some(exclusive.clone())).error(), (422, "unsupported".to_owned()));
+    rig.look(|wanted| Ok(in_a_store(wanted, |seen| seen.conditional_writes = false)));
+    let added = rig.post("/v1/repositories", exclusive);
+    assert!(added["probe"]["warnings"][0].as_str().unwrap().contains("conditional writes"), "{added}");
+}
+
+#[test]
+fn what_a_later_probe_finds_is_kept_also_if_it_is_bad() {
+    let rig = Rig::new();
+    rig.add("photos");
+    rig.look(|wanted| Ok(in_a_store(wanted, |seen| seen.lists = Sight::After(700))));
+    assert_eq!(rig.call("POST", "/v1/repositories/photos/probe", None).error(), (422, "unsupported".to_owned()));
+    let shown = rig.get("/v1/repositories/photos");
+    assert_eq!(
+        (&shown["capabilities"]["listAfterWrite"], &shown["capabilities"]["listLateMs"]),
+        (&json!(false), &json!(700))
+    );
+    let kept = rig.state(|state| state.repositories.values().next().unwrap().store.clone().unwrap().0);
+    assert!(kept.flaw(true).is_some(), "no cycle goes by what was seen before");
+}
+
+#[test]
+fn r24_a_schedule_that_leaves_too_many_locked_versions_is_refused() {
+    let rig = Rig::new();
+    rig.look(|wanted| {
+        let mut probed = found(wanted);
+        (probed.store.keeps_versions, probed.store.default_retention) = (Some(true), Some(86_400));
+        Ok(probed)
+    });
+    let mut often = Rig::new_repository("photos");
+    often["schedule"] = json!({ "quick": "* * * * *" });
+    assert_eq!(rig.call("POST", "/v1/repositories", Some(often.clone())).error(), (422, "unsupported".to_owned()));
+    let added = rig.post("/v1/repositories", Rig::new_repository("photos"));
+    assert!(added["probe"]["warnings"][0].as_str().unwrap().contains("locks each new version for 24 h"), "{added}");
+    let change = json!({ "schedule": often["schedule"] });
+    assert_eq!(rig.call("PATCH", "/v1/repositories/photos", Some(change)).error(), (422, "unsupported".to_owned()));
 }
 
 #[test]

@@ -19,10 +19,11 @@ use super::document::check;
 use crate::auth::Bearer;
 use crate::auth::oidc::testing::{Signer, provider, published};
 use crate::drive::{Backend, Effects, FileBackend};
+use crate::ledger::evidence::Shelf;
 use crate::machine::State;
 use crate::meters::{Meters, Raft, Spans};
 use crate::providers::{Fetch, Pace, Providers, Source};
-use crate::testing::{batch, digest, done, output, worker};
+use crate::testing::{batch, digest, done, output, store, worker};
 
 pub(super) const TOKEN: &str = "vgr_YSB0b2tlbiB0aGF0IG9ubHkgdGVzdHMga25vdyBvZi4";
 pub(super) const FLEET: &str = "verger@fleet-0a1b2c3d";
@@ -78,7 +79,7 @@ pub(super) fn found(wanted: &Wanted) -> Probed {
         index: IndexKind::Epochs,
         owner: "kopia@cellar".to_owned(),
         own: None,
-        capabilities: json!({ "conditionalWrites": true }),
+        store: store(),
     }
 }
 
@@ -190,6 +191,7 @@ impl Rig {
             hands: hands.clone(),
             desk: Arc::new(FakeDesk),
             events: Arc::new(LedgerEvents::new(folder.path())),
+            evidence: Shelf::new(&folder.path().join("work"), None),
             gate: Arc::new(gate),
             stand: stand.clone(),
             clock: clock.clone(),

@@ -38,7 +38,10 @@ fn driven_about(state: &State, driven: &Driven) -> Result<RepositoryId, Refusal>
         | Command::OpenCycle { repository, .. }
         | Command::DropRequest { repository, .. }
         | Command::RecordReport { repository, .. }
-        | Command::RecordLook { repository, .. } => repository.clone(),
+        | Command::RecordLook { repository, .. }
+        | Command::RecordProbe { repository, .. }
+        | Command::NoteWrite { repository, .. }
+        | Command::NoteSession { repository, .. } => repository.clone(),
         Command::ClaimJob { ticket }
         | Command::ReportProgress { ticket, .. }
         | Command::CompleteJob { ticket, .. }

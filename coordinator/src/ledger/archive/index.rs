@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::chain::{ChainError, ChainHead};
-use verger_proto::envelope::{self, Kind};
+use verger_proto::envelope::Kind;
 use verger_proto::{Digest, LogTime};
 
 use crate::files;
+use crate::ledger::list::{self, Unreadable};
 use crate::ledger::segment::{self, LedgerHead};
 
 /// Name of the file in the ledger's folder.
@@ -132,15 +132,8 @@ impl Index {
     /// `DiskFull`, `Permission`; the file is then as it was.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {
         let path = path(folder);
-        let step = || format!("write {}", path.display());
-        let (mut chain, mut bytes) = (ChainHead::default(), Vec::new());
-        for archived in &self.0 {
-            let body = envelope::encode(Kind::LedgerArchive, archived).map_err(ChainError::from);
-            let record = body.and_then(|body| Ok(chain.append(LogTime(0), body)?));
-            let record = record.map_err(|error| Error::new(ErrorKind::Internal, step()).with_source(error))?;
-            bytes.extend_from_slice(&record);
-        }
-        files::replace(&path, &bytes).map_err(|error| Error::of_file(step(), error))
+        let bytes = list::encode(Kind::LedgerArchive, &self.0)?;
+        files::replace(&path, &bytes).map_err(|error| Error::of_file(format!("write {}", path.display()), error))
     }
 }
 
@@ -148,18 +141,12 @@ pub(crate) fn path(folder: &Path) -> PathBuf {
     folder.join(FILE_NAME)
 }
 
-fn decode(bytes: &[u8]) -> Result<Index, Box<dyn std::error::Error + Send + Sync>> {
-    let (mut rest, mut chain, mut found) = (bytes, ChainHead::default(), Vec::<Archived>::new());
-    while !rest.is_empty() {
-        let length = envelope::header(rest)?.record_bytes;
-        let (record, after) = rest.split_at_checked(length).ok_or("it is cut short")?;
-        let archived: Archived = envelope::decode(Kind::LedgerArchive, &chain.follow(record)?.body)?;
-        let is_after = found.last().is_none_or(|last| last.end.records <= archived.first.records);
-        if !is_after || archived.end.records <= archived.first.records || archived.end.bytes <= archived.first.bytes {
-            return Err("its segments do not follow each other".into());
-        }
-        found.push(archived);
-        rest = after;
+fn decode(bytes: &[u8]) -> Result<Index, Unreadable> {
+    let found: Vec<Archived> = list::decode(Kind::LedgerArchive, bytes)?;
+    let follow = |pair: &[Archived]| pair[0].end.records <= pair[1].first.records;
+    let has_records = |one: &Archived| one.end.records > one.first.records && one.end.bytes > one.first.bytes;
+    if found.windows(2).all(follow) && found.iter().all(has_records) {
+        return Ok(Index(found));
     }
-    Ok(Index(found))
+    Err("its segments do not follow each other".into())
 }

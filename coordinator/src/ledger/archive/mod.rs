@@ -7,18 +7,21 @@
 
 mod cache;
 pub mod index;
-mod object;
+pub(in crate::ledger) mod object;
 mod round;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use verger_kopia::error::{ErrorKind, Result};
+use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::storage::{Storage, list_all};
 
+use verger_proto::CycleId;
+
+use super::evidence::Known;
 use super::follow::{Follower, Step};
 use super::segment::LedgerHead;
 
@@ -32,15 +35,31 @@ type Open = Box<dyn Fn() -> Result<Arc<dyn Storage>> + Send + Sync>;
 
 /// Where old segments of one ledger go, and come back from.
 pub struct Archive {
-    address: String,
-    fleet: String,
+    pub(in crate::ledger) address: String,
+    pub(in crate::ledger) fleet: String,
     keep_local: u32,
     open: Open,
     storage: OnceLock<Arc<dyn Storage>>,
     cache: cache::Cache,
+    segments: Waiting,
+    rounds: Mutex<()>,
+    pub(in crate::ledger) evidence: EvidenceRounds,
+    /// Where the repositories' evidence is.
+    work: Option<PathBuf>,
+}
+
+/// What waits, and whether that was said.
+#[derive(Default)]
+pub(in crate::ledger) struct Waiting {
     pending: AtomicU64,
     has_warned: AtomicBool,
-    rounds: Mutex<()>,
+}
+
+/// Rounds of archiving evidence, one at a time.
+#[derive(Default)]
+pub(in crate::ledger) struct EvidenceRounds {
+    pub(in crate::ledger) known: Mutex<Known>,
+    pub(in crate::ledger) waiting: Waiting,
 }
 
 impl std::fmt::Debug for Archive {
@@ -65,19 +84,32 @@ impl Archive {
             open: Box::new(open),
             storage: OnceLock::new(),
             cache: cache::Cache::default(),
-            pending: AtomicU64::new(0),
-            has_warned: AtomicBool::new(false),
+            segments: Waiting::default(),
             rounds: Mutex::default(),
+            evidence: EvidenceRounds::default(),
+            work: None,
         }
     }
 
-    /// Segments that wait to be archived.
+    /// The evidence of the repositories in `work` goes there, too.
     #[must_use]
-    pub fn pending(&self) -> u64 {
-        self.pending.load(Ordering::Relaxed)
+    pub fn with_evidence(self, work: &Path) -> Self {
+        Self { work: Some(work.to_owned()), ..self }
     }
 
-    fn storage(&self) -> Result<Arc<dyn Storage>> {
+    /// Archives what cycles that are over left as evidence; says how many files wait.
+    pub(crate) fn keep_all_evidence(&self, is_over: &dyn Fn(CycleId) -> bool) -> u64 {
+        self.work.as_ref().map_or(0, |work| self.evidence_round(work, is_over))
+    }
+
+    /// Segments, and files of evidence, that wait to be archived.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        let pending = |waiting: &Waiting| waiting.pending.load(Ordering::Relaxed);
+        pending(&self.segments).saturating_add(pending(&self.evidence.waiting))
+    }
+
+    pub(in crate::ledger) fn storage(&self) -> Result<Arc<dyn Storage>> {
         if let Some(storage) = self.storage.get() {
             return Ok(storage.clone());
         }
@@ -128,6 +160,23 @@ impl Archive {
             }
         }
         Ok(None)
+    }
+}
+
+impl Waiting {
+    /// Keeps how much waits. One warning while something is in the way, and a word when it is not any more.
+    pub(in crate::ledger) fn tell(&self, what: &str, address: &str, pending: u64, trouble: Option<&Error>) {
+        self.pending.store(pending, Ordering::Relaxed);
+        match trouble {
+            Some(error) if !self.has_warned.swap(true, Ordering::Relaxed) => {
+                let fix = error.fix().unwrap_or("see that the archive can be reached; it is tried again by itself");
+                tracing::warn!(archive = address, pending, error = error.chain(), fix, "{what} stays here");
+            }
+            None if self.has_warned.swap(false, Ordering::Relaxed) => {
+                tracing::info!(archive = address, pending, "{what} is archived again");
+            }
+            _ => {}
+        }
     }
 }
 

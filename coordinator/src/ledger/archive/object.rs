@@ -1,4 +1,4 @@
-//! A segment as an object of the archive: its name, and its bytes under zstd with a checksum.
+//! A segment, or a part of the evidence, as an object of the archive: its name, and its bytes under zstd with a checksum.
 
 use std::io::Read as _;
 
@@ -19,7 +19,7 @@ const RESERVED_BYTES: u64 = 1 << 20;
 const FLEET_BYTES_MAX: usize = 48;
 
 /// What objects of a fleet's ledger are called after: its name where that can stand in a blob's name, else the digest of it.
-pub(super) fn fleet_part(fleet: &str) -> String {
+pub(in crate::ledger) fn fleet_part(fleet: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if !fleet.is_empty() && fleet.len() <= FLEET_BYTES_MAX && fleet.bytes().all(plain) {
         return fleet.to_owned();
@@ -34,12 +34,12 @@ pub(super) fn name(fleet_part: &str, first: LedgerHead, end: LedgerHead, digest:
 }
 
 /// The bytes of the object.
-pub(super) fn compress(plain: &[u8]) -> Result<Vec<u8>> {
+pub(in crate::ledger) fn compress(plain: &[u8]) -> Result<Vec<u8>> {
     let compressed = zstd::bulk::Compressor::new(LEVEL).and_then(|mut compressor| {
         compressor.include_checksum(true)?;
         compressor.compress(plain)
     });
-    compressed.map_err(|error| Error::new(ErrorKind::Internal, "compress a ledger segment").with_source(error))
+    compressed.map_err(|error| Error::new(ErrorKind::Internal, "compress for the archive").with_source(error))
 }
 
 /// First record and digest of an object of this fleet, by its name.
@@ -60,7 +60,7 @@ pub(super) fn decompress(stored: &[u8], bytes: u64, digest: Digest) -> Result<Ve
 }
 
 fn decompress_at_most(stored: &[u8], most: u64, digest: Digest) -> Result<Vec<u8>> {
-    let bad = |error: std::io::Error| Error::damaged("decompress a ledger segment").with_source(error);
+    let bad = |error: std::io::Error| Error::damaged("decompress what is archived").with_source(error);
     let mut decoder = zstd::stream::read::Decoder::with_buffer(stored).map_err(bad)?;
     decoder.window_log_max(WINDOW_LOG_MAX).map_err(bad)?;
     let mut plain = Vec::with_capacity(usize::try_from(most.min(RESERVED_BYTES)).unwrap_or_default());
@@ -72,13 +72,13 @@ fn decompress_at_most(stored: &[u8], most: u64, digest: Digest) -> Result<Vec<u8
 }
 
 /// Reads the object and gives the segment in it, with the object's length.
-pub(super) fn read(storage: &dyn Storage, name: &str, bytes: u64, digest: Digest) -> Result<(Vec<u8>, u64)> {
+pub(in crate::ledger) fn read(storage: &dyn Storage, name: &str, bytes: u64, digest: Digest) -> Result<(Vec<u8>, u64)> {
     let stored = get(storage, name, bytes)?;
     Ok((decompress(&stored, bytes, digest)?, stored.len() as u64))
 }
 
 /// As [`read`], of a segment of whatever length a segment may have.
-pub(super) fn read_any(storage: &dyn Storage, name: &str, digest: Digest) -> Result<Vec<u8>> {
+pub(in crate::ledger) fn read_any(storage: &dyn Storage, name: &str, digest: Digest) -> Result<Vec<u8>> {
     decompress_at_most(&get(storage, name, SEGMENT_BYTES_MAX)?, SEGMENT_BYTES_MAX, digest)
 }
 
@@ -88,13 +88,13 @@ fn get(storage: &dyn Storage, name: &str, bytes: u64) -> Result<bytes::Bytes> {
     // Nothing that was written here is longer, and what is longer may be anything.
     let most = zstd::zstd_safe::compress_bound(usize::try_from(bytes).unwrap_or(usize::MAX)) as u64;
     if length > most {
-        return Err(Error::damaged(format!("it has {length} bytes, a segment of {bytes} bytes at most {most}")));
+        return Err(Error::damaged(format!("it has {length} bytes, one that holds {bytes} bytes has at most {most}")));
     }
     storage.get(&id, ByteRange::Span { offset: 0, length })
 }
 
 /// Writes the object unless there is one of that name. Whether it holds what it should is for whoever reads it back to see.
-pub(super) fn write(storage: &dyn Storage, name: &str, stored: Vec<u8>) -> Result<()> {
+pub(in crate::ledger) fn write(storage: &dyn Storage, name: &str, stored: Vec<u8>) -> Result<()> {
     let id = BlobId::new(name);
     let data = bytes::Bytes::from(stored);
     let if_absent = PutOptions { condition: Condition::IfAbsent, ..PutOptions::default() };

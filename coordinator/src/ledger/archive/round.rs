@@ -3,7 +3,6 @@
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::{Digest, LogTime};
@@ -52,8 +51,7 @@ impl Archive {
                 closed.len() as u64
             }
         };
-        self.pending.store(pending, Ordering::Relaxed);
-        self.tell(pending, trouble.as_ref());
+        self.segments.tell("a part of the ledger", &self.address, pending, trouble.as_ref());
         pending
     }
 
@@ -118,26 +116,6 @@ impl Archive {
             "archived a segment of the ledger"
         );
         Ok(Some(Archived { stored_bytes, ..archived }))
-    }
-
-    /// One warning while something is in the way, and a word when it is not any more.
-    fn tell(&self, pending: u64, trouble: Option<&Error>) {
-        match trouble {
-            Some(error) if !self.has_warned.swap(true, Ordering::Relaxed) => {
-                let fix = error.fix().unwrap_or("see that the archive can be reached; it is tried again by itself");
-                tracing::warn!(
-                    archive = self.address,
-                    pending,
-                    error = error.chain(),
-                    fix,
-                    "ledger segments stay here"
-                );
-            }
-            None if self.has_warned.swap(false, Ordering::Relaxed) => {
-                tracing::info!(archive = self.address, pending, "ledger segments are archived again");
-            }
-            _ => {}
-        }
     }
 }
 

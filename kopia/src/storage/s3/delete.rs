@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use aws_sdk_s3::config::{Builder, retry::RetryConfig};
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 use super::intercept::{ContentMd5, Deadline};
 use super::{DELETE_BATCH_MAX, S3Storage, errors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{BlobId, DeleteReport, deadline, names};
+use crate::storage::{BlobId, DeleteReport, ETag, deadline, names};
 
 /// Single deletes under way at once.
 const SINGLE_PARALLEL: usize = 8;
@@ -34,6 +35,18 @@ impl S3Storage {
             }
         }
         report
+    }
+
+    /// If it is still this version.
+    pub(super) fn delete_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        let step = || format!("delete blob {id} only as it is");
+        let request = self.client.delete_object().bucket(&self.place.bucket).key(self.key(id)).if_match(&version.0);
+        // Tried again after an answer that got lost, it would find its own success and take it for another's.
+        let once = Builder::new().retry_config(RetryConfig::disabled());
+        match self.runtime.block_on(request.customize().config_override(once).send()) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.failure(error, step())),
+        }
     }
 
     /// One request for all of them; false if the store has no such request.

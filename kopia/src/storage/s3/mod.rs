@@ -22,8 +22,8 @@ use super::address::BucketPrefix;
 use super::cloud_runtime::CloudRuntime;
 use super::settings::S3Settings;
 use super::{
-    Address, BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, PutOptions, PutReceipt, Retention, Storage,
-    Versioning, names,
+    Address, BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention,
+    Storage, Versioning, names,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
@@ -171,6 +171,11 @@ impl Storage for S3Storage {
 
     fn versioning(&self) -> Result<Versioning> {
         self.ask_versioning()
+    }
+
+    fn delete_own_if(&self, id: &BlobId, version: &ETag) -> Result<()> {
+        names::check_own(id)?;
+        self.delete_if(id, version)
     }
 
     fn purge_versions(&self, id: &BlobId) -> Result<u64> {
