@@ -246,7 +246,7 @@ impl<'a> Run<'a> {
                     Rival::Foreign => self.foreign(&mut table, &plan),
                 }
             }
-            if let Some((_, Err(ErrorKind::Interrupted))) = table.ended.last()
+            if let Some((_, Err((ErrorKind::Interrupted, _)))) = table.ended.last()
                 && !table.is_busy()
                 && table.ended.len() == 1
             {
@@ -256,7 +256,8 @@ impl<'a> Run<'a> {
             }
         }
         for (engine, ended) in &table.ended {
-            let text = format!("engine {engine} of cycle {number} ends: {ended:?}");
+            let told = ended.as_ref().map_err(|(kind, _)| kind);
+            let text = format!("engine {engine} of cycle {number} ends: {told:?}");
             self.world.trace(&text);
             self.scene.hub.note(&text);
             self.course.done += u32::from(ended.as_ref().is_ok_and(|outcome| outcome == "done"));
@@ -339,21 +340,22 @@ fn drive(
     repository: &RepositoryId,
     driver: Driver,
     hub: &Hub,
-) -> Result<Arc<DrivenBackend>, ErrorKind> {
+) -> Result<Arc<DrivenBackend>, (ErrorKind, String)> {
     for _ in 0..TRIES {
-        let taken = DrivenBackend::take(backend.clone(), repository, driver).map_err(|error| error.kind())?;
+        let taken =
+            DrivenBackend::take(backend.clone(), repository, driver).map_err(|error| (error.kind(), error.chain()))?;
         if let Some(driven) = taken {
             return Ok(Arc::new(driven));
         }
         hub.advance(Duration::from_secs(4));
     }
-    Err(ErrorKind::Locked)
+    Err((ErrorKind::Locked, "another process drives it".to_owned()))
 }
 
 fn run(means: Means, way: Way, coordination: Coordination, request: &CycleRequest) -> Ended {
     let repository = means.repository.through(Arc::new(way));
     let ended = cycle(Means { repository, coordination, ..means }, request);
-    ended.map(|report| report.outcome.to_string()).map_err(|error| error.kind())
+    ended.map(|report| report.outcome.to_string()).map_err(|error| (error.kind(), error.chain()))
 }
 
 /// How a process may end.
@@ -361,16 +363,18 @@ fn judge(ended: &Ended, plan: &Plan) -> Result<(), Finding> {
     match ended {
         Ok(outcome) if outcome == "degraded" && plan.weather.stale == 0 => Err("damage where there is none".to_owned()),
         Ok(_) => Ok(()),
-        Err(
-            ErrorKind::Interrupted
-            | ErrorKind::StoreUnavailable
-            | ErrorKind::Locked
-            | ErrorKind::DeadlinePassed
-            | ErrorKind::PlanRefused
-            | ErrorKind::ForeignMaintenance
-            // The machine could not be asked, or its answer did not come.
-            | ErrorKind::Permission,
-        ) => Ok(()),
-        Err(kind) => Err(format!("a cycle must not end so: {kind:?}")),
+        Err((kind, why)) => {
+            let may_be = [
+                ErrorKind::Interrupted,
+                ErrorKind::StoreUnavailable,
+                ErrorKind::Locked,
+                ErrorKind::DeadlinePassed,
+                ErrorKind::PlanRefused,
+                ErrorKind::ForeignMaintenance,
+                // The machine could not be asked, or its answer did not come.
+                ErrorKind::Permission,
+            ];
+            if may_be.contains(kind) { Ok(()) } else { Err(format!("a cycle must not end so: {why}")) }
+        }
     }
 }

@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a longer wait the cluster lives so much, in milliseconds; the rest of it all machines sleep.
 const LIVED: u64 = 3_000;
 
-/// How a process came to its end.
-pub type Ended = std::result::Result<String, ErrorKind>;
+/// How a process came to its end: with an outcome, or with an error and its words, which have random names in them.
+pub type Ended = std::result::Result<String, (ErrorKind, String)>;
 
 enum Ask {
     /// It goes on when it is its turn, and not before this time (milliseconds since the beginning).
@@ -171,6 +171,10 @@ impl Backend for ClusterBackend {
     }
 }
 
+fn panicked() -> Ended {
+    Err((ErrorKind::Internal, "it panicked".to_owned()))
+}
+
 struct Player {
     asked: Receiver<Ask>,
     answers: SyncSender<Answer>,
@@ -226,7 +230,7 @@ impl Table {
         match player.asked.recv() {
             Ok(Ask::Over(ended)) => self.leave(number, ended),
             Ok(ask) => player.pending = Some(ask),
-            Err(_) => self.leave(number, Err(ErrorKind::Internal)),
+            Err(_) => self.leave(number, panicked()),
         }
     }
 
@@ -234,7 +238,7 @@ impl Table {
         let Some(player) = self.players[number].take() else { return };
         drop((player.answers, player.asked));
         let is_whole = player.thread.join().is_ok();
-        self.ended.push((number, if is_whole { ended } else { Err(ErrorKind::Internal) }));
+        self.ended.push((number, if is_whole { ended } else { panicked() }));
     }
 
     /// Answers one request.

@@ -146,8 +146,8 @@ impl World {
 
     /// What must not be, if anything was seen.
     pub fn finding(&self) -> Option<Finding> {
-        let disks = lock(&self.0.live).disks.clone();
-        self.replicas().finding.clone().or_else(|| disks.values().find_map(Disk::finding))
+        let found = self.replicas().finding.clone();
+        found.or_else(|| lock(&self.0.live).disks.values().find_map(Disk::finding))
     }
 
     pub fn folder_of(&self, id: u64) -> PathBuf {
@@ -237,8 +237,8 @@ impl World {
             while figures.changed().await.is_ok() {
                 let Some(_) = weak.upgrade().filter(|node| world.is_current(id, node)) else { return };
                 let figures = figures.borrow_and_update().clone();
-                let disks = lock(&world.0.live).disks.clone();
-                if world.replicas().figures(id, &figures, &disks) {
+                let is_new = world.replicas().figures(id, &figures, &lock(&world.0.live).disks);
+                if is_new {
                     world.trace(&format!("node {id} leads in term {}", figures.current_term));
                 }
             }
