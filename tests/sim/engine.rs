@@ -37,6 +37,8 @@ use super::world::{World, dice};
 const HOUR: u64 = 3_600_000;
 /// Cycles while everything breaks.
 const STORMY: u32 = 4;
+/// What befalls an engine befalls it within so many requests; a cycle has about that many.
+const REQUESTS: u64 = 120;
 /// Nodes on which an engine may run, each with a folder of its own.
 const NODES: u64 = 3;
 /// A drive whose driver is silent for a quarter of a minute may be taken: so often it is tried, every four seconds.
@@ -213,12 +215,12 @@ impl<'a> Run<'a> {
         Plan {
             request: CycleRequest { wait: dice.random_bool(0.5), ..careful(Some(mode)) },
             lot: Lot {
-                kill: dice.random_bool(0.3).then(|| (dice.random_range(1..300), dice.random_bool(0.5))),
-                pause: dice.random_bool(0.2).then(|| (dice.random_range(1..300), dice.random_range(5_000..HOUR))),
+                kill: dice.random_bool(0.35).then(|| (dice.random_range(1..REQUESTS), dice.random_bool(0.5))),
+                pause: dice.random_bool(0.25).then(|| (dice.random_range(1..REQUESTS), dice.random_range(5_000..HOUR))),
             },
             weather: Weather {
                 slow: *[200, 1_000, 4_000].choose(dice).unwrap(),
-                crowd: *[0, 20, 80, 200].choose(dice).unwrap(),
+                crowd: *[0, 40, 200, 400].choose(dice).unwrap(),
                 faults: *[0, 2, 8].choose(dice).unwrap(),
                 stale: *[0, 0, STALE_MAX].choose(dice).unwrap(),
             },
@@ -234,7 +236,7 @@ impl<'a> Run<'a> {
         let mut table = Table::new(&self.world, &self.time, dice(self.dice.random(), 3));
         let (home, shares) = (self.dice.random_range(1..=NODES), plan.rival.is_some());
         self.engine(&mut table, home, &plan, plan.lot.clone(), shares);
-        let mut rival_after = plan.rival.map(|rival| (self.dice.random_range(1..250), rival));
+        let mut rival_after = plan.rival.map(|rival| (self.dice.random_range(1..REQUESTS), rival));
         let mut served = 0;
         while table.is_busy() {
             table.serve().await;
@@ -374,7 +376,9 @@ fn judge(ended: &Ended, plan: &Plan) -> Result<(), Finding> {
                 // The machine could not be asked, or its answer did not come.
                 ErrorKind::Permission,
             ];
-            if may_be.contains(kind) { Ok(()) } else { Err(format!("a cycle must not end so: {why}")) }
+            // Who stands still between a look at the store's clock and one at its own sees two times.
+            let stood_still = *kind == ErrorKind::Clock && plan.lot.pause.is_some();
+            if may_be.contains(kind) || stood_still { Ok(()) } else { Err(format!("a cycle must not end so: {why}")) }
         }
     }
 }
