@@ -1,4 +1,5 @@
-//! The state folder after a death: records and files that were cut short anywhere never keep the next run from finishing.
+//! The state folder after a death: records and files that were cut short anywhere never keep the next run from finishing. Nor does a
+//! machine that could not be told of the end of a job.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,13 +11,18 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use death::{Left, Moment, die, files, left, put_back};
 use store::{HOUR, Saved, World, alone};
-use verger_kopia::ErrorKind;
+use verger::embedded::{Coordination, Means, Shared, cycle, identify};
+use verger_coordinator::drive::{self, Backend, FileBackend, Router};
+use verger_coordinator::machine::State;
 use verger_kopia::maintenance::rules::plan::Mode;
-use verger_proto::envelope;
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::{Command, Event, WorkerId, envelope};
 
 /// A repository and a state folder as a process left them that died in the middle.
 struct Dead {
@@ -130,4 +136,59 @@ fn small_files_are_replaced_as_a_whole_and_damage_is_told() {
         "{error:?}"
     );
     assert_eq!(dead.world.blobs(""), before);
+}
+
+/// A machine to which one report of a job does not come, or whose answer to it is lost: nobody leads.
+struct Deaf {
+    inner: FileBackend,
+    reports_before: AtomicI32,
+    is_taken: bool,
+}
+
+impl Backend for Deaf {
+    fn applied(&self) -> u64 {
+        self.inner.applied()
+    }
+
+    fn submit(&self, command: Command) -> Result<Vec<Event>> {
+        let is_report = matches!(command, Command::CompleteJob { .. });
+        if !is_report || self.reports_before.fetch_sub(1, Ordering::Relaxed) != 0 {
+            return self.inner.submit(command);
+        }
+        if self.is_taken {
+            self.inner.submit(command)?;
+        }
+        Err(Error::new(ErrorKind::StoreUnavailable, "nobody leads"))
+    }
+
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        self.inner.look(look);
+    }
+
+    fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool) {
+        self.inner.wait(at_most, look);
+    }
+}
+
+#[test]
+fn s7_a_report_that_nobody_heard_is_no_failure_of_its_job() {
+    let mut world = World::golden("default", HOUR);
+    let start = world.save();
+    for reports_before in [0, 3, 7] {
+        for is_taken in [false, true] {
+            world.restore(&start);
+            let repository = identify(&world.state_dir(), &world.repository).unwrap();
+            let (folder, router) = (drive::folder(&world.state_dir(), &repository), Arc::<Router>::default());
+            let inner = FileBackend::open(&folder, world.clock.clone(), router.clone(), None).unwrap();
+            let backend = Arc::new(Deaf { inner, reports_before: AtomicI32::new(reports_before), is_taken });
+            let worker = WorkerId::new("w1").unwrap();
+            let coordination = Coordination::Shared(Shared { backend, router, repository, worker, evidence: None });
+            let error = cycle(Means { coordination, ..world.means() }, &alone(Mode::Full)).unwrap_err();
+            let what = format!("report {reports_before}, taken: {is_taken}: {}", error.chain());
+            assert!(error.kind() != ErrorKind::Internal && what.contains("nobody leads"), "{what}");
+            world.clock.advance(Duration::from_secs(30));
+            let report = world.cycle(&alone(Mode::Full));
+            assert_eq!((report.outcome.as_str(), report.cycle), ("done", 1), "{what}: the same cycle goes on");
+        }
+    }
 }

@@ -126,18 +126,24 @@ def check(title, command, environment):
     return False
 
 
+def optimised():
+    """Flags of cargo for a build in which all crates of the workspace are optimised."""
+    crates = ("verger", "verger-kopia", "verger-proto", "verger-coordinator", "verger-worker")
+    return [word for crate in crates for word in ("--config", f"profile.dev.package.{crate}.opt-level=2")]
+
+
 def weeks(seeds):
     """Live through simulated weeks; the exit code of cargo. Dependencies are those of the ordinary tests."""
-    environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}", CARGO_PROFILE_DEV_OPT_LEVEL="2")
-    command = ["cargo", "test", "--locked", "--test", "weeks", "r27", "--", "--nocapture"]
+    environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}")
+    command = ["cargo", "test", "--locked", *optimised(), "--test", "weeks", "r27", "--", "--nocapture"]
     print("+", " ".join(command), flush=True)
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
 
 
 def simulate(seeds):
     """Live through a simulated cluster; the exit code of cargo. Dependencies are those of the ordinary tests."""
-    environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}", CARGO_PROFILE_DEV_OPT_LEVEL="2")
-    command = ["cargo", "test", "--locked", "--test", "sim", "whatever_breaks", "--", "--nocapture"]
+    environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}")
+    command = ["cargo", "test", "--locked", *optimised(), "--test", "sim", "whatever_breaks", "--", "--nocapture"]
     print("+", " ".join(command), flush=True)
     return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
 

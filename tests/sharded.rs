@@ -128,6 +128,7 @@ impl Fleet {
             router: self.router.clone(),
             repository: self.id.clone(),
             worker: WorkerId::new("lead").unwrap(),
+            evidence: None,
         };
         let shards = Shards { exchange: self.exchange.clone(), shard_bytes: self.shard_bytes };
         let shards = (self.shard_bytes > 0).then_some(shards);

@@ -42,6 +42,10 @@ struct Mortal {
 }
 
 impl Backend for Mortal {
+    fn applied(&self) -> u64 {
+        self.inner.applied()
+    }
+
     fn submit(&self, command: Command) -> Result<Vec<Event>> {
         if self.is_dead.load(Ordering::SeqCst) { Err(killed()) } else { self.inner.submit(command) }
     }
@@ -100,6 +104,7 @@ impl Fleet {
             router: self.router.clone(),
             repository: self.repository.clone(),
             worker: WorkerId::new(driver.to_string()).unwrap(),
+            evidence: None,
         };
         Means { coordination: Coordination::Shared(shared), ..self.stranger() }
     }

@@ -30,6 +30,8 @@ mutants! {
     R1NobodyAsked,
     /// R1: nobody looks at what came since the plan's view. A content that a client wrote again is marked all the same.
     R1NoSecondLook,
+    /// R1: an index set is taken back after its deadline. Who took over counts on it, and the packs that it replaced are gone.
+    R1TakenBackLate,
     /// R1: a pack that a newer entry names is deleted. That entry was all there was of its content.
     R1NamedPackDeleted,
     /// R2: boot time does not end a deadline. Setting the wall clock back brings an old approval to life.

@@ -28,7 +28,7 @@ use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::spill::SpillFolder;
 use verger_kopia::storage::{NearbyStorage, Scope, TracedStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
-use verger_proto::control::Control;
+use verger_proto::control::{Control, ControlError};
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
@@ -39,7 +39,7 @@ use verger_worker::bucket_lease;
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{Progress, Stop};
-use verger_worker::run::{Choice, Shards, Work, recorded};
+use verger_worker::run::{Choice, Shards, Work, error_kind, recorded};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
@@ -478,12 +478,25 @@ fn drive_to_end(
         if interrupted {
             drive.submit(Command::ParkCycle { cycle })?;
         }
-        if let Err(refused) = control.report(&ticket, report) {
-            // The machine does not take it for the end of the job, and nobody else will do it. Of a fenced job this is refused, too.
-            let text = format!("the report of a job was refused: {refused}");
-            let _ = control.report(&ticket, JobReport::failed(FailureKind::Internal, text, false));
+        match control.report(&ticket, report) {
+            Ok(()) => {}
+            Err(refused @ ControlError::Refused(_)) => {
+                // The machine does not take it for the end of the job, and nobody else will do it. Of a fenced job this is refused, too.
+                let text = format!("the report of a job was refused: {refused}");
+                let _ = control.report(&ticket, JobReport::failed(FailureKind::Internal, text, false));
+            }
+            // It may have been taken all the same: whoever goes on with the cycle sees.
+            Err(unheard) => return Err(unheard_of(unheard)),
         }
     }
+}
+
+fn unheard_of(error: ControlError) -> Error {
+    let kind = match &error {
+        ControlError::Ledger { kind, .. } => error_kind(*kind),
+        ControlError::Unavailable(_) | ControlError::Refused(_) => ErrorKind::StoreUnavailable,
+    };
+    Error::new(kind, "tell the machine what came of a job").with_source(error)
 }
 
 fn write_plan(request: &CycleRequest, work: &Work<'_>) -> Result<()> {

@@ -12,16 +12,25 @@ pub const BEGIN: u64 = 1_780_000_000_000;
 
 /// The true time, in milliseconds since the beginning. Clones are the same one. The cluster moves it on.
 #[derive(Clone, Debug, Default)]
-pub struct TrueTime(Arc<AtomicU64>);
+pub struct TrueTime {
+    lived: Arc<AtomicU64>,
+    slept: Arc<AtomicU64>,
+}
 
 impl TrueTime {
+    /// The cluster has lived for so long.
     pub fn set(&self, milliseconds: u64) {
-        self.0.fetch_max(milliseconds, Ordering::Relaxed);
+        self.lived.fetch_max(milliseconds, Ordering::Relaxed);
+    }
+
+    /// All machines sleep for so long: their clocks go on, and nothing else.
+    pub fn sleep(&self, milliseconds: u64) {
+        self.slept.fetch_add(milliseconds, Ordering::Relaxed);
     }
 
     /// Since the beginning.
     pub fn since_begin(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.lived.load(Ordering::Relaxed) + self.slept.load(Ordering::Relaxed)
     }
 
     /// Of the epoch.

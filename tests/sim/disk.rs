@@ -9,8 +9,6 @@ use verger_coordinator::raft::durable::{DurableLog, Extent};
 use verger_coordinator::raft::types::{LogEntry, LogId, Vote};
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::mutant::{self, Mutant};
-use verger_proto::Digest;
-use verger_proto::envelope::{self, Kind};
 
 /// What lies on it.
 #[derive(Clone, Debug, Default)]
@@ -29,18 +27,20 @@ impl Kept {
         self.extent.last = last.or(self.extent.purged);
     }
 
-    fn append(&mut self, entries: &[LogEntry]) -> Result<()> {
+    fn append(&mut self, entries: Vec<Arc<LogEntry>>) -> Result<()> {
         for entry in entries {
             let index = entry.log_id.index;
             if self.extent.purged.is_some_and(|purged| index <= purged.index) {
                 continue;
             }
-            self.cut(index);
+            if self.extent.last.is_some_and(|last| last.index >= index) {
+                self.cut(index);
+            }
             if self.extent.last.is_some_and(|last| last.index + 1 != index) {
                 return Err(Error::new(ErrorKind::Internal, format!("entry {} leaves a gap", entry.log_id)));
             }
             self.extent.last = Some(entry.log_id);
-            self.entries.insert(index, Arc::new(entry.clone()));
+            self.entries.insert(index, entry);
         }
         Ok(())
     }
@@ -62,14 +62,23 @@ pub enum Break {
 #[derive(Debug, Default)]
 struct Inner {
     now: Kept,
-    synced: Kept,
+    /// What a loss of power leaves, where that is not all of it: before the last operation.
+    before: Option<Kept>,
+    /// As of the last operation that was synced.
+    committed: Option<LogId>,
     opened: u64,
     breaks: Option<(u64, Break)>,
     is_dead: bool,
 }
 
+impl Inner {
+    fn synced(&self) -> &Kept {
+        self.before.as_ref().unwrap_or(&self.now)
+    }
+}
+
 /// Every entry that was ever written anywhere, by its ID: the same ID is the same entry (log matching).
-pub type Seen = Arc<Mutex<BTreeMap<LogId, Digest>>>;
+pub type Seen = Arc<Mutex<BTreeMap<LogId, Arc<LogEntry>>>>;
 
 /// The disk of one node. Clones are the same one.
 #[derive(Clone, Debug)]
@@ -101,7 +110,10 @@ impl Disk {
         let mut inner = lock(&self.inner);
         inner.is_dead = true;
         if power {
-            inner.now = inner.synced.clone();
+            if let Some(before) = inner.before.take() {
+                inner.now = before;
+            }
+            inner.now.committed = inner.committed;
         }
     }
 
@@ -118,7 +130,7 @@ impl Disk {
     /// Another, empty disk is in its place.
     pub fn lose(&self) {
         let mut inner = lock(&self.inner);
-        (inner.now, inner.synced) = (Kept::default(), Kept::default());
+        (inner.now, inner.before, inner.committed) = (Kept::default(), None, None);
     }
 
     /// Whether the process on it ended by a broken operation.
@@ -129,8 +141,9 @@ impl Disk {
     /// Whether this entry would be there after a loss of power now.
     pub fn has_synced(&self, id: LogId) -> bool {
         let inner = lock(&self.inner);
-        let purged = inner.synced.extent.purged.is_some_and(|purged| purged >= id);
-        purged || inner.synced.entries.get(&id.index).is_some_and(|entry| entry.log_id == id)
+        let synced = inner.synced();
+        let purged = synced.extent.purged.is_some_and(|purged| purged >= id);
+        purged || synced.entries.get(&id.index).is_some_and(|entry| entry.log_id == id)
     }
 
     /// What must not be.
@@ -142,14 +155,18 @@ impl Disk {
         lock(&self.finding).get_or_insert(text);
     }
 
-    fn note(&self, entries: &[LogEntry]) {
-        for entry in entries {
-            let digest = Digest::of(&envelope::encode(Kind::RaftEntry, entry).unwrap());
-            let known = *lock(&self.seen).entry(entry.log_id).or_insert(digest);
-            if known != digest {
-                self.find(format!("two entries bear the ID {}", entry.log_id));
+    /// Entries that are written are those that were written under their IDs before, if any were.
+    fn note(&self, entries: &[LogEntry]) -> Vec<Arc<LogEntry>> {
+        let mut seen = lock(&self.seen);
+        let known = entries.iter().map(|entry| {
+            let known = seen.entry(entry.log_id).or_insert_with(|| Arc::new(entry.clone())).clone();
+            if *known == *entry {
+                return known;
             }
-        }
+            self.find(format!("two entries bear the ID {}", entry.log_id));
+            Arc::new(entry.clone())
+        });
+        known.collect()
     }
 }
 
@@ -170,13 +187,6 @@ impl Log {
         if inner.opened == self.opened && !inner.is_dead { Ok(inner) } else { Err(closed()) }
     }
 
-    fn sync(inner: &mut Inner) {
-        if mutant::on(Mutant::P3AckBeforeSync) {
-            return;
-        }
-        inner.synced = inner.now.clone();
-    }
-
     /// Does an operation and syncs it, unless it breaks. `part`: how much of it, in halves.
     fn change(&self, work: impl FnOnce(&mut Kept, usize) -> Result<()>) -> Result<()> {
         let mut inner = self.inner()?;
@@ -189,8 +199,8 @@ impl Log {
             None => None,
         };
         if mutant::on(Mutant::P3AckBeforeSync) {
-            // The operation before reaches the disk by itself, some time.
-            inner.synced = inner.now.clone();
+            // The operation before has reached the disk by itself.
+            inner.before = Some(inner.now.clone());
         }
         if matches!(fate, Some(Break::Before | Break::Refused)) {
             inner.is_dead = true;
@@ -199,7 +209,7 @@ impl Log {
         }
         work(&mut inner.now, if fate == Some(Break::Torn) { 1 } else { 2 })?;
         inner.now.changes += 1;
-        Self::sync(&mut inner);
+        inner.committed = inner.now.committed;
         if fate.is_some() {
             inner.is_dead = true;
             return Err(closed());
@@ -211,8 +221,7 @@ impl Log {
 impl DurableLog for Log {
     fn append(&self, entries: &[LogEntry]) -> Result<()> {
         self.change(|kept, halves| {
-            let whole = &entries[..entries.len() * halves / 2];
-            self.disk.note(whole);
+            let whole = self.disk.note(&entries[..entries.len() * halves / 2]);
             kept.append(whole)
         })
     }

@@ -1,209 +1,385 @@
-//! Whole cycles of the real engine whose commands a simulated cluster orders: machines, disks and wires break, and so does the store.
-//!
-//! The engine blocks, and the cluster runs on one thread: so they take turns under one time. The engine asks through a channel; the
-//! cluster lives until there is an answer, and then waits without its time going on.
+//! Days in the life of a repository whose cycles a simulated cluster orders: real engines, simulated clients at work meanwhile, and
+//! machines, disks, wires, processes and the store that break.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::Rng;
-use verger::embedded::{Coordination, Shared, cycle, identify};
-use verger_coordinator::drive::Backend;
-use verger_coordinator::machine::State;
-use verger_kopia::clock::{Clock, SetClock, Timestamp};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use tokio::runtime::{Builder, RngSeed};
+use verger::embedded::{Coordination, CycleRequest, Means, Shared, cycle, identify};
+use verger_coordinator::drive::{Backend, DrivenBackend};
+use verger_coordinator::raft::runtime;
+use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::plan::Mode;
-use verger_kopia::storage::fault::{Call, Effect};
-use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Command, CommandId, Event, RepositoryId, StoreTime, WorkerId};
+use verger_kopia::{ErrorKind, Repository, verify};
+use verger_proto::{Command, CommandId, Driver, RepositoryId, WorkerId};
+use verger_worker::kopia_lock::KopiaLocks;
+use verger_worker::progress::{Quiet, Stop};
 
-use super::course::{Course, Failure, lived};
+use super::clients::hub::Hub;
+use super::clients::oracle::Oracle;
+use super::clients::{Kind, Scene, state_folder};
+use super::clock::BEGIN;
+use super::course::Failure;
 use super::faults::{heal, storm};
+use super::judge::{Judge, Seen};
 use super::oracle::Finding;
-use super::store::{self, HOUR, Saved, alone};
+use super::steps::registration;
+use super::store::{alone, careful};
+use super::support::OWNER;
+use super::turns::{ClusterBackend, Ended, Lot, Table, Time};
+use super::way::{Way, Weather};
 use super::world::{World, dice};
 
-/// So long a command is asked again before it has no answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const HOUR: u64 = 3_600_000;
 /// Cycles while everything breaks.
-const STORMY: u32 = 3;
+const STORMY: u32 = 4;
+/// What befalls an engine befalls it within so many requests; a cycle has about that many.
+const REQUESTS: u64 = 120;
+/// Nodes on which an engine may run, each with a folder of its own.
+const NODES: u64 = 3;
+/// A drive whose driver is silent for a quarter of a minute may be taken: so often it is tried, every four seconds.
+const TRIES: u32 = 6;
+/// After so long, an expired lease and a silent driver are waited for no more.
+const ALL_EXPIRED: Duration = Duration::from_secs(700);
+/// Of a listing that is old, how much it may lack.
+const STALE_MAX: u64 = 60_000;
 
-type Answer<T> = SyncSender<T>;
-
-enum Ask {
-    /// A command, at so many milliseconds after the beginning. With the answer comes the time at which it was there.
-    Submit(u64, Box<Command>, Answer<(u64, Option<Vec<Event>>)>),
-    /// The engine has come to an end.
-    Over(std::result::Result<String, ErrorKind>),
+/// What a run did.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Course {
+    /// Of the cluster's trace and of the clients'.
+    pub hash: (u64, u64),
+    pub acknowledged: u64,
+    pub cycles: u32,
+    pub batches: u32,
+    /// Engines, those that were killed, those that ran beside another one, and those that ended well.
+    pub engines: u32,
+    pub killed: u32,
+    pub rivals: u32,
+    pub done: u32,
+    pub snapshots: u32,
+    /// Changes in the store that were looked at, and marks among them.
+    pub deeds: u32,
+    pub marks: u32,
 }
 
-/// The cluster, as an engine sees it.
-struct ClusterBackend {
-    world: World,
-    asks: SyncSender<Ask>,
-    clock: Arc<SetClock>,
-    begin: Duration,
-}
-
-/// The state of the node that has applied most.
-fn look<T>(world: &World, look: impl FnOnce(&State) -> T) -> T {
-    let nodes = world.running().into_iter().filter_map(|id| world.node(id));
-    match nodes.max_by_key(|node| *node.applied().borrow()) {
-        Some(node) => node.state(look),
-        None => look(&world.replicas().oracle.state),
-    }
-}
-
-impl Backend for ClusterBackend {
-    fn submit(&self, command: Command) -> Result<Vec<Event>> {
-        let (sender, answer) = sync_channel(1);
-        let since = |clock: &SetClock| u64::try_from((clock.since_boot() - self.begin).as_millis()).unwrap();
-        let gone = || Error::new(ErrorKind::Interrupted, "the simulation is over");
-        self.asks.send(Ask::Submit(since(&self.clock), Box::new(command), sender)).map_err(|_| gone())?;
-        let (now, events) = answer.recv().map_err(|_| gone())?;
-        self.clock.advance(Duration::from_millis(now.saturating_sub(since(&self.clock))));
-        events.ok_or_else(|| Error::new(ErrorKind::StoreUnavailable, "nobody leads: the command has no answer"))
-    }
-
-    fn applied(&self) -> u64 {
-        0
-    }
-
-    fn look(&self, show: &mut dyn FnMut(&State)) {
-        look(&self.world, show);
-    }
-
-    fn wait(&self, _: Duration, show: &mut dyn FnMut(&State) -> bool) {
-        look(&self.world, show);
-    }
-}
-
-/// A repository whose keys were derived once, for run after run.
+/// A repository of each index kind, whose keys were derived once, for run after run.
 pub struct Stage {
-    sea: store::World,
-    start: Saved,
+    epochs: Scene,
+    legacy: Scene,
 }
 
 impl Stage {
     pub fn new() -> Self {
-        let sea = store::World::golden("default", HOUR);
-        let start = sea.save();
-        Self { sea, start }
+        let begin = Timestamp::from_millisecond(i64::try_from(BEGIN).unwrap()).unwrap();
+        Self { epochs: Scene::new("default", begin), legacy: Scene::new("format1", begin) }
     }
 
     /// Lives through one seed, on this thread.
-    pub fn run(&mut self, seed: u64, print: bool) -> std::result::Result<Course, Failure> {
-        self.sea.restore(&self.start);
-        let done = lived(seed, print, async |world| self.course(&world, seed).await);
-        self.sea.faults.heal();
+    pub fn run(&self, seed: u64, print: bool) -> Result<Course, Failure> {
+        let (kind, scene) = if seed % 3 == 2 { (Kind::Legacy, &self.legacy) } else { (Kind::Epochs, &self.epochs) };
+        scene.begin(kind, seed, print);
+        runtime::set_seed(Some(seed));
+        let mut machine = Builder::new_current_thread();
+        let machine = machine.enable_time().start_paused(true).rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()));
+        let done = machine.build().unwrap().block_on(live(scene, seed, print));
+        runtime::set_seed(None);
         done
-    }
-
-    async fn course(&self, world: &World, seed: u64) -> std::result::Result<(), Finding> {
-        let repository = identify(&self.sea.state_dir(), &self.sea.repository).unwrap();
-        let breaks = {
-            let (world, mut dice) = (world.clone(), dice(seed, 1));
-            tokio::spawn(async move { storm(&world, &mut dice, u64::MAX).await })
-        };
-        let begin = self.sea.clock.since_boot();
-        self.watch(world, &repository);
-        let mut dice = dice(seed, 2);
-        for number in 0..STORMY {
-            self.sea.faults.seed(seed ^ u64::from(number), dice.random_range(0..15));
-            let ended = self.cycle(world, &repository, number, begin, seed).await?;
-            world.trace(&format!("cycle {number} ends: {ended:?}"));
-            self.check(world)?;
-        }
-        breaks.abort();
-        self.sea.faults.seed(seed, 0);
-        world.network().mend();
-        heal(world, &mut dice).await;
-        self.sea.clock.advance(Duration::from_secs(400));
-        let ended = self.cycle(world, &repository, STORMY, begin, seed).await?;
-        world.trace(&format!("the last cycle ends: {ended:?}"));
-        self.check(world)?;
-        if !ended.as_ref().is_ok_and(|outcome| outcome == "done") {
-            return Err(format!("the last cycle, when all is well, ends: {ended:?}"));
-        }
-        world.replicas().oracle.check_over()
-    }
-
-    /// No entry appears and nothing goes but inside an approved batch, before its deadline.
-    fn watch(&self, world: &World, repository: &RepositoryId) {
-        let (clock, world, repository) = (self.sea.clock.clone(), world.clone(), repository.clone());
-        let seen: Mutex<Option<Timestamp>> = Mutex::default();
-        self.sea.faults.hook(Box::new(move |effect: &Effect| {
-            if effect.done {
-                clock.advance(Duration::from_millis(600));
-                return Ok(());
-            }
-            *seen.lock().unwrap() = Some(clock.now());
-            let name = effect.id.as_str();
-            let deed = match effect.call {
-                Call::Put => name.starts_with(['x', 'n', 'm']),
-                Call::Delete => name.starts_with(['x', 'n', 'm', 'p', 'q']),
-                _ => false,
-            };
-            let now = StoreTime(u64::try_from(clock.now().as_millisecond()).unwrap());
-            let approved = look(&world, |state| {
-                let cycle = state.open_cycle(&repository)?;
-                let mut outstanding = cycle.jobs.values().filter_map(|job| job.batches.outstanding.as_ref());
-                outstanding.find(|outstanding| outstanding.approval.store_deadline >= now).map(drop)
-            });
-            if deed && approved.is_none() {
-                world.find(format!("{:?} of {name} outside an approved batch", effect.call));
-            }
-            Ok(())
-        }));
-    }
-
-    fn check(&self, world: &World) -> std::result::Result<(), Finding> {
-        if let Some(finding) = world.finding() {
-            return Err(finding);
-        }
-        let report = self.sea.verify();
-        let is_whole = report.is_clean() && report.contents_read > 0;
-        if is_whole { Ok(()) } else { Err(format!("the repository is damaged: {:?}", report.problems)) }
-    }
-
-    /// One cycle of the engine, on a thread of its own, while the cluster answers it.
-    async fn cycle(
-        &self,
-        world: &World,
-        repository: &RepositoryId,
-        number: u32,
-        begin: Duration,
-        seed: u64,
-    ) -> std::result::Result<std::result::Result<String, ErrorKind>, Finding> {
-        let (asks, asked) = sync_channel(0);
-        let clock = self.sea.clock.clone();
-        let backend = Arc::new(ClusterBackend { world: world.clone(), asks: asks.clone(), clock, begin });
-        let worker = WorkerId::new(format!("w{number}")).unwrap();
-        let shared = Shared { backend, router: world.router(), repository: repository.clone(), worker };
-        let mut means = self.sea.means();
-        (means.coordination, means.parallel) = (Coordination::Shared(shared), Some(1));
-        let engine = std::thread::spawn(move || {
-            let ended = cycle(means, &alone(Mode::Full));
-            let told = ended.map(|report| report.outcome.to_string()).map_err(|error| error.kind());
-            let _ = asks.send(Ask::Over(told));
-        });
-        let ended = serve(world, &asked, seed ^ u64::from(number)).await;
-        drop(asked);
-        engine.join().map_err(|_| "the engine panicked".to_owned())?;
-        ended.ok_or_else(|| "the engine went away".to_owned())
     }
 }
 
-async fn serve(world: &World, asked: &Receiver<Ask>, seed: u64) -> Option<std::result::Result<String, ErrorKind>> {
-    let mut dice = dice(seed, 3);
-    loop {
-        match asked.recv().ok()? {
-            Ask::Over(ended) => return Some(ended),
-            Ask::Submit(at, command, answer) => {
-                tokio::time::sleep(Duration::from_millis(at.saturating_sub(world.now()))).await;
-                let events = world.submit(CommandId(dice.random()), &command, PATIENCE).await;
-                let _ = answer.send((world.now(), events));
+async fn live(scene: &Scene, seed: u64, print: bool) -> Result<Course, Failure> {
+    let world = World::new(seed, print).await;
+    let mut run = Run::new(scene, &world, seed);
+    let done = run.days().await;
+    let done = world.finding().map_or(done, Err);
+    let course = run.course();
+    world.end().await;
+    let trace = || format!("{}\nclients and engines:\n{}", world.tail(), scene.hub.live().trace.tail());
+    done.map(|()| course).map_err(|finding| Failure { finding, trace: trace() })
+}
+
+/// What of a cycle is told beforehand.
+struct Plan {
+    request: CycleRequest,
+    lot: Lot,
+    weather: Weather,
+    rival: Option<Rival>,
+}
+
+/// Somebody else who wants to do the same at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rival {
+    /// An engine on another node of the cluster.
+    Node,
+    /// A process that shares nothing with the cluster but the store.
+    Foreign,
+}
+
+struct Run<'a> {
+    scene: &'a Scene,
+    world: World,
+    time: Time,
+    dice: SmallRng,
+    repository: Option<RepositoryId>,
+    /// One for each node, and one for whoever is none.
+    folders: Vec<tempfile::TempDir>,
+    oracle: Oracle,
+    seen: Arc<Seen>,
+    course: Course,
+    /// Number of the last engine: no two are the same.
+    runs: u64,
+}
+
+impl<'a> Run<'a> {
+    fn new(scene: &'a Scene, world: &World, seed: u64) -> Self {
+        Self {
+            scene,
+            world: world.clone(),
+            time: Time::new(scene.hub.clone()),
+            dice: dice(seed, 2),
+            repository: None,
+            folders: (0..=NODES).map(|_| state_folder()).collect(),
+            oracle: Oracle::default(),
+            seen: Arc::default(),
+            course: Course::default(),
+            runs: 0,
+        }
+    }
+
+    fn course(&self) -> Course {
+        let replicas = self.world.replicas();
+        let live = self.scene.hub.live();
+        Course {
+            hash: (self.world.hash(), live.trace.hash()),
+            acknowledged: self.world.acknowledged(),
+            cycles: replicas.oracle.cycles,
+            batches: replicas.oracle.batches,
+            snapshots: u32::try_from(live.model.snapshots.len()).unwrap(),
+            deeds: self.seen.deeds.load(Ordering::Relaxed),
+            marks: self.seen.marks.load(Ordering::Relaxed),
+            ..self.course.clone()
+        }
+    }
+
+    async fn days(&mut self) -> Result<(), Finding> {
+        let hub = self.scene.hub.clone();
+        self.begin().await?;
+        let breaks = {
+            let (world, mut dice) = (self.world.clone(), dice(self.dice.random(), 1));
+            tokio::spawn(async move { storm(&world, &mut dice, u64::MAX).await })
+        };
+        hub.advance(Duration::from_millis(self.dice.random_range(26 * HOUR..40 * HOUR)));
+        for number in 0..STORMY {
+            let plan = self.plan();
+            self.cycle(number, plan).await?;
+            let pause = if self.dice.random_bool(0.5) { 24 * HOUR..30 * HOUR } else { HOUR..12 * HOUR };
+            hub.advance(Duration::from_millis(self.dice.random_range(pause)));
+        }
+        breaks.abort();
+        hub.stop_clients();
+        self.world.network().mend();
+        self.time.catch_up(&self.world).await;
+        heal(&self.world, &mut self.dice).await;
+        for (number, request) in [careful(Some(Mode::Full)), alone(Mode::Full)].into_iter().enumerate() {
+            hub.advance(ALL_EXPIRED);
+            let weather = Weather { slow: 200, ..Weather::default() };
+            let plan = Plan { request, lot: Lot::default(), weather, rival: None };
+            let done = self.course.done;
+            self.cycle(STORMY + u32::try_from(number).unwrap(), plan).await?;
+            if self.course.done == done {
+                return Err("a cycle does not end well although all is well".to_owned());
             }
+        }
+        self.world.replicas().oracle.check_over()
+    }
+
+    /// The repository is added.
+    async fn begin(&mut self) -> Result<(), Finding> {
+        let repository = identify(self.folders[0].path(), &self.scene.maintainer).map_err(|error| error.chain())?;
+        let command =
+            Command::AddRepository { repository: repository.clone(), registration: Box::new(registration(0)) };
+        let id = CommandId(self.dice.random());
+        let answer = self.world.submit(id, &command, Duration::from_secs(60)).await;
+        self.repository = Some(repository);
+        answer.map(drop).ok_or_else(|| "the repository could not be added".to_owned())
+    }
+
+    fn plan(&mut self) -> Plan {
+        let dice = &mut self.dice;
+        let mode = *[Mode::Full, Mode::Full, Mode::Full, Mode::Quick].choose(dice).unwrap();
+        Plan {
+            request: CycleRequest { wait: dice.random_bool(0.5), ..careful(Some(mode)) },
+            lot: Lot {
+                kill: dice.random_bool(0.35).then(|| (dice.random_range(1..REQUESTS), dice.random_bool(0.5))),
+                pause: dice.random_bool(0.25).then(|| (dice.random_range(1..REQUESTS), dice.random_range(5_000..HOUR))),
+            },
+            weather: Weather {
+                slow: *[200, 1_000, 4_000].choose(dice).unwrap(),
+                crowd: *[0, 40, 200, 400].choose(dice).unwrap(),
+                faults: *[0, 2, 8].choose(dice).unwrap(),
+                stale: *[0, 0, STALE_MAX].choose(dice).unwrap(),
+            },
+            rival: *[None, None, None, Some(Rival::Node), Some(Rival::Foreign)].choose(dice).unwrap(),
+        }
+    }
+
+    /// One cycle, with whatever befalls it; an engine that was killed is started again, there or elsewhere.
+    async fn cycle(&mut self, number: u32, plan: Plan) -> Result<(), Finding> {
+        let note = format!("cycle {number} {:?} {:?} {:?} {:?}", plan.request.mode, plan.lot, plan.weather, plan.rival);
+        self.world.trace(&note);
+        self.scene.hub.note(&note);
+        let mut table = Table::new(&self.world, &self.time, dice(self.dice.random(), 3));
+        let (home, shares) = (self.dice.random_range(1..=NODES), plan.rival.is_some());
+        self.engine(&mut table, home, &plan, plan.lot.clone(), shares);
+        let mut rival_after = plan.rival.map(|rival| (self.dice.random_range(1..REQUESTS), rival));
+        let mut served = 0;
+        while table.is_busy() {
+            table.serve().await;
+            served += 1;
+            if let Some((_, rival)) = rival_after.take_if(|(after, _)| *after <= served) {
+                self.course.rivals += 1;
+                match rival {
+                    Rival::Node => self.engine(&mut table, home % NODES + 1, &plan, Lot::default(), true),
+                    Rival::Foreign => self.foreign(&mut table, &plan),
+                }
+            }
+            if let Some((_, Err((ErrorKind::Interrupted, _)))) = table.ended.last()
+                && !table.is_busy()
+                && table.ended.len() == 1
+            {
+                self.course.killed += 1;
+                let node = if self.dice.random_bool(0.5) { home } else { self.dice.random_range(1..=NODES) };
+                self.engine(&mut table, node, &plan, Lot::default(), false);
+            }
+        }
+        for (engine, ended) in &table.ended {
+            let told = ended.as_ref().map_err(|(kind, _)| kind);
+            let text = format!("engine {engine} of cycle {number} ends: {told:?}");
+            self.world.trace(&text);
+            self.scene.hub.note(&text);
+            self.course.done += u32::from(ended.as_ref().is_ok_and(|outcome| outcome == "done"));
+            judge(ended, &plan).map_err(|why| format!("{text}: {why}"))?;
+        }
+        self.check()
+    }
+
+    /// An engine on one of the nodes.
+    fn engine(&mut self, table: &mut Table, node: u64, plan: &Plan, lot: Lot, shares: bool) {
+        (self.runs, self.course.engines) = (self.runs + 1, self.course.engines + 1);
+        // Its process was started for this.
+        let driver = Driver { node, boots: self.runs, run: 1 };
+        let repository = self.repository.clone().unwrap();
+        let judge = Judge::new(self.scene.hub.clone(), &self.world, self.seen.clone(), Some(repository.clone()));
+        let (means, request) = (self.means(node), plan.request.clone());
+        let (world, weather, dice) = (self.world.clone(), plan.weather, dice(self.dice.random(), 4));
+        let router = self.world.router();
+        table.seat(lot, shares, move |seat| {
+            let way = Way::new(seat.clone(), Arc::new(judge), weather, dice);
+            let backend: Arc<dyn Backend> = Arc::new(ClusterBackend { world, seat });
+            let driven = drive(&backend, &repository, driver, &way.hub)?;
+            let worker = WorkerId::new(format!("w-{driver}")).unwrap();
+            let shared = Shared { backend: driven.clone(), router, repository, worker, evidence: None };
+            let ended = run(means, way, Coordination::Shared(shared), &request);
+            driven.leave();
+            ended
+        });
+    }
+
+    /// A process that shares nothing but the store.
+    fn foreign(&mut self, table: &mut Table, plan: &Plan) {
+        self.course.engines += 1;
+        let judge = Judge::new(self.scene.hub.clone(), &self.world, self.seen.clone(), None);
+        let (means, request) = (self.means(0), plan.request.clone());
+        let (weather, dice) = (plan.weather, dice(self.dice.random(), 5));
+        table.seat(Lot::default(), true, move |seat| {
+            let way = Way::new(seat, Arc::new(judge), weather, dice);
+            run(means, way, Coordination::Alone, &request)
+        });
+    }
+
+    fn means(&self, node: u64) -> Means {
+        Means {
+            repository: self.scene.maintainer.clone(),
+            identity: OWNER.to_owned(),
+            kopia_locks: KopiaLocks::take(&[]).unwrap(),
+            state_dir: self.folders[usize::try_from(node).unwrap()].path().to_owned(),
+            memory_limit: 512 << 20,
+            // More than one request at once, and no seed tells the order.
+            parallel: Some(1),
+            progress: Arc::new(Quiet),
+            stop: Stop::default(),
+            notice: Arc::new(|_, _| {}),
+            coordination: Coordination::Alone,
+            observed: Default::default(),
+            shards: None,
+        }
+    }
+
+    /// Nothing was seen that must not be, and every snapshot is whole: for the oracle of the clients, and for the independent check.
+    fn check(&mut self) -> Result<(), Finding> {
+        if let Some(finding) = self.world.finding() {
+            return Err(finding);
+        }
+        self.oracle.check(&self.scene.hub)?;
+        let report = whole(&self.scene.hub.outside);
+        let is_whole = report.is_clean() && report.contents_read > 0;
+        if is_whole { Ok(()) } else { Err(format!("the repository is damaged: {:?}", report.problems)) }
+    }
+}
+
+fn whole(outside: &Repository) -> verify::Report {
+    let options = verify::Options { full: true, threads: 1, ..verify::Options::default() };
+    verify::verify(outside, &options, &Default::default(), &|_, _, _| {}).unwrap()
+}
+
+/// Takes the drive, as soon as nobody else has it.
+fn drive(
+    backend: &Arc<dyn Backend>,
+    repository: &RepositoryId,
+    driver: Driver,
+    hub: &Hub,
+) -> Result<Arc<DrivenBackend>, (ErrorKind, String)> {
+    for _ in 0..TRIES {
+        let taken =
+            DrivenBackend::take(backend.clone(), repository, driver).map_err(|error| (error.kind(), error.chain()))?;
+        if let Some(driven) = taken {
+            return Ok(Arc::new(driven));
+        }
+        hub.advance(Duration::from_secs(4));
+    }
+    Err((ErrorKind::Locked, "another process drives it".to_owned()))
+}
+
+fn run(means: Means, way: Way, coordination: Coordination, request: &CycleRequest) -> Ended {
+    let repository = means.repository.through(Arc::new(way));
+    let ended = cycle(Means { repository, coordination, ..means }, request);
+    ended.map(|report| report.outcome.to_string()).map_err(|error| (error.kind(), error.chain()))
+}
+
+/// How a process may end.
+fn judge(ended: &Ended, plan: &Plan) -> Result<(), Finding> {
+    match ended {
+        Ok(outcome) if outcome == "degraded" && plan.weather.stale == 0 => Err("damage where there is none".to_owned()),
+        Ok(_) => Ok(()),
+        Err((kind, why)) => {
+            let may_be = [
+                ErrorKind::Interrupted,
+                ErrorKind::StoreUnavailable,
+                ErrorKind::Locked,
+                ErrorKind::DeadlinePassed,
+                ErrorKind::PlanRefused,
+                ErrorKind::ForeignMaintenance,
+                // The machine could not be asked, or its answer did not come.
+                ErrorKind::Permission,
+            ];
+            // Who stands still between a look at the store's clock and one at its own sees two times.
+            let stood_still = *kind == ErrorKind::Clock && plan.lot.pause.is_some();
+            if may_be.contains(kind) || stood_still { Ok(()) } else { Err(format!("a cycle must not end so: {why}")) }
         }
     }
 }

@@ -212,9 +212,10 @@ impl Oracle {
 }
 
 /// What was asked, whoever asked.
-fn command(command: &Command) -> &Command {
-    match command {
-        Command::Ordered(ordered) => &ordered.command,
+fn command(asked: &Command) -> &Command {
+    match asked {
+        Command::Ordered(ordered) => command(&ordered.command),
+        Command::Driven(driven) => command(&driven.command),
         other => other,
     }
 }

@@ -2,6 +2,8 @@
 //! answered is ever gone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use openraft::RaftMetrics;
@@ -26,6 +28,8 @@ pub struct Replicas {
     applied: BTreeMap<u64, LogId>,
     ledger: Vec<u8>,
     chain: ChainHead,
+    /// How much of a node's ledger was compared since it started.
+    compared: BTreeMap<u64, usize>,
     /// By the length of the ledger.
     states: BTreeMap<usize, State>,
     /// Length of the ledger at the last answer.
@@ -39,6 +43,20 @@ pub struct Replicas {
 /// The whole ledger of a node.
 pub fn ledger(folder: &Path) -> Vec<u8> {
     std::fs::read(folder.join("ledger").join("ledger")).unwrap_or_default()
+}
+
+/// How long a node's ledger is.
+pub fn ledger_length(folder: &Path) -> usize {
+    std::fs::metadata(folder.join("ledger").join("ledger")).map_or(0, |data| data.len() as usize)
+}
+
+/// What a node's ledger has from there on; none if it is shorter.
+fn ledger_from(folder: &Path, from: usize) -> Option<Vec<u8>> {
+    let file = File::open(folder.join("ledger").join("ledger")).ok()?;
+    let length = (file.metadata().ok()?.len() as usize).checked_sub(from)?;
+    let mut bytes = vec![0; length];
+    file.read_exact_at(&mut bytes, from as u64).ok()?;
+    Some(bytes)
 }
 
 impl Replicas {
@@ -77,16 +95,24 @@ impl Replicas {
         is_new
     }
 
-    /// A node has applied something.
+    /// A node has started: its whole ledger is to be compared.
+    pub fn started(&mut self, id: u64) {
+        self.compared.remove(&id);
+    }
+
+    /// A node has applied something. What was compared since its start is compared again in the end: ledgers only grow.
     pub fn look(&mut self, id: u64, node: &Node, folder: &Path) {
-        let own = ledger(folder);
-        let common = own.len().min(self.ledger.len());
-        if own[..common] != self.ledger[..common] {
+        let from = self.compared.get(&id).copied().unwrap_or(0);
+        let (from, own) = ledger_from(folder, from).map_or_else(|| (0, ledger(folder)), |own| (from, own));
+        let known = self.ledger.get(from..).unwrap_or_default();
+        let common = own.len().min(known.len());
+        if own[..common] != known[..common] {
             return self.find(Err(format!("node {id} has another ledger")));
         }
         let found = self.follow(&own[common..]);
         self.find(found);
-        let at = own.len();
+        let at = from + own.len();
+        self.compared.insert(id, at);
         let is_one = node.state(|state| self.states.range(..=at).next_back().is_none_or(|(_, last)| last == state));
         // While a snapshot comes in, the ledger is there before the state.
         let was_one = || node.state(|state| self.states.range(..at).any(|(_, known)| known == state));
@@ -116,8 +142,7 @@ impl Replicas {
 
     /// An answer came from a node with this folder: what it rests on is there for good.
     pub fn answered(&mut self, folder: &Path) {
-        let length = std::fs::metadata(folder.join("ledger").join("ledger")).map_or(0, |data| data.len() as usize);
-        self.answered = self.answered.max(length);
+        self.answered = self.answered.max(ledger_length(folder));
     }
 
     /// How much of the ledger answers rest on.

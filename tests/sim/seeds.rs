@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::course::{Course, Failure};
+use super::course::Failure;
 
 /// The seeds that were asked for, and whether to print.
 pub fn wanted(usual: u64) -> (Range<u64>, bool) {
@@ -19,31 +19,33 @@ pub fn wanted(usual: u64) -> (Range<u64>, bool) {
     (from.parse().unwrap()..to.parse().unwrap(), false)
 }
 
-fn guarded(seed: u64, run: &dyn Fn(u64) -> Result<Course, Failure>) -> Result<Course, Failure> {
-    catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
+fn guarded<C>(run: impl FnOnce() -> Result<C, Failure>) -> Result<C, Failure> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let text =
             panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
         Err(Failure { finding: format!("panic: {}", text.unwrap_or_default()), trace: String::new() })
     })
 }
 
-/// Lives through all of them; the first failure by number of seed, if any.
-pub fn all(
+/// Lives through all of them, each thread on a stage of its own, and panics with the first failure by number of seed.
+pub fn all<S, C: Send>(
     seeds: Range<u64>,
-    run: impl Fn(u64) -> Result<Course, Failure> + Sync,
-) -> (Vec<Course>, Option<(u64, Failure)>) {
+    stage: impl Fn() -> S + Sync,
+    run: impl Fn(&S, u64) -> Result<C, Failure> + Sync,
+) -> Vec<C> {
     let next = AtomicU64::new(seeds.start);
-    let done: Mutex<(Vec<Course>, BTreeMap<u64, Failure>)> = Mutex::default();
+    let done: Mutex<(Vec<C>, BTreeMap<u64, Failure>)> = Mutex::default();
     let cores = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..cores.min((seeds.end - seeds.start) as usize) {
             scope.spawn(|| {
+                let stage = stage();
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds.end || !done.lock().unwrap().1.is_empty() {
                         return;
                     }
-                    match guarded(seed, &run) {
+                    match guarded(|| run(&stage, seed)) {
                         Ok(course) => done.lock().unwrap().0.push(course),
                         Err(failure) => drop(done.lock().unwrap().1.insert(seed, failure)),
                     }
@@ -52,5 +54,8 @@ pub fn all(
         }
     });
     let (courses, mut failures) = done.into_inner().unwrap();
-    (courses, failures.pop_first())
+    if let Some((seed, Failure { finding, trace })) = failures.pop_first() {
+        panic!("{trace}seed {seed}, after {} good ones: {finding}\nAgain: VERGER_SIM_SEED={seed}", courses.len());
+    }
+    courses
 }

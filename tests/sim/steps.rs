@@ -26,7 +26,7 @@ fn output(name: &str) -> OutputRef {
     OutputRef { name: name.to_owned(), digest: digest(name), count: 1, view: digest("view") }
 }
 
-fn registration(number: usize) -> Registration {
+pub fn registration(number: usize) -> Registration {
     Registration {
         name: RepositoryName::new(format!("photos-{number}")).unwrap(),
         address: format!("filesystem:///srv/photos-{number}"),

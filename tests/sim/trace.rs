@@ -1,6 +1,6 @@
 //! What happened in one run, as lines and as one hash: the same seed has the same trace.
 
-use super::lines::Lines;
+use super::clients::lines::Lines;
 
 /// Lines kept for the report of a failure.
 const KEPT: usize = 120;

@@ -76,7 +76,7 @@ async fn look(world: &World, dice: &mut SmallRng) {
     let Some(id) = running.get(dice.random_range(0..running.len().max(1))).copied() else { return };
     let Some(node) = world.node(id) else { return };
     if node.linearizable().await.is_ok() {
-        let shown = super::replicas::ledger(&world.folder_of(id)).len();
+        let shown = super::replicas::ledger_length(&world.folder_of(id));
         if shown < before && world.node(id).is_some_and(|same| Arc::ptr_eq(&same, &node)) {
             world.find(format!("node {id} shows {shown} bytes of the ledger, and answers rest on {before}"));
         }

@@ -13,7 +13,7 @@ use verger_coordinator::machine::State;
 use verger_coordinator::raft::durable::DurableLog;
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace, SubmitError};
 use verger_coordinator::raft::types::Peer;
-use verger_proto::{Command, CommandId, Event, LogTime, Proposal};
+use verger_proto::{Command, CommandId, Effect, Event, LogTime, Proposal};
 
 use super::clock::{MachineClock, TrueTime};
 use super::disk::{Disk, Seen};
@@ -46,7 +46,7 @@ struct Inner {
     trace: Mutex<Trace>,
     replicas: Mutex<Replicas>,
     seen: Seen,
-    router: Arc<Router>,
+    routers: Mutex<Vec<Arc<Router>>>,
 }
 
 #[derive(Default)]
@@ -84,7 +84,7 @@ impl World {
             trace: Mutex::new(Trace::new(print)),
             replicas: Mutex::default(),
             seen: Seen::default(),
-            router: Arc::default(),
+            routers: Mutex::default(),
         }));
         lock(&world.0.live).next_id = 4;
         for id in 1..=3 {
@@ -96,9 +96,11 @@ impl World {
         world
     }
 
-    /// Where effects go that the leader's machine orders.
+    /// The router of one more process: effects that the leader's machine orders go to all of them.
     pub fn router(&self) -> Arc<Router> {
-        self.0.router.clone()
+        let router = Arc::<Router>::default();
+        lock(&self.0.routers).push(router.clone());
+        router
     }
 
     pub fn network(&self) -> &Network {
@@ -109,6 +111,11 @@ impl World {
         let since = u64::try_from(self.0.begin.elapsed().as_millis()).unwrap();
         self.0.time.set(since);
         self.0.time.clone()
+    }
+
+    /// All machines sleep for so many milliseconds.
+    pub fn sleep(&self, milliseconds: u64) {
+        self.0.time.sleep(milliseconds);
     }
 
     /// Milliseconds since the beginning.
@@ -139,8 +146,8 @@ impl World {
 
     /// What must not be, if anything was seen.
     pub fn finding(&self) -> Option<Finding> {
-        let disks = lock(&self.0.live).disks.clone();
-        self.replicas().finding.clone().or_else(|| disks.values().find_map(Disk::finding))
+        let found = self.replicas().finding.clone();
+        found.or_else(|| lock(&self.0.live).disks.values().find_map(Disk::finding))
     }
 
     pub fn folder_of(&self, id: u64) -> PathBuf {
@@ -185,6 +192,7 @@ impl World {
     /// Starts a node on what is left of its disk.
     pub async fn start(&self, id: u64) {
         lock(&self.0.live).down.remove(&id);
+        self.replicas().started(id);
         let log = self.disk(id).open();
         let options = NodeOptions {
             id,
@@ -193,8 +201,12 @@ impl World {
             transport: Arc::new(self.0.network.clone()),
             clock: Arc::new(self.clock(id)),
             effects: Some({
-                let router = self.0.router.clone();
-                Arc::new(move |effect, _| router.run(effect))
+                let world = Arc::downgrade(&self.0);
+                Arc::new(move |effect, _| {
+                    let Some(world) = world.upgrade() else { return };
+                    let routers = lock(&world.routers).clone();
+                    routers.into_iter().for_each(|router| router.run(Effect::clone(&effect)));
+                })
             }),
             pace: pace(),
         };
@@ -225,8 +237,8 @@ impl World {
             while figures.changed().await.is_ok() {
                 let Some(_) = weak.upgrade().filter(|node| world.is_current(id, node)) else { return };
                 let figures = figures.borrow_and_update().clone();
-                let disks = lock(&world.0.live).disks.clone();
-                if world.replicas().figures(id, &figures, &disks) {
+                let is_new = world.replicas().figures(id, &figures, &lock(&world.0.live).disks);
+                if is_new {
                     world.trace(&format!("node {id} leads in term {}", figures.current_term));
                 }
             }
@@ -335,7 +347,7 @@ impl World {
             None => format!("node {id} is down\n"),
             Some(node) => {
                 let figures = node.metrics().borrow().clone();
-                let ledger = super::replicas::ledger(&self.folder_of(*id)).len();
+                let ledger = super::replicas::ledger_length(&self.folder_of(*id));
                 let (running, vote) = (&figures.running_state, figures.vote);
                 let logs = (figures.snapshot, figures.last_log_index, figures.last_applied);
                 format!("node {id}: {:?}, {vote}, {logs:?}, ledger {ledger}, {running:?}\n", figures.state)

@@ -63,7 +63,7 @@ pub fn write_legacy(
 ///
 /// # Errors
 /// As [`build`]; `StoreUnavailable` if writing was so slow that the epoch may have been compacted without the set (nothing of it
-/// is left then, try again); storage errors and `DeadlinePassed` (what was written is deleted as far as that works).
+/// is left then, try again); storage errors and `DeadlinePassed` (what was written is deleted as far as that works in time).
 pub fn write_epoch_set(
     repository: &Repository,
     entries: Vec<Entry>,
@@ -150,10 +150,12 @@ impl EpochSet<'_> {
         Err(Error::new(ErrorKind::StoreUnavailable, step))
     }
 
-    /// Deletes what was written, as far as that works.
+    /// Deletes what was written, as far as that works, and not after its deadline (R1): what was there in time stands, and who took over
+    /// since then may have deleted the packs that it replaces.
     fn remove(&mut self) {
         if !self.written.is_empty() {
-            self.repository.storage().delete(&self.written, None);
+            let not_after = self.not_after.filter(|_| !mutant::on(Mutant::R1TakenBackLate));
+            self.repository.storage().delete(&self.written, not_after);
             self.written.clear();
         }
     }

@@ -50,6 +50,27 @@ fn i12_a_write_that_outlives_its_epoch_by_two_leaves_nothing() {
     assert_eq!(golden.store.ids("xn"), before);
 }
 
+/// The process sleeps between its write and the look at the epoch.
+#[test]
+fn r1_a_set_that_was_there_in_time_is_not_taken_back_after_its_deadline() {
+    for (slept, stands) in [(Duration::from_secs(60), false), (Duration::from_secs(1600), true)] {
+        let golden = golden("epochs");
+        let before = golden.store.ids("xn");
+        let epoch = load_view(&golden.repository, 1).unwrap().write_epoch.unwrap();
+        let (lists, clock) = (AtomicU32::new(0), Arc::clone(&golden.clock));
+        golden.store.on_request(move |request, memory| {
+            if request == "list x" && lists.fetch_add(1, Ordering::Relaxed) == 1 {
+                clock.advance(slept);
+                memory.put_at(&names::marker(epoch + 2), MARKER.into(), crate::clock::Timestamp::UNIX_EPOCH);
+            }
+        });
+        let deadline = Some(golden.clock.since_boot() + Duration::from_secs(120));
+        let error = write_index_set(&golden.repository, vec![entry(1, 5)], "s0123147", deadline).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
+        assert_eq!(golden.store.ids("xn").len(), before.len() + usize::from(stands), "{slept:?}");
+    }
+}
+
 #[test]
 fn a_write_that_is_late_by_one_epoch_stands() {
     let golden = golden("epochs");

@@ -105,6 +105,14 @@ impl Live {
         self.next
     }
 
+    /// How many milliseconds a request takes, and whether a client gets its turn early.
+    fn chance(&mut self, call: &str, slow: u64, crowd: u32) -> (u64, bool) {
+        let took = self.dice.random_range(1..=slow.max(1));
+        // Changes are what clients' steps fall between.
+        let crowd = crowd * if matches!(call, "put" | "delete") { 4 } else { 1 };
+        (took, self.dice.random_range(0..1000) < crowd)
+    }
+
     fn turn(&mut self, at: Timestamp, client: usize) {
         let number = self.number();
         self.turns.insert((at, number), client);
@@ -203,7 +211,7 @@ impl Hub {
 
     /// One of the maintainer's requests. `Err`: the process is dead.
     pub fn request(&self, moment: Moment, call: &str, name: &str) -> Result<(), Dead> {
-        let (pause, early, took) = {
+        let (pause, chance) = {
             let mut live = self.live();
             if live.dead {
                 return Err(Dead);
@@ -221,17 +229,24 @@ impl Hub {
             }
             let pause =
                 live.fate.pause.filter(|(at, _)| *at == number && moment == Moment::Before).map(|pause| pause.1);
-            let slow = live.fate.slow.max(1);
-            let took = live.dice.random_range(1..=slow);
-            // Changes are what clients' steps fall between.
-            let crowd = live.fate.crowd * if matches!(call, "put" | "delete") { 4 } else { 1 };
-            let early = live.dice.random_range(0..1000) < crowd;
-            (pause, early, took)
+            let (slow, crowd) = (live.fate.slow, live.fate.crowd);
+            (pause, live.chance(call, slow, crowd))
         };
         if let Some(pause) = pause {
             self.note(&format!("v is paused for {} min", pause.as_secs() / 60));
             self.advance(pause);
         }
+        self.take_time(chance);
+        Ok(())
+    }
+
+    /// Lets the time of a request pass, up to `slow` milliseconds; in `crowd` of a thousand cases, a client gets its turn early.
+    pub fn pass(&self, call: &str, slow: u64, crowd: u32) {
+        let chance = self.live().chance(call, slow, crowd);
+        self.take_time(chance);
+    }
+
+    fn take_time(&self, (took, early): (u64, bool)) {
         if early {
             let mut live = self.live();
             if let Some(turn) = live.turns.keys().next().copied() {
@@ -239,7 +254,6 @@ impl Hub {
             }
         }
         self.advance(Duration::from_millis(took));
-        Ok(())
     }
 
     /// A write that was under way when its process died may take effect later, unless its deadline says no.

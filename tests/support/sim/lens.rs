@@ -59,6 +59,24 @@ impl Lens {
         Ok(view)
     }
 
+    /// What the index said at a time that is over, by the store's clock.
+    pub fn view_until(&mut self, repository: &Repository, until: Timestamp) -> Result<View> {
+        let active = list_active(repository)?;
+        let before = active.blobs.iter().filter(|blob| blob.timestamp <= until);
+        let blobs: Vec<BlobId> = before.map(|blob| blob.id.clone()).collect();
+        let winners = self.merge(repository, &blobs, active.watermark)?;
+        Ok(View { at: until, winners, blobs, watermark: active.watermark })
+    }
+
+    /// The entries of one index blob.
+    pub fn entries(&mut self, repository: &Repository, blob: &BlobId) -> Result<Arc<Vec<Entry>>> {
+        if !self.blobs.contains_key(blob) {
+            let index = fetch_indexes(repository, std::slice::from_ref(blob), 1)?.remove(0);
+            self.blobs.insert(blob.clone(), Arc::new(index.entries().collect::<Result<_>>()?));
+        }
+        Ok(self.blobs[blob].clone())
+    }
+
     fn merge(
         &mut self,
         repository: &Repository,
@@ -67,11 +85,7 @@ impl Lens {
     ) -> Result<BTreeMap<ContentId, Entry>> {
         let mut winners: BTreeMap<ContentId, Entry> = BTreeMap::new();
         for blob in blobs {
-            if !self.blobs.contains_key(blob) {
-                let index = fetch_indexes(repository, std::slice::from_ref(blob), 1)?.remove(0);
-                self.blobs.insert(blob.clone(), Arc::new(index.entries().collect::<Result<_>>()?));
-            }
-            for entry in self.blobs[blob].iter() {
+            for entry in self.entries(repository, blob)?.iter() {
                 let rank = |entry: &Entry| (entry.timestamp, !entry.deleted, entry.pack.as_str().to_owned());
                 match winners.get(&entry.id) {
                     Some(other) if rank(other) >= rank(entry) => {}

@@ -5,15 +5,15 @@
 
 mod client;
 mod files;
-mod hub;
-mod lens;
+pub mod hub;
+pub mod lens;
 #[path = "../lines.rs"]
-mod lines;
+pub mod lines;
 mod model;
-mod oracle;
+pub mod oracle;
 mod session;
 mod store;
-mod trace;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -91,16 +91,18 @@ pub struct Stage {
     scenes: Vec<(bool, Scene)>,
 }
 
-struct Scene {
-    hub: Arc<Hub>,
-    maintainer: Repository,
+/// A repository that is opened once, for run after run.
+pub struct Scene {
+    pub hub: Arc<Hub>,
+    pub maintainer: Repository,
     image: MemoryStorage,
     start: Timestamp,
 }
 
 impl Stage {
     pub fn new() -> Self {
-        Self { scenes: vec![(true, Scene::new("default")), (false, Scene::new("format1"))] }
+        let start = "2026-02-02T00:00:00Z".parse().unwrap();
+        Self { scenes: vec![(true, Scene::new("default", start)), (false, Scene::new("format1", start))] }
     }
 
     /// Lives through one seed.
@@ -125,10 +127,9 @@ impl Stage {
 
 impl Scene {
     /// The format of a golden repository, with nothing in it but the maintenance parameters.
-    fn new(golden: &str) -> Self {
+    pub fn new(golden: &str, start: Timestamp) -> Self {
         let golden = Golden::unpack(golden);
         let disk = FsStorage::open(golden.repository(), Access::ReadOnly).unwrap();
-        let start = "2026-02-02T00:00:00Z".parse().unwrap();
         let clock = Arc::new(SetClock::new(start));
         let memory = MemoryStorage::new(clock.clone());
         for blob in verger_kopia::storage::list_all(&disk, "kopia.").unwrap() {
@@ -147,7 +148,7 @@ impl Scene {
         Self { hub, maintainer, image, start }
     }
 
-    fn begin(&self, kind: Kind, seed: u64, print: bool) {
+    pub fn begin(&self, kind: Kind, seed: u64, print: bool) {
         self.hub.clock.set(self.start);
         let mut copy = MemoryStorage::copy_of(&self.image, self.hub.clock.clone()).unwrap();
         let abilities = copy.capabilities();
@@ -172,7 +173,7 @@ fn own(repository: &Repository, now: Timestamp) {
 }
 
 /// A folder in memory where there is such a thing: a ledger is synced before each deed.
-fn state_folder() -> tempfile::TempDir {
+pub fn state_folder() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
