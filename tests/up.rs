@@ -373,7 +373,7 @@ fn a_ledger_is_archived_verified_and_restored_while_its_coordinator_is_stopped()
     assert!(!before.is_empty());
     up.kill();
     std::fs::create_dir(&attic).unwrap();
-    let (data, home) = (up.data(), up.home.path().to_owned());
+    let (data, home) = (up.data(), up.home().to_owned());
     let verify = |archive: &[&str]| {
         let mut command = verger(&home);
         command.args(["ledger", "verify", "--json", "--data-dir"]).arg(&data).args(archive);

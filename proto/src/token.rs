@@ -118,7 +118,8 @@ impl Scope {
             Scope::Read => 1,
             Scope::Operate => 1 | 2,
             Scope::Approve => 1 | 4,
-            Scope::Admin => 1 | 2 | 4 | 8 | 16,
+            // That an administrator may work, too, follows from `contains`: tokens from before workers had scopes read as they were.
+            Scope::Admin => 1 | 2 | 4 | 8,
             Scope::Work => 16,
         }
     }
@@ -154,6 +155,10 @@ impl Scopes {
     /// Whether a scope is among them.
     #[must_use]
     pub fn contains(self, scope: Scope) -> bool {
+        self.has(scope) || scope == Scope::Work && self.has(Scope::Admin)
+    }
+
+    fn has(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 
@@ -172,7 +177,7 @@ impl From<Vec<Scope>> for Scopes {
 
 impl From<Scopes> for Vec<Scope> {
     fn from(scopes: Scopes) -> Self {
-        Scope::ALL.into_iter().filter(|scope| scopes.contains(*scope)).collect()
+        Scope::ALL.into_iter().filter(|scope| scopes.has(*scope)).collect()
     }
 }
 

@@ -13,7 +13,8 @@ use verger_proto::{
     Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
     Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
     RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, Severity, Shard,
-    Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId, WorkerInfo, report::TaskStats,
+    Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId,
+    WorkerInfo, report::TaskStats,
 };
 
 fn folder() -> PathBuf {

@@ -14,7 +14,7 @@ use verger_proto::envelope::Kind;
 use verger_proto::event::CycleEnd;
 use verger_proto::{CycleId, LogTime, Mode, RepositoryId};
 
-use super::board::{Board, Known, Told, mode_name, outcome};
+use super::board::{Board, Known, Told, outcome};
 use super::events::Events;
 use super::metrics::Durations;
 use crate::files;
@@ -165,7 +165,7 @@ fn decode(bytes: &[u8]) -> Result<Board> {
 }
 
 fn mode_of(name: &str) -> Result<&'static str> {
-    let known = [Mode::Quick, Mode::Full].into_iter().map(mode_name).find(|known| *known == name);
+    let known = [Mode::Quick, Mode::Full, Mode::Index].into_iter().map(Mode::name).find(|known| *known == name);
     known.ok_or_else(|| Error::damaged(format!("the file of figures has a mode {name:?}")))
 }
 
