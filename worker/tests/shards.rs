@@ -20,7 +20,7 @@ use verger_proto::{
 use verger_worker::exchange::{Exchange, PartError, PartKind, Parts};
 use verger_worker::run::run_shard;
 use verger_worker::task::order::Making;
-use verger_worker::task::survey::{Start, Survey, survey};
+use verger_worker::task::survey::{Reach, Start, Survey, survey};
 use verger_worker::task::{scan, scan_shard, solve};
 use verger_worker::workspace::Workspace;
 
@@ -40,7 +40,7 @@ impl Rig {
         let golden = Golden::unpack(name);
         let storage = FsStorage::open(golden.path(), Access::ReadOnly).unwrap().with_local_disk(false);
         let workspace = Workspace::new(Repository::open(Arc::new(storage), "golden", Arc::new(SystemClock)).unwrap());
-        let survey = survey(&workspace, Start::DryRun, None).unwrap();
+        let survey = survey(&workspace, Reach::All, Start::DryRun, None).unwrap();
         let used = solve::solve(&workspace, &survey, &scan::scan(&workspace, &survey).unwrap()).unwrap().rows;
         let id = format!("{}-{}", hex(workspace.repository.unique_id()), "01".repeat(16)).parse().unwrap();
         let store = Arc::new(MemoryStorage::default());

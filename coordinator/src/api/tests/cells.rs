@@ -8,8 +8,8 @@ use super::super::route::{ROUTES, Route};
 use super::client::Reply;
 use super::rig::{Rig, TOKEN};
 use crate::auth::Reach;
-use crate::drive::Backend as _;
 use crate::auth::oidc::testing::{Signer, claims};
+use crate::drive::Backend as _;
 
 /// Method, path; whether a token with this one scope comes through, as read, operate, approve, admin, operate with approve, and work;
 /// whose its object is (t: a tenant's, f: the fleet's, o: open to all).
