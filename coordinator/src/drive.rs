@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use verger_kopia::clock::Clock;
 use verger_kopia::error::Result;
-use verger_proto::queue::Queue;
+use verger_proto::queue::{Hint, Queue};
 use verger_proto::{
     Command, CycleId, CycleOptions, Effect, Event, Evidence, OutputRef, Refusal, RepositoryId, Ticket, WorkerId,
 };
@@ -183,6 +183,21 @@ impl Drive {
 
     fn is_parked(&self, cycle: CycleId) -> bool {
         self.state(|state| state.cycles.get(&cycle).is_some_and(|cycle| cycle.phase == Phase::Parked))
+    }
+
+    /// Whether a hint still leads to a job that `worker` may have. To claim what somebody else has is a record, and one for each shard and
+    /// each worker would be many.
+    #[must_use]
+    pub fn is_there(&self, hint: &Hint, worker: &WorkerId) -> bool {
+        self.state(|state| {
+            let job = state.cycles.get(&hint.cycle).and_then(|cycle| cycle.jobs.get(&hint.job));
+            job.filter(|job| job.attempt == hint.attempt).is_some_and(|job| match &job.status {
+                JobStatus::Open(_) => true,
+                // The answer to its claim was lost.
+                JobStatus::Claimed(by, _) => by == worker,
+                JobStatus::Done(_) | JobStatus::Quarantined => false,
+            })
+        })
     }
 
     /// A cycle that was to change something began and has not come to its end: maintenance is due (S7).

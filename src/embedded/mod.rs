@@ -470,6 +470,9 @@ fn drive_to_end(
             drive.submit(Command::Tick)?;
             continue;
         };
+        if !drive.is_there(&hint, worker) {
+            continue;
+        }
         let ticket = hint.ticket(worker);
         let Ok(spec) = control.claim(&ticket) else { continue };
         let report = told.job(&spec, work);

@@ -29,6 +29,8 @@ pub struct Observed {
 pub(super) struct Told {
     trace: TraceId,
     cycle: Within,
+    /// The epoch that the cycle's span names.
+    epoch: Option<u64>,
     stage: Option<(Stage, Within)>,
 }
 
@@ -66,7 +68,7 @@ impl Told {
                 otel.status_code = Empty,
             )
         });
-        Self { trace, cycle: session.workspace.scope.enter(span), stage: None }
+        Self { trace, cycle: session.workspace.scope.enter(span), epoch: None, stage: None }
     }
 
     pub(super) fn span(&self) -> &Span {
@@ -82,8 +84,11 @@ impl Told {
         let report = work.run(spec);
         trace::job_ended(told.span(), spec.stage, &report);
         drop(under_way);
-        if let Some(epoch) = work.survey().and_then(|survey| survey.view.write_epoch) {
-            self.cycle.span().record("kopia.epoch", epoch);
+        let epoch = work.survey().and_then(|survey| survey.view.write_epoch);
+        // Once: each time is a field more in every line of the log.
+        if let Some(known) = epoch.filter(|_| epoch != self.epoch) {
+            self.cycle.span().record("kopia.epoch", known);
+            self.epoch = epoch;
         }
         report
     }

@@ -72,6 +72,9 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
     let queue = Arc::new(LocalQueue::default());
     let evidence = Arc::new(RemoteEvidence::new(crew.link.clone()));
     let drive = Drive::joining(backend.clone(), Arc::new(Effects::new(queue)), evidence, crew.clock.clone());
+    if !drive.is_there(hint, &worker) {
+        return Ok(false);
+    }
     let control = LocalControl::new(Arc::new(drive));
     let ticket = hint.ticket(&worker);
     let spec = match control.claim(&ticket) {

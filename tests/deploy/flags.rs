@@ -9,35 +9,7 @@ use crate::support::{run, verger};
 
 /// What is shipped for parts that the program does not have yet: (command, flags). [`nothing_is_announced_that_is_there`] fails as soon as it
 /// has them, and then this is empty and nothing else changes.
-const ANNOUNCED: &[(&str, &[&str])] = &[
-    ("coordinator", &["nats", "nats-creds", "nats-nkey-file", "nats-ca"]),
-    (
-        "worker",
-        &[
-            "addr",
-            "token-file",
-            "ca-file",
-            "client-cert",
-            "client-key",
-            "name",
-            "pool",
-            "label",
-            "concurrency",
-            "memory-limit",
-            "parallel",
-            "secrets",
-            "exchange",
-            "shard-bytes",
-            "cache-dir",
-            "nats",
-            "nats-creds",
-            "nats-nkey-file",
-            "nats-ca",
-            "listen",
-            "drain-timeout",
-        ],
-    ),
-];
+const ANNOUNCED: &[(&str, &[&str])] = &[];
 
 /// Variables of other programs' making that the program takes.
 const FOREIGN: &[&str] = &[
