@@ -19,7 +19,7 @@ const EXAMPLES: &str = "Examples:
   verger login https://verger.example:7420 < token                        on the machine that is to use it
 
 Scopes: read (see), operate (start, pause, stop cycles), approve (give a person's word for what a plan removes), admin (all of these,
-and repositories, tokens, leases and nodes). operate and approve let one read. docs/security.md has the whole table.";
+and repositories, tokens, leases and nodes), work (do the work of cycles, as workers do). operate and approve let one read. docs/security.md has the whole table.";
 
 /// Rights to speak to the coordinator.
 #[derive(Debug, clap::Args)]
@@ -72,7 +72,7 @@ fn scope(text: &str) -> Result<Scope, String> {
 }
 
 /// A whole number and a unit, as seconds.
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is no length of time; give a whole number and s, m, h, d, w or y, such as 30d");
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);

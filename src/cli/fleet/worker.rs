@@ -12,7 +12,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::{Pool, WorkerId};
 use verger_worker::limit::LIMIT_MIN;
 
-use super::{Coordinator, escaped, service, text_of};
+use super::{Coordinator, escaped, service, text_of, token};
 use crate::cli::Context;
 use crate::config::exchange::ExchangeArgs;
 use crate::config::nats::NatsArgs;
@@ -22,7 +22,7 @@ use crate::output::Output;
 use crate::worker;
 
 const EXAMPLES: &str = "Examples:
-  verger token create cellar --scope work > token        once, for the workers
+  verger token create cellar --scope work --all-tenants > token   once, for the workers
   verger worker --addr https://verger.example:7420 --token-file token --secrets /run/secrets/verger \\
       --exchange s3://verger-exchange/attic/ --pool attic
   verger worker list
@@ -94,8 +94,8 @@ struct WorkArgs {
     /// Address for /healthz, /readyz and /metrics [default: none]
     #[arg(long, value_name = "HOST:PORT", env = "VERGER_WORKER_LISTEN")]
     listen: Option<SocketAddr>,
-    /// How long what is under way may take to come to a boundary once the worker is to stop, in seconds
-    #[arg(long, value_name = "SECONDS", env = "VERGER_DRAIN_TIMEOUT", default_value = "150")]
+    /// How long what is under way may take to come to a boundary once the worker is to stop
+    #[arg(long, value_name = "TIME", env = "VERGER_DRAIN_TIMEOUT", default_value = "150s", value_parser = token::seconds)]
     drain_timeout: u64,
     #[command(flatten)]
     exchange: ExchangeArgs,
