@@ -82,23 +82,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
             offer::tick(turn);
             Ok(())
         }
-        Command::AddRepository { repository, registration } => registry::add(turn, repository, *registration),
-        Command::ChangeRepository { repository, change } => registry::change(turn, repository, change),
-        Command::RemoveRepository { repository } => registry::remove(turn, repository),
-        Command::RequestCycle { repository, key, options } => request::ask(turn, repository, key, options),
-        Command::DropRequest { repository, key, failure } => request::give_up(turn, repository, key, failure),
-        Command::PauseCycle { cycle } => turn.with_cycle(cycle, cycle::pause),
-        Command::UnpauseCycle { cycle } => turn.with_cycle(cycle, cycle::unpause),
-        Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
-        Command::RecordLook { repository, own, margins } => registry::look(turn, repository, own, margins),
-        Command::RecordProbe { repository, probe } => registry::probed(turn, repository, *probe),
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
-        Command::CreateToken { grant } => token::create(turn, *grant),
-        Command::RevokeToken { name } => token::revoke(turn, &name),
-        Command::AdmitNode { node, key, replaces } => members::admit(turn, node, key, replaces),
-        Command::DismissNode { node } => members::dismiss(turn, node),
-        Command::MoveNode { node, address } => members::relocate(turn, node, address),
-        Command::RecoverCluster(recovery) => members::recover(turn, *recovery),
         Command::TakeDrive { repository, driver } => driver::take(turn, repository, driver),
         Command::LeaveDrive { repository, driver } => driver::leave(turn, repository, driver),
         Command::Driven(driven) => {
@@ -114,6 +98,29 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
             driver::heard(turn, &repository);
             Ok(())
         }
+        other => of_the_fleet(turn, other),
+    }
+}
+
+/// What is about no cycle: repositories, wishes, tokens, coordinators, workers.
+fn of_the_fleet(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
+    match command {
+        Command::AddRepository { repository, registration } => registry::add(turn, repository, *registration),
+        Command::ChangeRepository { repository, change } => registry::change(turn, repository, change),
+        Command::RemoveRepository { repository } => registry::remove(turn, repository),
+        Command::RequestCycle { repository, key, options } => request::ask(turn, repository, key, options),
+        Command::DropRequest { repository, key, failure } => request::give_up(turn, repository, key, failure),
+        Command::PauseCycle { cycle } => turn.with_cycle(cycle, cycle::pause),
+        Command::UnpauseCycle { cycle } => turn.with_cycle(cycle, cycle::unpause),
+        Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
+        Command::RecordLook { repository, own, margins } => registry::look(turn, repository, own, margins),
+        Command::RecordProbe { repository, probe } => registry::probed(turn, repository, *probe),
+        Command::CreateToken { grant } => token::create(turn, *grant),
+        Command::RevokeToken { name } => token::revoke(turn, &name),
+        Command::AdmitNode { node, key, replaces } => members::admit(turn, node, key, replaces),
+        Command::DismissNode { node } => members::dismiss(turn, node),
+        Command::MoveNode { node, address } => members::relocate(turn, node, address),
+        Command::RecoverCluster(recovery) => members::recover(turn, *recovery),
         Command::NoteWrite { repository, term, version } => notes::write(turn, repository, term, version),
         Command::NoteSession { repository, term, session } => notes::session(turn, repository, term, session),
         Command::SeeWorker { worker, info } => workers::see(turn, worker, *info),
@@ -123,6 +130,8 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         }
         Command::DrainWorker { worker, drain } => workers::drain(turn, worker, drain),
         Command::NoteWorkKey { node, key } => workers::note_key(turn, node, key),
+        // All others are `dispatch`'s, which hands on none of them.
+        other => Err(Refusal::Incoherent(format!("{} is no command of the fleet", other.name()))),
     }
 }
 

@@ -255,9 +255,9 @@ mod tests {
     #[test]
     fn of_several_each_has_its_own_or_what_is_for_all() {
         let all = resolve(&[
-            "--oidc-issuer=work=https://id.example,ci=https://ci.example",
+            "--oidc-issuer=office=https://id.example,ci=https://ci.example",
             "--oidc-audience=verger,ci=https://verger.example",
-            "--oidc-tenant=work=attic,ci=cellar",
+            "--oidc-tenant=office=attic,ci=cellar",
             "--oidc-scope=read=groups=staff;ci=operate=repository=backup",
         ]);
         let all = all.unwrap();

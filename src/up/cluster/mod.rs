@@ -82,16 +82,8 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         })),
         pace: Pace { election: (Duration::from_millis(900), Duration::from_millis(1800)), ..Pace::default() },
     };
-    let node = runtime.block_on(async {
-        let node = Node::open(node).await?;
-        node.run_effects_everywhere();
-        if member.first {
-            let members = BTreeMap::from([(member.node, Peer { address: peer_address.clone(), api })]);
-            let begun = node.initialize(members).await;
-            begun.map_err(|error| Error::new(ErrorKind::Internal, "begin a cluster").with_source(error))?;
-        }
-        Ok::<_, Error>(Arc::new(node))
-    })?;
+    let first = member.first.then(|| BTreeMap::from([(member.node, Peer { address: peer_address.clone(), api })]));
+    let node = runtime.block_on(open(node, first))?;
     runtime.spawn(http::serve(listener, security, node.clone(), std::future::pending()));
     let members = Members::new(node.clone(), runtime.handle().clone());
     let begun = member.first.then(|| member.key().map(|key| (member.node, key))).transpose()?;
@@ -122,6 +114,17 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     })?;
     let failed = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     failed.map_or(Ok(()), Err)
+}
+
+/// Opens a node, and begins a cluster of these members with it, if it is the first.
+async fn open(options: NodeOptions, first: Option<BTreeMap<u64, Peer>>) -> Result<Arc<Node>> {
+    let node = Node::open(options).await?;
+    node.run_effects_everywhere();
+    if let Some(members) = first {
+        let begun = node.initialize(members).await;
+        begun.map_err(|error| Error::new(ErrorKind::Internal, "begin a cluster").with_source(error))?;
+    }
+    Ok(Arc::new(node))
 }
 
 /// A node that cannot go on ends its process: what it says of why is the process's last word.
