@@ -170,7 +170,17 @@ impl Fleet {
                 continue;
             };
             let ticket = spec.ticket(&worker);
-            let Ok(spec) = remote.claim(&ticket) else { continue };
+            let spec = match remote.claim(&ticket) {
+                Ok(spec) => spec,
+                Err(ControlError::Refused(Refusal::NotYet(wait))) => {
+                    world.clock.advance(Duration::from_millis(wait));
+                    continue;
+                }
+                Err(_) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+            };
             deed(&remote, &ticket, &spec, &|| run_shard(&workspace, &self.exchange, &remote, &spec, &worker));
             done += 1;
         }
