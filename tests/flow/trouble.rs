@@ -9,7 +9,7 @@ use crate::support::{json, run, told};
 
 /// Kills, in all rounds together.
 const KILLS: u64 = 50;
-const PER_ROUND: u64 = 5;
+const PER_ROUND: u64 = 10;
 const SEED: u64 = 11;
 
 /// A small random sequence, the same every time.
@@ -114,6 +114,36 @@ fn a_shard_of_a_worker_that_hangs_is_done_by_another_and_its_late_word_counts_fo
     assert_eq!(flow.cycle("epochs")["outcome"], "done", "and it is of use again");
 }
 
+/// Longer than the silence after which a lead's cycle is given to another.
+const SILENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_lead_that_hangs_before_it_publishes_or_deletes_does_nothing_late() {
+    let Some(mut flow) = Flow::start() else { return };
+    let _golden = flow.add("epochs");
+    flow.work("hand-1");
+    flow.work("hand-2");
+    flow.waits_until_listed("hand-2", "ready");
+    for (number, stage) in ["STAGE1", "STAGE2"].into_iter().enumerate() {
+        let key = format!("before {stage}");
+        run(flow.fleet.verger(&full("epochs")).args(["--key", &key]));
+        let lead = flow.lead("epochs", number + 1);
+        let began = Instant::now();
+        let is_there = |event: &Value| event["stage"] == stage && event["cycle"] == number + 1;
+        while !flow.events("epochs", "stage_opened").iter().any(is_there) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{stage} does not begin");
+        }
+        flow.freeze(&lead);
+        let before = flow.events("epochs", "batch_approved").len();
+        std::thread::sleep(SILENCE);
+        flow.thaw(&lead);
+        let ended = run(flow.fleet.verger(&full("epochs")).args(["--key", &key, "--wait", "--json"]));
+        told(&format!("{stage}: {before} batches before, {} ms", began.elapsed().as_millis()));
+        assert_eq!(json(&ended)["outcome"], "done");
+        flow.verifies("epochs");
+    }
+}
+
 /// Stops it in the middle of a shard; which.
 fn hangs_with_a_shard(flow: &Flow, worker: &str) -> Value {
     let is_his = |event: &Value| process_of(event["ticket"]["worker"].as_str().unwrap()) == worker;
@@ -146,12 +176,15 @@ fn without_nats_without_a_password_with_another_exchange_and_with_a_name_twice_c
     let ended = json(&run(flow.fleet.verger(&full("epochs")).args(["--key", "one", "--wait", "--json"])));
     assert_eq!(ended["outcome"], "done", "{ended}");
     let failed = flow.events("epochs", "job_failed");
-    told(&format!("{} attempts failed", failed.len()));
+    assert!(failed.len() < 4, "each costs a shard one of few attempts: {failed:?}");
     for failure in &failed {
         assert!(!failure.to_string().contains(crate::support::PASSWORD), "{failure}");
     }
-    let log = flow.log("blind");
-    assert!(failed.is_empty() || log.contains("PHOTOS_PASSWORD"), "{log}");
+    for (name, word) in [("blind", "PHOTOS_PASSWORD"), ("astray", "the same exchange")] {
+        let log = flow.log(name);
+        assert!(!log.contains("left to others") || log.contains(word), "{log}");
+        assert!(!log.contains(&format!("\"{}\"", crate::support::PASSWORD)), "{log}");
+    }
     // A later process has the name: the one before ends.
     flow.nats.restart();
     let mut second = flow.worker("hand-1", &format!("s3://{}/exch/a/", crate::weed::BUCKET));
