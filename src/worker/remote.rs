@@ -75,7 +75,10 @@ impl Remote {
         let mut seen = self.seen();
         // An answer that was overtaken by a later one says nothing new.
         if view.applied >= seen.view.applied {
+            let closing = closing(&self.repository, &seen.view.state, &view.state);
             (seen.view, seen.digest) = (view, digest);
+            // Before anybody sees the end: who leads looks once whether the lease may be given back.
+            closing.into_iter().for_each(|order| self.router.run(order));
         }
         let offers = self.offers(&mut seen);
         drop(seen);
@@ -108,6 +111,18 @@ impl Remote {
             })
             .collect()
     }
+}
+
+/// The order to free the lease object, as the machine gives it when a cycle ends and no batch may be under way (R4): a coordinator's
+/// orders do not come this far. A batch is approved for whoever leads alone, and he acts on nothing that he did not hear of: what was
+/// seen last while the cycle was open knows of all that may be under way.
+fn closing(repository: &RepositoryId, before: &State, after: &State) -> Option<Effect> {
+    let ended = before.open_cycle(repository)?;
+    if after.open_cycle(repository).is_some() || ended.has_outstanding() {
+        return None;
+    }
+    let lease = after.repositories.get(repository)?.lease?;
+    (lease.term == ended.term).then(|| Effect::CloseLease { repository: repository.clone(), term: lease.term })
 }
 
 fn open(cycle: &Cycle) -> impl Iterator<Item = JobId> + '_ {

@@ -28,11 +28,30 @@ const OPENED_FOR: Duration = Duration::from_secs(300);
 /// So many are kept open.
 const OPENED_MAX: usize = 16;
 
+/// A repository whose shard failed here for a reason that may be this worker's own (no password, another exchange) is left to others
+/// for so long: each try costs the shard an attempt, and it has few.
+const UNABLE_FOR: Duration = Duration::from_secs(30);
+
 /// Repositories that are open.
 #[derive(Default)]
-pub(super) struct Opened(Mutex<BTreeMap<RepositoryId, (Registration, Repository, Instant)>>);
+pub(super) struct Opened(Mutex<BTreeMap<RepositoryId, (Registration, Repository, Instant)>>, Unable);
+
+/// Repositories that are left to others, and since when.
+#[derive(Default)]
+struct Unable(Mutex<BTreeMap<RepositoryId, Instant>>);
 
 impl Opened {
+    /// Whether shards of this repository are left to others for now.
+    pub(super) fn is_unable(&self, id: &RepositoryId) -> bool {
+        let mut all = self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, since| since.elapsed() < UNABLE_FOR);
+        all.contains_key(id)
+    }
+
+    fn unable(&self, id: &RepositoryId) {
+        self.1.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Instant::now());
+    }
+
     fn get(&self, crew: &Crew, id: &RepositoryId, known: &Registration) -> Result<Repository> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (_, _, at)| at.elapsed() < OPENED_FOR);
@@ -59,7 +78,9 @@ impl Opened {
 /// # Errors
 /// No coordinator answers. What is wrong with the shard itself is reported to them.
 pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
-    let Some(shards) = &crew.site.shards else { return Ok(false) };
+    let Some(shards) = crew.site.shards.as_ref().filter(|_| !crew.opened.is_unable(&hint.repository)) else {
+        return Ok(false);
+    };
     let run = crew.runs.fetch_add(1, Ordering::Relaxed);
     let worker = WorkerId::new(crew.run_name(run))
         .map_err(|error| Error::new(ErrorKind::Internal, "name a run").with_source(error))?;
@@ -73,6 +94,12 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
     let evidence = Arc::new(RemoteEvidence::new(crew.link.clone()));
     let drive = Drive::joining(backend.clone(), Arc::new(Effects::new(queue)), evidence, crew.clock.clone());
     if !drive.is_there(hint, &worker) {
+        return Ok(false);
+    }
+    // Before the claim: a worker that cannot costs the shard no attempt.
+    if let Err(error) = crew.opened.get(crew, &hint.repository, &known) {
+        tracing::warn!(repository = %known.name, error = error.chain(), "shards of a repository are left to others");
+        crew.opened.unable(&hint.repository);
         return Ok(false);
     }
     let control = LocalControl::new(Arc::new(drive));
@@ -101,6 +128,13 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
         }
     };
     let failed = matches!(report.outcome, Outcome::Failed(_));
+    if let Outcome::Failed(failure) = &report.outcome
+        && failure.retryable
+        && !crew.stop.is_asked()
+    {
+        tracing::warn!(repository = %name, error = failure.text, "a shard failed; those of its repository are left to others");
+        crew.opened.unable(&spec.repository);
+    }
     crew.counts.shard(failed);
     match control.report(&ticket, report) {
         Ok(()) | Err(ControlError::Refused(_)) => Ok(true),

@@ -1,6 +1,6 @@
 //! Coordinators in processes of their own, with certificates of one authority, and the command line of one user.
 
-#![allow(unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -26,6 +26,9 @@ pub struct Fleet {
     pub home: tempfile::TempDir,
     pub nodes: BTreeMap<u64, Place>,
     pub workers: usize,
+    /// More flags and variables of every coordinator.
+    pub flags: Vec<String>,
+    pub environment: Vec<(String, String)>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -36,7 +39,14 @@ fn free_address() -> String {
 impl Fleet {
     /// Three nodes that vote, each with workers.
     pub fn start(workers: usize) -> Self {
+        Self::start_with(workers, &[], &[])
+    }
+
+    /// The same with more flags and variables.
+    pub fn start_with(workers: usize, flags: &[&str], environment: &[(String, String)]) -> Self {
         let mut fleet = Self::empty(workers);
+        fleet.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        fleet.environment = environment.to_vec();
         fleet.place(1);
         let data = fleet.nodes[&1].data.clone();
         run(fleet.verger(&["cluster", "init", "attic", "--node-id", "1", "--data-dir"]).arg(data));
@@ -53,7 +63,8 @@ impl Fleet {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         std::fs::write(home.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        Self { home, nodes: BTreeMap::new(), workers, issuer: Issuer::new(params, key) }
+        let (nodes, flags, environment) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { home, nodes, workers, flags, environment, issuer: Issuer::new(params, key) }
     }
 
     /// Addresses, a folder and a certificate for a coordinator that is not there yet.
@@ -104,6 +115,7 @@ impl Fleet {
         command.arg("--peer-cert").arg(home.join(format!("{id}.pem")));
         command.arg("--peer-key").arg(home.join(format!("{id}.key")));
         command.arg("--peer-ca").arg(home.join("ca.pem")).env("PHOTOS_PASSWORD", PASSWORD);
+        command.args(&self.flags).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

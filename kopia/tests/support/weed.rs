@@ -1,7 +1,9 @@
 //! SeaweedFS as a real S3 server: one for each test process, on free ports, in a directory that goes away again.
 
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests are tests")]
+
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,9 +25,10 @@ const CONFIG: &str = r#"{"identities":[{"name":"test","credentials":[{"accessKey
 
 /// A running server; ends with the value.
 pub struct Weed {
-    child: Child,
-    port: u16,
-    _directory: tempfile::TempDir,
+    program: PathBuf,
+    child: Option<Child>,
+    ports: Vec<u16>,
+    directory: tempfile::TempDir,
 }
 
 /// `VERGER_TEST_WEED`, or `weed` on PATH. `None`: says that the test is skipped, or fails where S3 is required.
@@ -54,17 +57,26 @@ impl Weed {
         panic!("weed does not start");
     }
 
-    fn try_start(program: &PathBuf) -> Option<Self> {
+    fn try_start(program: &Path) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        std::fs::write(path("s3.json"), CONFIG).unwrap();
-        let ports = free_ports(10);
-        let mut command = Command::new(program);
+        std::fs::write(directory.path().join("s3.json"), CONFIG).unwrap();
+        let mut server = Self { program: program.to_owned(), child: None, ports: free_ports(10), directory };
+        if server.launch() {
+            return Some(server);
+        }
+        let log = std::fs::read_to_string(server.directory.path().join("log"));
+        eprintln!("weed did not come up:\n{}", log.unwrap_or_default());
+        None
+    }
+
+    fn launch(&mut self) -> bool {
+        let path = |name: &str| self.directory.path().join(name).display().to_string();
+        let mut command = Command::new(&self.program);
         command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3", "-filer", "-master.telemetry=false"]);
         command.args(["-volume.max=100", "-master.volumeSizeLimitMB=256", "-s3.allowDeleteBucketNotEmpty=true"]);
         // Its fixed default port would keep two servers apart.
         command.args(["-s3.port.lance=0"]);
-        command.arg(format!("-dir={}", directory.path().display()));
+        command.arg(format!("-dir={}", self.directory.path().display()));
         command.arg(format!("-s3.config={}", path("s3.json")));
         command.arg(format!("-filer.localSocket={}", path("filer.sock")));
         let flags = [
@@ -78,18 +90,26 @@ impl Weed {
             "s3.port.grpc",
             "s3.port.iceberg",
         ];
-        for (flag, port) in flags.iter().zip(&ports) {
+        for (flag, port) in flags.iter().zip(&self.ports) {
             command.arg(format!("-{flag}={port}"));
         }
-        let log = std::fs::File::create(path("log")).unwrap();
-        command.current_dir(directory.path()).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let child = command.spawn().unwrap();
-        let mut server = Self { child, port: ports[6], _directory: directory };
-        if server.wait_for_buckets() {
-            return Some(server);
-        }
-        eprintln!("weed did not come up:\n{}", std::fs::read_to_string(path_of(&server, "log")).unwrap_or_default());
-        None
+        let log = std::fs::File::options().create(true).append(true).open(path("log")).unwrap();
+        let folder = self.directory.path();
+        command.current_dir(folder).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.child = Some(command.spawn().unwrap());
+        self.wait_for_buckets()
+    }
+
+    /// As kill -9.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Again, with what it had.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none() && self.launch(), "weed does not start again");
     }
 
     fn wait_for_buckets(&mut self) -> bool {
@@ -97,10 +117,10 @@ impl Weed {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let client = self.client();
         while Instant::now() < deadline {
-            if self.child.try_wait().unwrap().is_some() {
+            if self.child.as_mut().unwrap().try_wait().unwrap().is_some() {
                 return false;
             }
-            let up = TcpStream::connect(("127.0.0.1", self.port)).is_ok() && runtime.block_on(make_buckets(&client));
+            let up = TcpStream::connect(("127.0.0.1", self.port())).is_ok() && runtime.block_on(make_buckets(&client));
             if up {
                 return true;
             }
@@ -121,8 +141,12 @@ impl Weed {
         Client::from_conf(config)
     }
 
+    fn port(&self) -> u16 {
+        self.ports[6]
+    }
+
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://127.0.0.1:{}", self.port())
     }
 
     /// Settings with full rights.
@@ -144,14 +168,12 @@ impl Weed {
     }
 }
 
-fn path_of(server: &Weed, name: &str) -> PathBuf {
-    server._directory.path().join(name)
-}
-
 impl Drop for Weed {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

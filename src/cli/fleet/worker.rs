@@ -189,7 +189,7 @@ fn places(wanted: Option<u32>, memory_limit: u64) -> Result<(u32, u64)> {
     if places > most {
         let step = format!(
             "{places} cycles or shards at once would have {} MiB of --memory-limit each",
-            memory_limit / u64::from(places) >> 20
+            (memory_limit / u64::from(places)) >> 20
         );
         let fix = format!("Give 96MiB for each, or do at most {most} at once: --concurrency");
         return Err(Error::new(ErrorKind::Usage, step).with_fix(fix));

@@ -1,0 +1,16 @@
+//! A whole fleet as its users run it: three coordinators that do no work, a NATS server, an S3 server and workers, all in processes of
+//! their own. What goes wrong with one of them costs time, and nothing else.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/coordinators.rs"]
+mod coordinators;
+#[path = "../support/nats.rs"]
+mod nats;
+mod place;
+#[path = "../support/mod.rs"]
+mod support;
+mod together;
+mod trouble;
+#[path = "../../kopia/tests/support/weed.rs"]
+mod weed;

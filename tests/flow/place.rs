@@ -1,0 +1,259 @@
+//! The fleet, its repositories and its workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use verger_kopia::storage::address::BucketPrefix;
+use verger_kopia::storage::s3::{S3Options, S3Storage};
+use verger_kopia::storage::{Access, ByteRange, FsStorage, PutOptions, Storage, list_all};
+
+use crate::coordinators::Fleet;
+use crate::nats::NatsServer;
+use crate::support::{Golden, Kopia, OWNER, PASSWORD, json, run, told, verger};
+use crate::weed::{self, ACCESS_KEY, BUCKET, SECRET_KEY, Weed};
+
+/// Where workers leave what others need.
+const EXCHANGE: &str = "exch/a/";
+
+/// A full cycle of a repository that nobody else uses.
+pub(crate) fn full(name: &str) -> [&str; 9] {
+    ["cycle", "start", name, "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100"]
+}
+
+/// All of it; ends with the value.
+pub(crate) struct Flow {
+    workers: BTreeMap<String, Child>,
+    pub(crate) fleet: Fleet,
+    pub(crate) nats: NatsServer,
+    pub(crate) weed: Weed,
+    token: PathBuf,
+}
+
+impl Flow {
+    /// Three coordinators and both servers, and no worker yet; `None`, and a word, where there are no such servers.
+    pub(crate) fn start() -> Option<Self> {
+        weed::find()?;
+        let nats = NatsServer::start()?;
+        let weed = Weed::start()?;
+        let fleet = Fleet::start_with(0, &["--nats", &nats.url()], &environment(&weed));
+        let mut made = fleet.verger(&["token", "create", "work", "--scope", "work", "--all-tenants", "--quiet"]);
+        let token = fleet.home.path().join("work-token");
+        std::fs::write(&token, run(&mut made).stdout).unwrap();
+        run(Command::new("chmod").arg("600").arg(&token));
+        Some(Self { workers: BTreeMap::new(), fleet, nats, weed, token })
+    }
+
+    /// Begins a worker of one place that has the password.
+    pub(crate) fn work(&mut self, name: &str) {
+        self.work_as(name, &format!("s3://{BUCKET}/{EXCHANGE}"), true);
+    }
+
+    pub(crate) fn work_as(&mut self, name: &str, exchange: &str, knows_password: bool) {
+        let mut command = self.worker(name, exchange);
+        if knows_password {
+            command.env("PHOTOS_PASSWORD", PASSWORD);
+        }
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(self.log_of(name)).unwrap();
+        let process = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        assert!(self.workers.insert(name.to_owned(), process).is_none(), "{name} is there already");
+    }
+
+    /// The command that is a worker, without the password.
+    pub(crate) fn worker(&self, name: &str, exchange: &str) -> Command {
+        let mut command = self.fleet.verger(&["worker", "--name", name, "--concurrency", "1", "--shard-bytes", "1KiB"]);
+        command.arg("--token-file").arg(&self.token).args(["--exchange", exchange, "--nats", &self.nats.url()]);
+        command.envs(environment(&self.weed));
+        command
+    }
+
+    fn log_of(&self, name: &str) -> PathBuf {
+        self.fleet.home.path().join(format!("worker-{name}"))
+    }
+
+    pub(crate) fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_of(name)).unwrap_or_default()
+    }
+
+    /// Waits for the end of a worker that ends by itself; whether it ended well.
+    pub(crate) fn ends(&mut self, name: &str) -> bool {
+        self.workers.remove(name).unwrap().wait().unwrap().success()
+    }
+
+    /// As kill -9.
+    pub(crate) fn kill(&mut self, name: &str) {
+        let mut process = self.workers.remove(name).unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    pub(crate) fn freeze(&self, name: &str) {
+        kill_process(Pid::from_child(&self.workers[name]), Signal::STOP).unwrap();
+    }
+
+    pub(crate) fn thaw(&self, name: &str) {
+        kill_process(Pid::from_child(&self.workers[name]), Signal::CONT).unwrap();
+    }
+
+    /// Uploads a golden repository and registers it under its own name.
+    pub(crate) fn add(&self, name: &str) -> Golden {
+        self.add_as(name, name)
+    }
+
+    pub(crate) fn add_as(&self, golden: &str, name: &str) -> Golden {
+        let golden = Golden::unpack(golden);
+        let source = FsStorage::open(golden.repository(), Access::ReadOnly).unwrap();
+        let target = self.storage(&format!("fleet/{name}/"));
+        for blob in list_all(&source, "").unwrap() {
+            target.put(&blob.id, source.get(&blob.id, ByteRange::All).unwrap(), &PutOptions::default()).unwrap();
+        }
+        let address = format!("s3://{BUCKET}/fleet/{name}/");
+        let mut command = self.fleet.verger(&["repo", "add", name, &address, "--password-env", "PHOTOS_PASSWORD"]);
+        run(command.args(["--act-as", OWNER, "--exclusive"]));
+        golden
+    }
+
+    fn storage(&self, prefix: &str) -> S3Storage {
+        let place = BucketPrefix { bucket: BUCKET.to_owned(), prefix: prefix.to_owned() };
+        S3Storage::connect(S3Options::new(place, self.weed.settings())).unwrap()
+    }
+
+    /// Runs a full cycle to its end; its report.
+    pub(crate) fn cycle(&self, name: &str) -> Value {
+        self.fleet.json(&[&full(name)[..], &["--wait", "--json"]].concat())
+    }
+
+    /// What happened in a repository, of one kind. Whoever tells it may be killed meanwhile.
+    pub(crate) fn events(&self, name: &str, kind: &str) -> Vec<Value> {
+        let began = Instant::now();
+        let text = loop {
+            let told = self.fleet.verger(&["events", "--repo", name, "--json"]).output().unwrap();
+            if told.status.success() {
+                break told.stdout;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "{}", String::from_utf8_lossy(&told.stderr));
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        let lines = String::from_utf8(text).unwrap();
+        let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        all.filter(|event| event["kind"] == kind).collect()
+    }
+
+    /// Waits until something has happened so often.
+    pub(crate) fn waits_for(&self, name: &str, kind: &str, times: usize) -> Vec<Value> {
+        let began = Instant::now();
+        loop {
+            let found = self.events(name, kind);
+            if found.len() >= times {
+                return found;
+            }
+            assert!(began.elapsed() < Duration::from_secs(90), "{name}: {} of {times} {kind}", found.len());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Names of workers that did jobs of these stages.
+    pub(crate) fn workers_of(&self, name: &str, stages: &[&str]) -> BTreeSet<String> {
+        let is_meant = |job: &Value| stages.iter().any(|stage| job["stage"] == *stage);
+        let offered = self.events(name, "job_offered");
+        let jobs: BTreeSet<String> =
+            offered.iter().filter(|job| is_meant(job)).map(|job| job_of(job, &job["job"])).collect();
+        let done = self.events(name, "job_completed");
+        let done = done.iter().filter(|event| jobs.contains(&job_of(event, &event["ticket"]["job"])));
+        done.map(|event| process_of(event["ticket"]["worker"].as_str().unwrap())).collect()
+    }
+
+    /// Whoever leads the newest cycle, once it has begun to.
+    pub(crate) fn lead(&self, name: &str, cycles: usize) -> String {
+        self.waits_for(name, "cycle_opened", cycles);
+        let began = Instant::now();
+        loop {
+            let offered = self.events(name, "job_offered");
+            let survey = offered.iter().rev().find(|job| job["stage"] == "survey").map(|job| job_of(job, &job["job"]));
+            let claims = self.events(name, "job_claimed");
+            let claim = claims.iter().rev().find(|claim| Some(job_of(claim, &claim["ticket"]["job"])) == survey);
+            if let Some(claim) = claim {
+                return process_of(claim["ticket"]["worker"].as_str().unwrap());
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "nobody leads a cycle of {name}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Nothing is left in the exchange but what says whose it is.
+    pub(crate) fn exchange_is_empty(&self) {
+        let began = Instant::now();
+        loop {
+            let left = list_all(&self.storage(EXCHANGE), "").unwrap();
+            let left: Vec<String> = left.into_iter().map(|blob| blob.id.as_str().to_owned()).collect();
+            if left == ["verger.exchange"] {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "the exchange has {left:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Sound, as Verger and the real program see it.
+    pub(crate) fn verifies(&self, name: &str) {
+        let mut command = verger(&self.fleet.home.path().join("other"));
+        command.args(["verify", "--full", "--json", "--quiet", &format!("s3://{BUCKET}/fleet/{name}/")]);
+        let report = json(&run(command.env("KOPIA_PASSWORD", PASSWORD).envs(environment(&self.weed))));
+        assert_eq!(report["problems"], serde_json::json!([]), "{name}");
+        let endpoint = self.weed.endpoint().trim_start_matches("http://").to_owned();
+        Kopia::verifies_s3(&endpoint, BUCKET, &format!("fleet/{name}/"), ACCESS_KEY, SECRET_KEY);
+    }
+
+    /// Workers as people see them: name and state.
+    pub(crate) fn listed(&self) -> BTreeMap<String, String> {
+        let all = self.fleet.json(&["worker", "list", "--json"]);
+        let text = |one: &Value, key: &str| one[key].as_str().unwrap().to_owned();
+        all.as_array().unwrap().iter().map(|one| (text(one, "name"), text(one, "state"))).collect()
+    }
+
+    /// Waits until workers are listed so.
+    pub(crate) fn waits_until_listed(&self, name: &str, state: &str) {
+        let began = Instant::now();
+        while self.listed().get(name).is_none_or(|now| now != state) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{name} is not {state}: {:?}", self.listed());
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+fn job_of(event: &Value, job: &Value) -> String {
+    format!("{}/{job}", event["cycle"])
+}
+
+/// The worker that a run is of.
+pub(crate) fn process_of(run: &str) -> String {
+    run.split('/').next().unwrap().to_owned()
+}
+
+fn environment(weed: &Weed) -> Vec<(String, String)> {
+    let all = [
+        ("AWS_S3_ENDPOINT", weed.endpoint()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+    ];
+    all.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        let names: Vec<String> = self.workers.keys().cloned().collect();
+        for name in names {
+            self.kill(&name);
+            if std::thread::panicking() {
+                let log = self.log(&name);
+                let tail: Vec<&str> = log.lines().rev().take(15).collect();
+                told(&format!("worker {name}:"));
+                tail.into_iter().rev().for_each(told);
+            }
+        }
+    }
+}
