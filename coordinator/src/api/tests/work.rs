@@ -132,7 +132,8 @@ fn a_worker_with_work_is_draining_until_it_is_done() {
     assert_eq!(drained["state"], "draining");
     assert_eq!(drained["jobs"], json!([{ "cycle": cycle.0, "job": ticket.job.0, "stage": "scan" }]));
     let metrics = rig.call("GET", "/metrics", None).text;
-    for line in ["{state=\"ready\"} 0", "{state=\"draining\"} 1", "{state=\"drained\"} 0", "{state=\"gone\"} 0"] {
+    for line in ["{state=\"ready\"} 0.0", "{state=\"draining\"} 1.0", "{state=\"drained\"} 0.0", "{state=\"gone\"} 0.0"]
+    {
         assert!(metrics.contains(&format!("verger_workers{line}")), "{line}: {metrics}");
     }
     let report = Box::new(JobReport::done(vec![output("shard")]));
