@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use verger_proto::{
     Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Command, CycleId, CycleOptions, Digest, Effect, Event,
-    IndexKind, JobReport, JobSpec, LogTime, Mode, OutputRef, PlanHeader, RepositoryId, Safety, Sight, Stage, StageWork,
-    StoreProbe, StoreSeen, StoreTime, Term, Ticket, ViewRef, WorkerId,
+    Failure, FailureKind, IndexKind, JobReport, JobSpec, LogTime, Mode, OutputRef, PlanHeader, RepositoryId, Safety,
+    Shard, Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Term, Ticket, ViewRef, WorkerId,
 };
 
 use crate::machine::{State, apply, invariant};
@@ -329,6 +329,29 @@ pub(crate) fn store() -> StoreProbe {
         keeps_versions: Some(false),
         default_retention: None,
     }
+}
+
+pub(crate) fn failure(kind: FailureKind, retryable: bool) -> Failure {
+    Failure { kind, text: "it failed".to_owned(), retryable }
+}
+
+/// Shards that begin at these keys, and one before them.
+pub(crate) fn shards(keys: &[&str]) -> Vec<Shard> {
+    let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
+    let from = std::iter::once(Vec::new()).chain(keys.iter().cloned());
+    from.zip(keys.iter().cloned().map(Some).chain([None])).map(|(from, to)| Shard { from, to }).collect()
+}
+
+/// A cycle whose scan is cut there, and has begun.
+pub(crate) fn cut_scan(keys: &[&str]) -> Rig {
+    let mut rig = Rig::new();
+    rig.open(options(Mode::Full));
+    let cut = |stage| verger_proto::report::Cut { stage, shards: shards(keys) };
+    let report = JobReport { cuts: vec![cut(Stage::Scan), cut(Stage::Rewrite)], ..rig.report(&rig.job()) };
+    let ticket = rig.claim();
+    rig.go(Command::CompleteJob { ticket, report: Box::new(report) });
+    assert_eq!(rig.stage(), Stage::Scan);
+    rig
 }
 
 /// What a worker says of itself.

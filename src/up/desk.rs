@@ -12,36 +12,58 @@ use verger_coordinator::machine::{Repository, State, lane_of};
 use verger_coordinator::schedule::{Agenda, Limits, Running, bucket_of};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::schedule::Lane;
-use verger_proto::{Command, CycleId, Digest, Event, Evidence, LogTime, OutputRef, Pool, RepositoryId};
+use verger_proto::{Command, CycleId, Digest, Driver, Event, Evidence, LogTime, OutputRef, Pool, RepositoryId};
 
 use super::supervisor::Supervisor;
 
 /// Sets of pools that workers come with. Who comes with yet another one costs a round of fairness.
 const SETS_MAX: usize = 64;
 
-/// What workers of other processes are given, by the pools that they work for: what is due for one set is fair within it.
+/// What workers of other processes are given.
 #[derive(Default)]
-pub(super) struct Outside(BTreeMap<Vec<Pool>, Agenda>);
+pub(super) struct Outside {
+    /// By the pools that they work for: what is due for one set is fair within it.
+    agendas: BTreeMap<Vec<Pool>, Agenda>,
+    /// Chosen, and the machine has not said yet whether they are taken.
+    chosen: BTreeMap<RepositoryId, Running>,
+    /// To whom each was given at last.
+    given: BTreeMap<RepositoryId, Driver>,
+}
 
 impl Outside {
     fn of(&mut self, pools: &[Pool]) -> &mut Agenda {
-        if self.0.len() >= SETS_MAX && !self.0.contains_key(pools) {
-            self.0.clear();
+        if self.agendas.len() >= SETS_MAX && !self.agendas.contains_key(pools) {
+            self.agendas.pop_first();
         }
-        self.0.entry(pools.to_vec()).or_default()
+        self.agendas.entry(pools.to_vec()).or_default()
+    }
+
+    /// What became of one that runs elsewhere or here: whoever is asked next lets it alone for a while, too, if it failed.
+    pub(super) fn done(&mut self, repository: &RepositoryId, failed: bool, now: LogTime) {
+        self.agendas.values_mut().for_each(|agenda| agenda.done(repository, failed, now));
     }
 }
 
 impl Supervisor {
     /// What runs here and elsewhere, and limits that leave what runs elsewhere out of this process's own places.
-    pub(super) fn with_others(&self, state: &State, here: Vec<Running>, now: LogTime) -> (Vec<Running>, Limits) {
-        let known: BTreeSet<&RepositoryId> = here.iter().map(|running| &running.repository).collect();
-        let others: Vec<Running> = state
+    pub(super) fn with_others(
+        &self,
+        state: &State,
+        here: Vec<Running>,
+        outside: &Outside,
+        now: LogTime,
+    ) -> (Vec<Running>, Limits) {
+        let mut known: BTreeSet<&RepositoryId> = here.iter().map(|running| &running.repository).collect();
+        let chosen = outside.chosen.values().filter(|running| !known.contains(&running.repository));
+        let mut others: Vec<Running> = chosen.cloned().collect();
+        known.extend(outside.chosen.keys());
+        let driven: Vec<Running> = state
             .repositories
             .iter()
             .filter(|(id, entry)| !known.contains(id) && self.drives.is_elsewhere(entry, now))
             .filter_map(|(id, entry)| running(state, id, entry))
             .collect();
+        others.extend(driven);
         let more = u32::try_from(others.len()).unwrap_or(u32::MAX);
         let limits = Limits { total: self.limits.total.saturating_add(more), ..self.limits.clone() };
         (here.into_iter().chain(others).collect(), limits)
@@ -57,42 +79,27 @@ fn running(state: &State, id: &RepositoryId, entry: &Repository) -> Option<Runni
 
 impl Desk for Supervisor {
     fn next(&self, ask: &Ask<'_>) -> Result<Option<Task>> {
-        let now = self.now();
-        let mut task = None;
-        let crew = self.crew();
-        let here: Vec<Running> = crew.busy.values().map(|(start, _)| start.running.clone()).collect();
-        drop(crew);
-        let mut outside = self.outside();
-        let agenda = outside.of(ask.pools);
-        self.backend.look(&mut |state| {
-            let is_not_his = |id: &RepositoryId, entry: &Repository| {
-                let known = entry.registration.as_ref();
-                let is_his = known.is_some_and(|known| {
-                    ask.pools.iter().any(|pool| pool.as_str() == known.pool) && (ask.sees)(&known.tenant)
-                });
-                !is_his || self.drives.is_elsewhere(entry, now) || here.iter().any(|running| running.repository == *id)
-            };
-            let (running, limits) = self.with_others(state, here.clone(), now);
-            // One, whatever places this process has itself.
-            let limits = Limits { total: u32::MAX, begin: 1, ..limits };
-            let start = agenda.begin_but(&is_not_his, state, &running, &limits, now).into_iter().next();
-            task = start.and_then(|start| {
-                let repository = start.running.repository;
-                let registration = state.repositories.get(&repository)?.registration.clone()?;
-                Some(Task { repository, registration, work: start.work })
-            });
-        });
-        drop(outside);
-        let Some(task) = task else { return Ok(None) };
+        let Some(task) = self.choose(ask) else { return Ok(None) };
         let (repository, driver) = (task.repository.clone(), ask.driver);
-        let events = self.backend.submit(Command::TakeDrive { repository, driver })?;
-        let is_taken = !events.iter().any(|event| matches!(event, Event::CommandRefused { .. }));
+        let taken = self.backend.submit(Command::TakeDrive { repository: repository.clone(), driver });
+        let mut outside = self.outside();
+        outside.chosen.remove(&repository);
+        let is_taken = !taken?.iter().any(|event| matches!(event, Event::CommandRefused { .. }));
+        if is_taken {
+            outside.given.insert(repository, driver);
+        }
         Ok(is_taken.then_some(task))
     }
 
-    fn ended(&self, repository: &RepositoryId, failed: bool) {
+    fn ended(&self, repository: &RepositoryId, driver: Driver, failed: bool) {
         let now = self.now();
-        self.outside().0.values_mut().for_each(|agenda| agenda.done(repository, failed, now));
+        let mut crew = self.crew();
+        let mut outside = self.outside();
+        if outside.given.get(repository) == Some(&driver) {
+            outside.given.remove(repository);
+            outside.done(repository, failed, now);
+            crew.agenda.done(repository, failed, now);
+        }
     }
 
     fn keep(&self, repository: &RepositoryId, cycle: CycleId, view: Digest, evidence: &Evidence) -> Result<OutputRef> {
@@ -103,5 +110,42 @@ impl Desk for Supervisor {
         let mut kept = self.kept();
         let kept = kept.entry(repository.clone()).or_insert_with(|| EvidenceFolder::beside(&folder));
         kept.append(cycle, view, evidence)
+    }
+}
+
+impl Supervisor {
+    /// What somebody elsewhere is to do now. It counts as under way from here on: who asks at the same time is given nothing that would
+    /// be too much together with it.
+    fn choose(&self, ask: &Ask<'_>) -> Option<Task> {
+        let now = self.now();
+        let mut task = None;
+        // Until it is chosen, nothing begins here.
+        let crew = self.crew();
+        let here: Vec<Running> = crew.busy.values().map(|(start, _)| start.running.clone()).collect();
+        let mut outside = self.outside();
+        let mut begun = None;
+        self.backend.look(&mut |state| {
+            let is_not_his = |_: &RepositoryId, entry: &Repository| {
+                let known = entry.registration.as_ref();
+                let is_his = known.is_some_and(|known| {
+                    ask.pools.iter().any(|pool| pool.as_str() == known.pool) && (ask.sees)(&known.tenant)
+                });
+                !is_his || self.drives.is_elsewhere(entry, now)
+            };
+            let (running, limits) = self.with_others(state, here.clone(), &outside, now);
+            // One, whatever places this process has itself.
+            let limits = Limits { total: u32::MAX, begin: 1, ..limits };
+            let agenda = outside.of(ask.pools);
+            let start = agenda.begin_but(&is_not_his, state, &running, &limits, now).into_iter().next();
+            task = start.and_then(|start| {
+                let repository = start.running.repository.clone();
+                let registration = state.repositories.get(&repository)?.registration.clone()?;
+                begun = Some(start.running);
+                Some(Task { repository, registration, work: start.work })
+            });
+        });
+        outside.chosen.extend(begun.map(|running| (running.repository.clone(), running)));
+        drop((outside, crew));
+        task
     }
 }

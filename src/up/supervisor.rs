@@ -69,7 +69,7 @@ pub(super) struct Crew {
     driven: BTreeMap<RepositoryId, Arc<DrivenBackend>>,
     /// The machine said that another process drives these; asked again then, whatever this process's clock says of it.
     elsewhere: BTreeMap<RepositoryId, LogTime>,
-    agenda: Agenda,
+    pub(super) agenda: Agenda,
     /// Runs that began, and those that ended.
     runs: u64,
     ended: u64,
@@ -239,12 +239,13 @@ impl Supervisor {
         let Crew { busy, elsewhere, agenda, runs, .. } = &mut *crew;
         elsewhere.retain(|_, until| *until > now);
         let running: Vec<Running> = busy.values().map(|(start, _)| start.running.clone()).collect();
+        let outside = self.outside();
         let mut tasks = Vec::new();
         self.backend.look(&mut |state| {
             let is_elsewhere = |id: &RepositoryId, entry: &Repository| {
                 elsewhere.contains_key(id) || self.drives.is_elsewhere(entry, now)
             };
-            let (running, limits) = self.with_others(state, running.clone(), now);
+            let (running, limits) = self.with_others(state, running.clone(), &outside, now);
             for start in agenda.begin_but(&is_elsewhere, state, &running, &limits, now) {
                 let id = start.running.repository.clone();
                 let entry = state.repositories.get(&id).and_then(|entry| entry.registration.clone());
@@ -269,6 +270,7 @@ impl Supervisor {
         crew.ended += 1;
         let driven = crew.driven.remove(repository);
         crew.agenda.done(repository, outcome == Outcome::Failed, now);
+        self.outside().done(repository, outcome == Outcome::Failed, now);
         drop(crew);
         if let Some(driven) = driven {
             driven.leave();

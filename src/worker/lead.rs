@@ -25,8 +25,8 @@ const LIVE_EVERY: Duration = Duration::from_secs(4);
 /// No coordinator leads, or none answers.
 pub(super) fn take(crew: &Arc<Crew>) -> Result<bool> {
     let run = crew.runs.fetch_add(1, Ordering::Relaxed);
-    // Numbers of coordinators are small; a process's own is never the same twice.
-    let driver = Driver { node: crew.instance | 1 << 63, boots: 0, run };
+    // A process's own is never the same twice. What the machine knows it by, a coordinator makes of it and of the token.
+    let driver = Driver { node: crew.instance, boots: 0, run };
     let Some(task) = crew.link.next(&Ready { driver, pools: crew.pools.clone() })? else { return Ok(false) };
     let repository = task.repository.clone();
     let outcome = lead(crew, &task, driver, run);
@@ -44,9 +44,7 @@ pub(super) fn take(crew: &Arc<Crew>) -> Result<bool> {
 fn lead(crew: &Arc<Crew>, task: &Task, driver: Driver, run: u64) -> Result<Outcome> {
     let remote = Arc::new(Remote::new(crew.link.clone(), task.repository.clone(), crew.site.router.clone())?);
     let inner: Arc<dyn Backend> = remote.clone();
-    let Some(driven) = DrivenBackend::take(inner, &task.repository, driver)?.map(Arc::new) else {
-        return Ok(Outcome::Ran);
-    };
+    let driven = Arc::new(DrivenBackend::given(inner, &task.repository, driver));
     let stop = crew.stop.child();
     let (done, ended) = channel::<()>();
     let followed = remote.clone();

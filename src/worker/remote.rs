@@ -50,9 +50,11 @@ impl Remote {
     /// Looks for changes until the work is over: somebody else does shards, pauses, or takes over.
     pub(super) fn follow(&self) {
         while !self.is_over.load(Ordering::Relaxed) {
-            let known = self.seen().digest.clone();
+            let (known, asked) = (self.seen().digest.clone(), Instant::now());
             match self.link.view(&self.repository, &known).and_then(|view| self.take_in(view)) {
-                Ok(()) => {}
+                // A coordinator that is behind shows at once what is old news here, again and again.
+                Ok(false) if asked.elapsed() < PAUSE => std::thread::sleep(PAUSE),
+                Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(repository = %self.repository, error = error.chain(), "no coordinator shows the state");
                     std::thread::sleep(PAUSE);
@@ -70,10 +72,12 @@ impl Remote {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take_in(&self, view: View) -> Result<()> {
+    /// Whether it is news.
+    fn take_in(&self, view: View) -> Result<bool> {
         let digest = digest(&view)?;
         let mut seen = self.seen();
         // An answer that was overtaken by a later one says nothing new.
+        let is_news = view.applied >= seen.view.applied && digest != seen.digest;
         if view.applied >= seen.view.applied {
             let closing = closing(&self.repository, &seen.view.state, &view.state);
             (seen.view, seen.digest) = (view, digest);
@@ -84,7 +88,7 @@ impl Remote {
         drop(seen);
         self.changed.notify_all();
         offers.into_iter().for_each(|offer| self.router.run(offer));
-        Ok(())
+        Ok(is_news)
     }
 
     /// Jobs that nobody has, each once for each attempt, and again after a while.

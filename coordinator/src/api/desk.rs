@@ -23,8 +23,9 @@ pub trait Desk: Send + Sync {
     /// The machine takes no commands.
     fn next(&self, ask: &Ask<'_>) -> Result<Option<Task>>;
 
-    /// What came of a cycle that was given out. `failed`: it became none, so that it is let alone for a while.
-    fn ended(&self, repository: &RepositoryId, failed: bool);
+    /// What came of a cycle that was given to this driver; of others, and said again, it is not heard. `failed`: it became none, so that
+    /// it is let alone for a while.
+    fn ended(&self, repository: &RepositoryId, driver: Driver, failed: bool);
 
     /// Keeps names of what a batch does beside the ledger.
     ///

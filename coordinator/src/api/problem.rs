@@ -93,9 +93,11 @@ impl Problem {
     pub(super) fn refused(refusal: &Refusal) -> Self {
         let status = match refusal {
             Refusal::Percentage(_) | Refusal::NotAlone | Refusal::Token(_) => StatusCode::BAD_REQUEST,
-            Refusal::UnknownRepository | Refusal::UnknownRequest | Refusal::UnknownCycle | Refusal::UnknownToken(_) => {
-                StatusCode::NOT_FOUND
-            }
+            Refusal::UnknownRepository
+            | Refusal::UnknownRequest
+            | Refusal::UnknownCycle
+            | Refusal::UnknownToken(_)
+            | Refusal::UnknownWorker => StatusCode::NOT_FOUND,
             _ => StatusCode::CONFLICT,
         };
         Self::new(status, refusal_kind(refusal), refusal.to_string())

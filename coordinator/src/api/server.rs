@@ -37,6 +37,8 @@ pub(super) struct Server {
     pub(super) api: Arc<Api>,
     pub(super) requests: Requests,
     pub(super) followers: Arc<Semaphore>,
+    /// Workers that wait for changes.
+    pub(super) held: Arc<Semaphore>,
     pub(super) probes: Arc<Semaphore>,
     /// Goes on after every change.
     pub(super) pulse: watch::Sender<u64>,
@@ -57,6 +59,7 @@ impl Server {
 
     fn new(api: Arc<Api>) -> Self {
         let followers = Arc::new(Semaphore::new(api.limits.followers));
+        let held = Arc::new(Semaphore::new(api.limits.followers));
         let probes = Arc::new(Semaphore::new(api.limits.probes));
         let (pulse, stopping) = (watch::channel(0).0, watch::channel(false).0);
         let (board, trouble) = (Mutex::default(), Mutex::default());
@@ -65,6 +68,7 @@ impl Server {
             api,
             requests: Requests::default(),
             followers,
+            held,
             probes,
             pulse,
             stopping,
@@ -280,7 +284,8 @@ async fn answer(server: &Arc<Server>, route: &'static Route, request: Request) -
     let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri);
     let Query(query) = query.map_err(|error| Problem::bad_request(error.to_string()))?;
-    let most = if route.body == Some("Names") { work::BODY_BYTES_MAX } else { server.api.limits.body_bytes };
+    let most =
+        if matches!(route.body, Some("Names" | "Said")) { work::BODY_BYTES_MAX } else { server.api.limits.body_bytes };
     let body = read_body(body, most, &parts.headers).await?;
     let call = Call { route, actor, headers: parts.headers, path, query, body };
     call.check_query()?;

@@ -12,3 +12,4 @@ mod repositories;
 mod rig;
 mod schedules;
 mod tls;
+mod work;

@@ -11,7 +11,7 @@ use super::health::ok;
 use super::problem::Problem;
 use super::server::{Answer, Server};
 use super::show;
-use crate::machine::{JobStatus, State, Worker};
+use crate::machine::{Cycle, Job, JobStatus, State, Worker};
 
 /// A worker says that it is there every few seconds, and it is kept once a minute: after this it is not there any more.
 const GONE_MILLISECONDS: u64 = 90_000;
@@ -25,20 +25,38 @@ pub(super) fn list(server: &Arc<Server>, _: Call) -> Answer {
     ok(&Value::Array(all))
 }
 
-fn shown(state: &State, now: LogTime, name: &WorkerId, worker: &Worker) -> Value {
+/// How it is with workers.
+pub(super) const STANDINGS: [&str; 4] = ["ready", "draining", "drained", "gone"];
+
+/// How it is with each worker.
+pub(super) fn standings(state: &State, now: LogTime) -> Vec<&'static str> {
+    let standing =
+        |(name, worker): (&WorkerId, &Worker)| standing(now, worker, || claimed(state, name).next().is_none());
+    state.workers.iter().map(standing).collect()
+}
+
+fn standing(now: LogTime, worker: &Worker, is_idle: impl FnOnce() -> bool) -> &'static str {
+    let [ready, draining, drained, gone] = STANDINGS;
+    match worker.drained {
+        _ if now.since(worker.seen) > GONE_MILLISECONDS => gone,
+        true if is_idle() => drained,
+        true => draining,
+        false => ready,
+    }
+}
+
+/// What a worker has: its runs are called after it.
+fn claimed<'a>(state: &'a State, name: &WorkerId) -> impl Iterator<Item = (&'a Cycle, &'a Job)> {
     let prefix = format!("{name}/");
-    let claimed = state.cycles.values().flat_map(|cycle| cycle.jobs.values().map(move |job| (cycle, job)));
-    let jobs: Vec<Value> = claimed
-        .filter(|(_, job)| matches!(&job.status, JobStatus::Claimed(by, _) if by.as_str().starts_with(&prefix)))
+    let jobs = state.cycles.values().flat_map(|cycle| cycle.jobs.values().map(move |job| (cycle, job)));
+    jobs.filter(move |(_, job)| matches!(&job.status, JobStatus::Claimed(by, _) if by.as_str().starts_with(&prefix)))
+}
+
+fn shown(state: &State, now: LogTime, name: &WorkerId, worker: &Worker) -> Value {
+    let jobs: Vec<Value> = claimed(state, name)
         .map(|(cycle, job)| json!({ "cycle": cycle.id.0, "job": job.id.0, "stage": cycle.stage.name() }))
         .collect();
-    let is_gone = now.since(worker.seen) > GONE_MILLISECONDS;
-    let standing = match (is_gone, worker.drained) {
-        (true, _) => "gone",
-        (false, true) if jobs.is_empty() => "drained",
-        (false, true) => "draining",
-        (false, false) => "ready",
-    };
+    let standing = standing(now, worker, || jobs.is_empty());
     json!({
         "name": name.as_str(),
         "state": standing,

@@ -33,8 +33,14 @@ impl DrivenBackend {
                 return Err(Error::new(ErrorKind::Internal, "take the drive of a repository").with_source(other));
             }
         }
+        Ok(Some(Self::given(inner, repository, driver)))
+    }
+
+    /// For a drive that was given to this driver already.
+    #[must_use]
+    pub fn given(inner: Arc<dyn Backend>, repository: &RepositoryId, driver: Driver) -> Self {
         let (repository, is_over) = (repository.clone(), AtomicBool::new(false));
-        Ok(Some(Self { inner, repository, driver, is_over }))
+        Self { inner, repository, driver, is_over }
     }
 
     /// Says that the process lives and is at work.

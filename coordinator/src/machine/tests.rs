@@ -1,14 +1,15 @@
 use verger_proto::event::{CycleEnd, PassReason, Stop};
 use verger_proto::report::Cut;
 use verger_proto::{
-    BatchOutcome, BatchResult, Command, Damage, Effect, Event, Failure, FailureKind, JobReport, LogTime, Mode, Outcome,
-    Refusal, Safety, Severity, Shard, Stage, StoreTime, Term,
+    BatchOutcome, BatchResult, Command, Damage, Effect, Event, FailureKind, JobReport, LogTime, Mode, Outcome, Refusal,
+    Safety, Severity, Shard, Stage, StoreTime, Term,
 };
 
 use super::{JobStatus, Phase, State, apply};
-use crate::testing::{Rig, batch, digest, done, options, output, repository, words, worker};
+use crate::testing::{Rig, batch, digest, done, failure, options, output, repository, words, worker};
 
 mod random;
+mod shards;
 
 fn refused(events: &[Event]) -> &Refusal {
     match events {
@@ -19,10 +20,6 @@ fn refused(events: &[Event]) -> &Refusal {
 
 fn reason(event: &Event) -> &Refusal {
     refused(std::slice::from_ref(event))
-}
-
-fn failure(kind: FailureKind, retryable: bool) -> Failure {
-    Failure { kind, text: "it failed".to_owned(), retryable }
 }
 
 fn damage(severity: Severity) -> Damage {

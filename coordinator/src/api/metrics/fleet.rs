@@ -9,6 +9,7 @@ use verger_proto::schedule::{Lane, Trigger};
 use verger_proto::{CycleId, LogTime, Progress, RepositoryId, Stage};
 
 use super::super::board::{Board, Told};
+use super::super::workers;
 use super::page::{Labels, Page};
 use crate::machine::{Cycle, JobStatus, State};
 use crate::schedule::outlook;
@@ -120,6 +121,13 @@ pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: Log
     page.levels("cycle_overdue_seconds", help, overdue);
     page.levels("cycles_queued", "Cycles that somebody asked for and that have not begun", queued);
     page.levels("cycle_last_duration_seconds", "How long the last cycle took from open to end", lasted);
+}
+
+pub(super) fn of_the_workers(page: &mut Page, state: &State, now: LogTime) {
+    let all = workers::standings(state, now);
+    let count = |name: &&str| all.iter().filter(|one| *one == name).count() as f64;
+    let levels = workers::STANDINGS.iter().map(|name| (vec![("state", (*name).to_owned())], count(name)));
+    page.levels("workers", "Workers in processes of their own, by state", levels.collect::<Vec<_>>());
 }
 
 /// What is under way.

@@ -27,6 +27,7 @@ pub(super) fn text(server: &Server) -> Result<String, Problem> {
         fleet::of_the_board(&mut page, &board);
         server.state(|state| {
             fleet::of_the_state(&mut page, state, &fleet, now);
+            fleet::of_the_workers(&mut page, state, now);
             fleet::of_the_cycles(&mut page, state, &board, now);
             reports::of_the_reports(&mut page, state);
             process::of_the_stores(&mut page, state, &server.api.meters);

@@ -99,15 +99,34 @@ impl Stand for FakeStand {
     }
 }
 
-/// Has nothing to give out.
-struct FakeDesk;
+/// Gives out one repository after another, to whoever may have it, and hears what became of them.
+pub(super) struct FakeDesk {
+    backend: Arc<FileBackend>,
+    pub(super) ended: Mutex<Vec<(RepositoryId, verger_proto::Driver, bool)>>,
+}
 
 impl Desk for FakeDesk {
-    fn next(&self, _: &Ask<'_>) -> Result<Option<work::Task>> {
-        Ok(None)
+    fn next(&self, ask: &Ask<'_>) -> Result<Option<work::Task>> {
+        let mut task = None;
+        self.backend.look(&mut |state| {
+            task = state.repositories.iter().find_map(|(id, entry)| {
+                let known = entry.registration.clone()?;
+                let is_his = ask.pools.iter().any(|pool| pool.as_str() == known.pool) && (ask.sees)(&known.tenant);
+                let work = crate::schedule::Work::Look;
+                let task = work::Task { repository: id.clone(), registration: known, work };
+                (is_his && entry.driver.is_none()).then_some(task)
+            });
+        });
+        if let Some(task) = &task {
+            let (repository, driver) = (task.repository.clone(), ask.driver);
+            self.backend.submit(Command::TakeDrive { repository, driver })?;
+        }
+        Ok(task)
     }
 
-    fn ended(&self, _: &RepositoryId, _: bool) {}
+    fn ended(&self, repository: &RepositoryId, driver: verger_proto::Driver, failed: bool) {
+        self.ended.lock().unwrap().push((repository.clone(), driver, failed));
+    }
 
     fn keep(&self, _: &RepositoryId, cycle: CycleId, view: Digest, evidence: &Evidence) -> Result<OutputRef> {
         let (name, digest) = (format!("evidence/{cycle}"), Digest::of(evidence.names.join(" ").as_bytes()));
@@ -151,6 +170,7 @@ pub(super) struct Rig {
     pub(super) backend: Arc<FileBackend>,
     pub(super) hands: Arc<FakeHands>,
     pub(super) stand: Arc<FakeStand>,
+    pub(super) desk: Arc<FakeDesk>,
     pub(super) clock: Arc<SetClock>,
     pub(super) folder: tempfile::TempDir,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
@@ -186,10 +206,11 @@ impl Rig {
         let look: Look = Box::new(|wanted| Ok(found(wanted)));
         let hands = Arc::new(FakeHands { look: Mutex::new(look), freed: Mutex::default(), handed: Mutex::default() });
         let stand = Arc::new(FakeStand(Mutex::new(Standing::Leads)));
+        let desk = Arc::new(FakeDesk { backend: backend.clone(), ended: Mutex::default() });
         let api = Api {
             backend: backend.clone(),
             hands: hands.clone(),
-            desk: Arc::new(FakeDesk),
+            desk: desk.clone(),
             events: Arc::new(LedgerEvents::new(folder.path())),
             evidence: Shelf::new(&folder.path().join("work"), None),
             gate: Arc::new(gate),
@@ -206,7 +227,8 @@ impl Rig {
         let served = runtime.spawn(serve(listener, Arc::new(api), async {
             let _ = stopped.await;
         }));
-        Self { address, backend, hands, stand, clock, folder, stop: Some(stop), served: Some(served), runtime }
+        let (stop, served) = (Some(stop), Some(served));
+        Self { address, backend, hands, stand, desk, clock, folder, stop, served, runtime }
     }
 
     pub(super) fn look(&self, look: impl Fn(&Wanted) -> Result<Probed> + Send + Sync + 'static) {
@@ -341,7 +363,7 @@ impl Rig {
         self.submit(Command::ReportProgress { ticket: ticket.clone(), progress });
     }
 
-    fn view(&self) -> ViewRef {
+    pub(super) fn view(&self) -> ViewRef {
         ViewRef { digest: digest("view"), taken: self.store() }
     }
 

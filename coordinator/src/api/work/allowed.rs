@@ -1,30 +1,40 @@
 //! What a worker may say to the machine: what the work of one repository needs, and nothing that is a person's.
 
-use verger_proto::{Command, CycleId, Driven, Refusal, RepositoryId};
+use verger_proto::{Command, CycleId, Driven, Refusal, RepositoryId, Ticket, WorkerId};
 
-use crate::machine::State;
+use crate::machine::{JobStatus, State};
 
-/// The repository that a worker's command is about; `None`: about no repository.
+/// The repository that a worker's command is about.
 ///
 /// # Errors
 /// `UnknownCycle`: it is about a cycle that is not open. Any other: no worker may say this.
-pub(super) fn about(state: &State, command: &Command) -> Result<Option<RepositoryId>, Refusal> {
+pub(super) fn about(state: &State, command: &Command) -> Result<RepositoryId, Refusal> {
     match command {
-        // Shards are claimed by whoever comes; the machine lets nobody have another job like this.
-        Command::ClaimJob { ticket } | Command::ReportProgress { ticket, .. } | Command::CompleteJob { ticket, .. } => {
-            of(state, ticket.cycle).map(Some)
+        Command::ClaimJob { ticket } | Command::ReportProgress { ticket, .. } | Command::FailJob { ticket, .. } => {
+            of_part(state, ticket)
         }
-        Command::FailJob { ticket, .. } => of(state, ticket.cycle).map(Some),
-        Command::LoseWorker { .. } => Ok(None),
-        Command::LeaveDrive { repository, .. } => Ok(Some(repository.clone())),
-        Command::TakeDrive { repository, driver } => {
-            // It is given out by the desk; said again, it changes nothing.
-            let present = state.repositories.get(repository).and_then(|entry| entry.driver);
-            let is_same = present.is_some_and(|(present, _)| present == *driver);
-            if is_same { Ok(Some(repository.clone())) } else { Err(Refusal::NotDriving) }
+        // Whoever does a shard leaves outputs. How later stages are cut, and what the plan is, says who drives.
+        Command::CompleteJob { ticket, report } => {
+            let is_of_part = report.cuts.is_empty() && report.plan.is_none() && report.checked.is_none();
+            if is_of_part { of_part(state, ticket) } else { Err(Refusal::NotDriving) }
         }
-        Command::Driven(driven) => driven_about(state, driven).map(Some),
+        Command::LeaveDrive { repository, .. } => Ok(repository.clone()),
+        Command::Driven(driven) => driven_about(state, driven),
+        // Drives are given out at the desk and nowhere else.
         _ => Err(Refusal::NotDriving),
+    }
+}
+
+/// Shards are anybody's. A job for a whole stage is its driver's alone, also when it is nobody's for a moment, and whoever shows the name
+/// that has it: names can be read.
+fn of_part(state: &State, ticket: &Ticket) -> Result<RepositoryId, Refusal> {
+    let cycle = state.cycles.get(&ticket.cycle).ok_or(Refusal::UnknownCycle)?;
+    match cycle.jobs.get(&ticket.job) {
+        Some(job) if job.shard.is_whole() => Err(Refusal::NotDriving),
+        // It would be about a job that is only to come.
+        None if ticket.job.0 >= state.next_job => Err(Refusal::UnknownCycle),
+        // What is over, the machine knows how to answer: no number is given twice.
+        _ => Ok(cycle.repository.clone()),
     }
 }
 
@@ -52,6 +62,9 @@ fn driven_about(state: &State, driven: &Driven) -> Result<RepositoryId, Refusal>
         Command::ParkCycle { cycle } | Command::ResumeCycle { cycle } | Command::AbortCycle { cycle, .. } => {
             of_or(state, *cycle, driven)
         }
+        Command::LoseWorker { worker } if is_elsewhere(state, worker, &driven.repository) => {
+            return Err(Refusal::OtherRepository);
+        }
         Command::LoseWorker { .. } | Command::Tick => driven.repository.clone(),
         _ => return Err(Refusal::NotDriving),
     };
@@ -62,6 +75,13 @@ fn of(state: &State, cycle: CycleId) -> Result<RepositoryId, Refusal> {
     state.cycles.get(&cycle).map(|cycle| cycle.repository.clone()).ok_or(Refusal::UnknownCycle)
 }
 
+/// Whether a worker has jobs of other repositories.
+fn is_elsewhere(state: &State, worker: &WorkerId, repository: &RepositoryId) -> bool {
+    let others = state.cycles.values().filter(|cycle| cycle.repository != *repository);
+    let mut jobs = others.flat_map(|cycle| cycle.jobs.values());
+    jobs.any(|job| matches!(&job.status, JobStatus::Claimed(by, _) if by == worker))
+}
+
 /// A cycle that has ended is nobody's: the machine says so itself.
 fn of_or(state: &State, cycle: CycleId, driven: &Driven) -> RepositoryId {
     of(state, cycle).unwrap_or_else(|_| driven.repository.clone())
@@ -69,10 +89,11 @@ fn of_or(state: &State, cycle: CycleId, driven: &Driven) -> RepositoryId {
 
 #[cfg(test)]
 mod tests {
-    use verger_proto::{Driver, Mode, Registration, RepositoryName, SecretRef, Stage};
+    use verger_proto::report::Cut;
+    use verger_proto::{Driver, FailureKind, JobReport, Mode, Registration, RepositoryName, SecretRef, Shard, Stage};
 
     use super::*;
-    use crate::testing::{Rig, options, repository};
+    use crate::testing::{Rig, cut_scan, failure, options, output, repository, worker};
 
     fn driven(repository: RepositoryId, command: Command) -> Command {
         let driver = Driver { node: 1, boots: 1, run: 1 };
@@ -86,9 +107,9 @@ mod tests {
         let cycle = rig.state.open_cycle(&repository()).unwrap().id;
         let other: RepositoryId = format!("{}-{}", "cd".repeat(32), "02".repeat(16)).parse().unwrap();
         let park = Command::ParkCycle { cycle };
-        assert_eq!(about(&rig.state, &driven(repository(), park.clone())), Ok(Some(repository())));
+        assert_eq!(about(&rig.state, &driven(repository(), park.clone())), Ok(repository()));
         assert_eq!(about(&rig.state, &driven(other.clone(), park.clone())), Err(Refusal::OtherRepository));
-        assert_eq!(about(&rig.state, &driven(repository(), Command::Tick)), Ok(Some(repository())));
+        assert_eq!(about(&rig.state, &driven(repository(), Command::Tick)), Ok(repository()));
         let registration = Registration {
             name: RepositoryName::new("photos").unwrap(),
             address: "s3://attic/photos/".to_owned(),
@@ -113,6 +134,8 @@ mod tests {
             Command::RevokeToken { name: "cron".to_owned() },
             Command::AdmitNode { node: 9, key: 9, replaces: None },
             Command::UnpauseCycle { cycle },
+            Command::TakeDrive { repository: repository(), driver: Driver { node: 1, boots: 1, run: 1 } },
+            Command::DrainWorker { worker: worker("w1"), drain: true },
             Command::Tick,
             park,
         ] {
@@ -122,5 +145,47 @@ mod tests {
             }
         }
         assert_eq!(rig.state.cycles[&cycle].stage, Stage::Survey);
+    }
+
+    #[test]
+    fn a_job_for_a_whole_stage_is_not_for_whoever_shows_the_name_that_has_it() {
+        let mut rig = Rig::new();
+        rig.open(options(Mode::Full));
+        let ticket = rig.claim();
+        let report = Box::new(rig.report(&rig.job()));
+        let said = [
+            Command::ClaimJob { ticket: ticket.clone() },
+            Command::ReportProgress { ticket: ticket.clone(), progress: None },
+            Command::CompleteJob { ticket: ticket.clone(), report },
+            Command::FailJob { ticket: ticket.clone(), failure: failure(FailureKind::Internal, false) },
+        ];
+        for command in said {
+            assert_eq!(about(&rig.state, &command), Err(Refusal::NotDriving), "{command:?}");
+            assert_eq!(about(&rig.state, &driven(repository(), command)), Ok(repository()));
+        }
+        let guessed = Ticket { job: verger_proto::JobId(rig.state.next_job), ..ticket };
+        assert_eq!(about(&rig.state, &Command::ClaimJob { ticket: guessed }), Err(Refusal::UnknownCycle));
+    }
+
+    #[test]
+    fn a_shard_is_anybodys_and_leaves_outputs_alone() {
+        let mut rig = cut_scan(&["p8", "q8"]);
+        let ticket = rig.claim();
+        assert_eq!(about(&rig.state, &Command::ClaimJob { ticket: ticket.clone() }), Ok(repository()));
+        let complete = |report| Command::CompleteJob { ticket: ticket.clone(), report: Box::new(report) };
+        assert_eq!(about(&rig.state, &complete(JobReport::done(vec![output("s")]))), Ok(repository()));
+        let cuts = vec![Cut { stage: Stage::Rewrite, shards: vec![Shard::whole()] }];
+        let cutting = JobReport { cuts, ..JobReport::done(vec![output("s")]) };
+        assert_eq!(about(&rig.state, &complete(cutting)), Err(Refusal::NotDriving));
+        let lose = Command::LoseWorker { worker: ticket.worker.clone() };
+        assert_eq!(about(&rig.state, &lose), Err(Refusal::NotDriving));
+        assert_eq!(about(&rig.state, &driven(repository(), lose.clone())), Ok(repository()));
+        let other: RepositoryId = format!("{}-{}", "cd".repeat(32), "02".repeat(16)).parse().unwrap();
+        assert_eq!(about(&rig.state, &driven(other, lose)), Err(Refusal::OtherRepository));
+        rig.go(Command::CompleteJob { ticket: ticket.clone(), report: Box::new(JobReport::done(vec![output("s")])) });
+        assert_eq!(
+            about(&rig.state, &Command::FailJob { ticket, failure: failure(FailureKind::Internal, true) }),
+            Ok(repository())
+        );
     }
 }

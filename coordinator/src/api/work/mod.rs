@@ -18,8 +18,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 use verger_proto::envelope::{self, Kind};
-use verger_proto::{Command, Refusal, RepositoryId};
+use verger_proto::{Command, Digest, Driver, Refusal, RepositoryId};
 
 use super::call::Call;
 use super::problem::Problem;
@@ -33,7 +34,7 @@ pub(super) use take::{ended, jobs, next, presence};
 const HELD: std::time::Duration = std::time::Duration::from_secs(15);
 /// How often it is looked whether there is one.
 const GLANCE: std::time::Duration = std::time::Duration::from_millis(100);
-/// Names of one batch are longer than any other body.
+/// Names of one batch, and reports of whole cycles, are longer than what people say.
 pub(super) const BODY_BYTES_MAX: usize = envelope::BODY_BYTES_MAX;
 
 /// The record in a body.
@@ -65,6 +66,41 @@ fn sees(server: &Server, call: &Call, repository: &RepositoryId) -> bool {
     call.sees(tenant.as_deref())
 }
 
+/// What a driver is here: his number and the name of his token together. What a driver is called can be read by everybody who works on
+/// a repository, so a name that is said proves nothing; nor may anybody call himself what a coordinator is called, whose numbers are small.
+fn driver_of(call: &Call, said: Driver) -> Driver {
+    let node = number(&format!("{}/{}/{}", said.node, said.boots, call.actor.name())) | 1 << 63;
+    Driver { node, boots: token_number(call), run: said.run }
+}
+
+/// Whether a driver is one that this token stands for.
+fn is_own(call: &Call, driver: Driver) -> bool {
+    driver.node >> 63 == 1 && driver.boots == token_number(call)
+}
+
+fn token_number(call: &Call) -> u64 {
+    number(&format!("token {}", call.actor.name()))
+}
+
+fn number(text: &str) -> u64 {
+    let digest = Digest::of(text.as_bytes());
+    digest.as_bytes().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// A command, with the driver in it as he is called here.
+fn named(call: &Call, command: Command) -> Command {
+    match command {
+        Command::Driven(mut driven) => {
+            driven.driver = driver_of(call, driven.driver);
+            Command::Driven(driven)
+        }
+        Command::LeaveDrive { repository, driver } => {
+            Command::LeaveDrive { repository, driver: driver_of(call, driver) }
+        }
+        other => other,
+    }
+}
+
 fn view(server: &Server, repository: &RepositoryId) -> View {
     // Before it is looked at, so that it is never said to be newer than it is.
     let applied = server.api.backend.applied();
@@ -75,20 +111,17 @@ fn view(server: &Server, repository: &RepositoryId) -> View {
 pub(super) fn commands(server: &Arc<Server>, call: Call) -> Answer {
     server.check_leads()?;
     let Said { id, command } = read(&call)?;
+    let command = named(&call, command);
     let about = server.state(|state| allowed::about(state, &command));
     let repository = about.map_err(|refused| match refused {
         Refusal::UnknownCycle => Problem::refused(&Refusal::UnknownCycle),
         _ => Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("{} is not for workers", command.name())),
     })?;
-    if let Some(repository) = &repository
-        && !sees(server, &call, repository)
-    {
+    if !sees(server, &call, &repository) {
         return Err(Problem::refused(&Refusal::UnknownCycle));
     }
     let events = server.say(id, command)?;
-    let state = View { applied: 0, state: crate::machine::State::default() };
-    let view = repository.map_or(state, |repository| view(server, &repository));
-    record(&Heard { events, view })
+    record(&Heard { events, view: view(server, &repository) })
 }
 
 /// The state of one repository, as soon as it is another than the one that the caller has.
@@ -98,18 +131,34 @@ pub(super) fn state(server: &Arc<Server>, call: Call) -> Answer {
     let repository = repository.ok_or_else(|| Problem::refused(&Refusal::UnknownRepository))?;
     let until = std::time::Instant::now() + HELD;
     let known = call.query("seen").unwrap_or_default();
+    let (mut held, mut looked) = (None, None);
     loop {
-        let view = view(server, &repository);
-        let bytes = envelope::encode(Kind::Work, &view.state).map_err(|error| Problem::internal(error.to_string()))?;
-        let is_new = verger_proto::Digest::of(&bytes).to_string() != known;
-        if is_new || std::time::Instant::now() >= until || *server.stopping.borrow() {
-            return record(&view);
+        // What others do changes nothing here most of the time, and to look costs as much as the cycle has jobs.
+        let applied = server.api.backend.applied();
+        let is_over = std::time::Instant::now() >= until || *server.stopping.borrow();
+        if is_over || looked != Some(applied) {
+            looked = Some(applied);
+            let view = view(server, &repository);
+            let bytes = envelope::encode(Kind::Work, &view.state);
+            let bytes = bytes.map_err(|error| Problem::internal(error.to_string()))?;
+            if is_over || Digest::of(&bytes).to_string() != known {
+                return record(&view);
+            }
+        }
+        if held.is_none() {
+            held = Some(hold(server)?);
         }
         if !call.is_still_allowed(server.api.gate.as_ref()) {
             return Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the token is not valid any more"));
         }
         std::thread::sleep(GLANCE);
     }
+}
+
+/// Who is held has a thread: there is an end to them, and people who follow something have theirs apart.
+fn hold(server: &Server) -> Result<OwnedSemaphorePermit, Problem> {
+    let permit = server.held.clone().try_acquire_owned();
+    permit.map_err(|_| Problem::later("busy", "as many workers as may be wait for changes here already"))
 }
 
 /// A command of somebody who works, in no person's name: what it says of jobs and batches names the worker.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use verger_proto::queue::Hint;
-use verger_proto::{Command, Pool};
+use verger_proto::{Command, LogTime, Pool};
 
 use super::wire::{Ended, Instructions, Presence, Ready};
-use super::{nothing, read, record};
+use super::{driver_of, nothing, read, record};
 use crate::api::Standing;
 use crate::api::call::Call;
 use crate::api::desk::Ask;
@@ -16,6 +16,8 @@ use crate::machine::{JobStatus, Phase, State};
 
 /// Jobs that are told of at a time.
 const JOBS_MAX: usize = 64;
+/// Pools of one worker.
+const POOLS_MAX: usize = 64;
 
 /// Only who leads gives out cycles: two who do could give out more than a bucket bears.
 fn check_leads_itself(server: &Server) -> Result<(), Problem> {
@@ -28,7 +30,13 @@ fn check_leads_itself(server: &Server) -> Result<(), Problem> {
 
 pub(in crate::api) fn next(server: &Arc<Server>, call: Call) -> Answer {
     check_leads_itself(server)?;
-    let Ready { driver, pools } = read(&call)?;
+    let Ready { driver, mut pools } = read(&call)?;
+    if pools.len() > POOLS_MAX {
+        return Err(Problem::bad_request(format!("a worker has at most {POOLS_MAX} pools")));
+    }
+    pools.sort_unstable();
+    pools.dedup();
+    let driver = driver_of(&call, driver);
     let sees = |tenant: &str| call.sees(Some(tenant));
     let task = server.api.desk.next(&Ask { driver, pools: &pools, sees: &sees });
     match task.map_err(|error| Problem::not_kept(&error))? {
@@ -40,12 +48,8 @@ pub(in crate::api) fn next(server: &Arc<Server>, call: Call) -> Answer {
 pub(in crate::api) fn ended(server: &Arc<Server>, call: Call) -> Answer {
     check_leads_itself(server)?;
     let Ended { repository, driver, failed } = read(&call)?;
-    let is_his = server.state(|state| {
-        let present = state.repositories.get(&repository).and_then(|entry| entry.driver);
-        present.is_none_or(|(present, _)| present == driver)
-    });
-    if is_his && super::sees(server, &call, &repository) {
-        server.api.desk.ended(&repository, failed);
+    if super::sees(server, &call, &repository) {
+        server.api.desk.ended(&repository, driver_of(&call, driver), failed);
     }
     Ok(nothing())
 }
@@ -54,11 +58,14 @@ pub(in crate::api) fn ended(server: &Arc<Server>, call: Call) -> Answer {
 pub(in crate::api) fn jobs(server: &Arc<Server>, call: Call) -> Answer {
     let pools = call.query("pools").unwrap_or_default().split(',').map(Pool::new).collect::<Result<Vec<_>, _>>();
     let pools = pools.map_err(|error| Problem::bad_request(format!("pools: {error}")))?;
-    let hints = server.state(|state| waiting(state, &pools, &|tenant| call.sees(Some(tenant))));
+    let now = server.now();
+    let hints = server.state(|state| waiting(state, &pools, now, &|tenant| call.sees(Some(tenant))));
     record(&hints)
 }
 
-fn waiting(state: &State, pools: &[Pool], sees: &dyn Fn(&str) -> bool) -> Vec<Hint> {
+fn waiting(state: &State, pools: &[Pool], now: LogTime, sees: &dyn Fn(&str) -> bool) -> Vec<Hint> {
+    // While nothing happens, the state's own time stands still.
+    let now = now.max(state.now);
     let is_ours = |repository| {
         let entry = state.repositories.get(repository);
         let known = entry.and_then(|entry| entry.registration.as_ref());
@@ -66,7 +73,7 @@ fn waiting(state: &State, pools: &[Pool], sees: &dyn Fn(&str) -> bool) -> Vec<Hi
     };
     let running = state.cycles.values().filter(|cycle| cycle.phase == Phase::Running && is_ours(&cycle.repository));
     let open = running.flat_map(|cycle| {
-        let is_open = |status: &JobStatus| matches!(status, JobStatus::Open(from) if *from <= state.now);
+        let is_open = |status: &JobStatus| matches!(status, JobStatus::Open(from) if *from <= now);
         let shards = cycle.jobs.values().filter(move |job| !job.shard.is_whole() && is_open(&job.status));
         shards.map(|job| Hint::from(&cycle.spec(job)))
     });

@@ -2,13 +2,13 @@
 
 use proptest::prelude::*;
 use verger_proto::{
-    BatchOutcome, BatchResult, Command, CycleOptions, Effect, FailureKind, JobReport, Mode, Outcome, Severity, Stage,
-    Term, Ticket,
+    BatchOutcome, BatchResult, Command, CycleOptions, Driven, Driver, Effect, FailureKind, JobReport, LogTime, Mode,
+    Outcome, Severity, Stage, Term, Ticket, WorkerInfo,
 };
 
-use super::{apply, damage, failure};
+use super::{apply, damage};
 use crate::machine::{Phase, State};
-use crate::testing::{Rig, batch, digest, done, options, output, repository, worker};
+use crate::testing::{Rig, batch, digest, done, failure, options, output, repository, shards, worker, worker_info};
 
 /// One step, small enough to shrink well; numbers are choices among what there is.
 #[derive(Debug, Clone)]
@@ -57,6 +57,30 @@ enum Step {
     Resume,
     Abort,
     Tick,
+    Drive {
+        number: u64,
+    },
+    LeaveDrive {
+        number: u64,
+    },
+    /// As a driver.
+    Driven {
+        number: u64,
+        step: Box<Step>,
+    },
+    /// A process that says that it is there, goes, or is to take nothing.
+    See {
+        worker: u8,
+        instance: u64,
+    },
+    Forget {
+        worker: u8,
+        instance: u64,
+    },
+    Drain {
+        worker: u8,
+        drain: bool,
+    },
     /// Of a write or a session that is about to come, under a term so far behind.
     Note {
         session: bool,
@@ -68,9 +92,22 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let driven = (1..3u64, plain_step()).prop_map(|(number, step)| Step::Driven { number, step: Box::new(step) });
+    let drive = prop_oneof![
+        2 => (1..3u64).prop_map(|number| Step::Drive { number }),
+        1 => (1..3u64).prop_map(|number| Step::LeaveDrive { number }),
+    ];
+    prop_oneof![12 => plain_step(), 3 => driven, 1 => drive]
+}
+
+fn plain_step() -> impl Strategy<Value = Step> {
     let who = 0..3u8;
-    let kind =
-        prop::sample::select(vec![FailureKind::Damaged, FailureKind::StoreUnavailable, FailureKind::Interrupted]);
+    let kind = prop::sample::select(vec![
+        FailureKind::Damaged,
+        FailureKind::StoreUnavailable,
+        FailureKind::Interrupted,
+        FailureKind::MemoryLimit,
+    ]);
     let severity = prop::option::weighted(
         0.1,
         prop::sample::select(vec![Severity::Noted, Severity::Unreadable, Severity::LostIndex]),
@@ -89,22 +126,29 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who.clone().prop_map(Step::Progress),
         20 => (who.clone(), severity, any::<bool>(), prop::sample::select(vec![0, 30, 51, 100]))
             .prop_map(|(worker, severity, cut, removed)| Step::Complete { worker, severity, cut, removed }),
-        2 => (who.clone(), prop::bool::weighted(0.8), kind)
+        4 => (who.clone(), prop::bool::weighted(0.8), kind)
             .prop_map(|(worker, retryable, kind)| Step::Fail { worker, retryable, kind }),
         1 => who.clone().prop_map(Step::LoseWorker),
         2 => (0..=100u8).prop_map(Step::Word),
         1 => who.clone().prop_map(Step::Revive),
         20 => (who.clone(), 0..3u8, 0..4u8, prop::sample::select(vec![0, 30_000, 500_000]), prop::sample::select(vec![0, 0, 0, 130_000]))
             .prop_map(|(worker, number, items, wanted, old)| Step::Approve { worker, number, items, wanted, old }),
-        20 => (who, result).prop_map(|(worker, result)| Step::Done { worker, result }),
+        20 => (who.clone(), result).prop_map(|(worker, result)| Step::Done { worker, result }),
         1 => Just(Step::Park),
         3 => Just(Step::Resume),
         1 => Just(Step::Abort),
         2 => Just(Step::Tick),
         2 => (any::<bool>(), 0..12u8, prop::sample::select(vec![0, 0, 1]))
             .prop_map(|(session, number, behind)| Step::Note { session, number, behind }),
+        1 => (who.clone(), 0..3u64).prop_map(|(worker, instance)| Step::See { worker, instance }),
+        1 => (who.clone(), 0..3u64).prop_map(|(worker, instance)| Step::Forget { worker, instance }),
+        1 => (who, any::<bool>()).prop_map(|(worker, drain)| Step::Drain { worker, drain }),
         3 => (1..20usize).prop_map(Step::Repeat),
     ]
+}
+
+fn driver(node: u64) -> Driver {
+    Driver { node, boots: 1, run: 1 }
 }
 
 /// The ticket of worker `n` for some job that is not over; mostly its own.
@@ -130,10 +174,8 @@ fn report(rig: &Rig, ticket: &Ticket, severity: Option<Severity>, cut: bool, rem
         report.outcome = Outcome::Degraded(vec![damage(severity)]);
     }
     if cut && spec.stage == Stage::Survey {
-        let middle = vec![b'k'];
-        let first = verger_proto::Shard { from: vec![], to: Some(middle.clone()) };
-        let shards = vec![first, verger_proto::Shard { from: middle, to: None }];
-        report.cuts = vec![verger_proto::report::Cut { stage: Stage::Scan, shards }];
+        let cut = |stage| verger_proto::report::Cut { stage, shards: shards(&["p4", "q", "q4"]) };
+        report.cuts = vec![cut(Stage::Scan), cut(Stage::Rewrite)];
     }
     report
 }
@@ -205,6 +247,18 @@ fn command(rig: &mut Rig, step: Step) -> Option<Command> {
         Step::Resume => Command::ResumeCycle { cycle: id? },
         Step::Abort => Command::AbortCycle { cycle: id?, reason: "enough".to_owned() },
         Step::Tick => Command::Tick,
+        Step::Drive { number } => Command::TakeDrive { repository, driver: driver(number) },
+        Step::LeaveDrive { number } => Command::LeaveDrive { repository, driver: driver(number) },
+        Step::Driven { number, step } => match command(rig, *step)? {
+            Command::Driven(driven) => Command::Driven(driven),
+            command => Command::Driven(Box::new(Driven { driver: driver(number), repository, command })),
+        },
+        Step::See { worker: n, instance } => {
+            let info = WorkerInfo { instance, started: LogTime(instance), ..worker_info() };
+            Command::SeeWorker { worker: worker(&format!("p{n}")), info: Box::new(info) }
+        }
+        Step::Forget { worker: n, instance } => Command::ForgetWorker { worker: worker(&format!("p{n}")), instance },
+        Step::Drain { worker: n, drain } => Command::DrainWorker { worker: worker(&format!("p{n}")), drain },
         Step::Repeat(back) => {
             let at = rig.log.len().checked_sub(back)?;
             rig.log[at].1.clone()
@@ -216,6 +270,9 @@ fn command(rig: &mut Rig, step: Step) -> Option<Command> {
 fn heal(rig: &mut Rig) {
     let last = rig.state.repositories.get(&repository()).map_or(0, |entry| entry.last_term.0);
     rig.pass(200_000);
+    if let Some((driver, _)) = rig.state.repositories.get(&repository()).and_then(|entry| entry.driver) {
+        rig.go(Command::LeaveDrive { repository: repository(), driver });
+    }
     rig.take_lease(last + 1);
     for _ in 0..2_000 {
         let Some(cycle) = rig.state.cycles.values().next() else { return };

@@ -1,11 +1,12 @@
 //! A snapshot is as long as what is going on, not as what has been.
 
+use verger_proto::work_queue::PublicKey;
 use verger_proto::{Command, CommandId, CycleId, Mode, Term};
 
 use crate::machine::State;
 use crate::raft::answers::Answers;
 use crate::raft::snapshot::{self, LedgerHead, Replicated};
-use crate::testing::{History, Rig, options, repository};
+use crate::testing::{History, Rig, options, repository, store, worker, worker_info};
 
 struct Long {
     rig: Rig,
@@ -63,6 +64,29 @@ fn ten_thousand_cycles_leave_a_snapshot_of_the_same_length() {
     // Numbers get a byte longer now and then.
     assert!(last < first + first / 20, "{lengths:?}");
     assert!(last < 8 << 20, "{lengths:?}");
+}
+
+#[test]
+fn workers_keys_and_probes_are_in_a_snapshot() {
+    let mut long = Long::new();
+    long.cycle(10);
+    let plain = long.snapshot();
+    for name in ["attic", "cellar"] {
+        let info = Box::new(worker_info());
+        long.rig.go(Command::SeeWorker { worker: worker(name), info });
+    }
+    long.rig.go(Command::DrainWorker { worker: worker("cellar"), drain: true });
+    long.rig.go(Command::NoteWorkKey { node: 1, key: PublicKey([7; 32]) });
+    long.rig.go(Command::RecordProbe { repository: repository(), probe: Box::new(store()) });
+    let state = &long.rig.state;
+    assert!(state.workers[&worker("cellar")].drained && state.work_keys.len() == 1);
+    assert!(state.repositories[&repository()].store.is_some());
+    assert!(long.snapshot() > plain);
+    // Without them it is as it was before there were any.
+    long.rig.state.workers.clear();
+    long.rig.state.work_keys.clear();
+    long.rig.state.repositories.get_mut(&repository()).unwrap().store = None;
+    assert!(long.snapshot().abs_diff(plain) < 16);
 }
 
 #[test]
