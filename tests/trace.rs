@@ -31,6 +31,13 @@ fn traced(golden: &Golden, endpoint: &str) -> Command {
     command
 }
 
+/// The same, and in its collector's own way.
+fn traced_to(golden: &Golden, collector: &Collector) -> Command {
+    let mut command = traced(golden, &collector.endpoint);
+    command.env("OTEL_EXPORTER_OTLP_PROTOCOL", collector.protocol);
+    command
+}
+
 /// Everything in a report that does not follow from the time or from lots that were drawn.
 fn lasting(report: &Value) -> Value {
     let mut report = report.clone();
@@ -61,8 +68,46 @@ fn number(span: &Told, attribute: &str) -> u64 {
 fn a_cycle_is_one_trace_of_stages_jobs_batches_and_calls() {
     let golden = Golden::unpack("default");
     let collector = Collector::start(Mood::Good);
+    // Over HTTP, if nobody says how.
     let report = json(&run(&mut traced(&golden, &collector.endpoint)));
-    let spans = collector.spans();
+    is_one_trace(&golden, &report, &collector.spans());
+}
+
+#[test]
+fn over_grpc_a_cycle_is_the_same_trace() {
+    let golden = Golden::unpack("default");
+    let collector = Collector::grpc(Mood::Good);
+    let report = json(&run(&mut traced_to(&golden, &collector)));
+    is_one_trace(&golden, &report, &collector.spans());
+
+    // The variable of traces alone is the stronger one, as is its address, of which gRPC needs no path.
+    let golden = Golden::unpack("default");
+    let collector = Collector::grpc(Mood::Good);
+    let mut command = cycle(&golden);
+    command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf").env("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc");
+    command.env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &collector.endpoint);
+    let report = json(&run(&mut command));
+    is_one_trace(&golden, &report, &collector.spans());
+}
+
+#[test]
+fn over_grpc_with_tls_a_collector_is_believed_only_with_a_known_certificate() {
+    let golden = Golden::unpack("default");
+    let (collector, certificate) = Collector::grpc_with_tls();
+    let authorities = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (authorities.path().join("ours.pem"), authorities.path().join("theirs.pem"));
+    std::fs::write(&ours, certificate).unwrap();
+    std::fs::write(&theirs, Collector::grpc_with_tls().1).unwrap();
+    let output = run(traced_to(&golden, &collector).env("SSL_CERT_FILE", theirs));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("spans are lost"));
+    assert!(collector.bytes().is_empty(), "nothing is told to a stranger");
+
+    let golden = Golden::unpack("default");
+    let report = json(&run(traced_to(&golden, &collector).env("SSL_CERT_FILE", ours)));
+    is_one_trace(&golden, &report, &collector.spans());
+}
+
+fn is_one_trace(golden: &Golden, report: &Value, spans: &[Told]) {
     let roots: Vec<&Told> = spans.iter().filter(|span| span.parent.is_empty()).collect();
     let [root] = roots[..] else { panic!("{roots:?}") };
     assert!(spans.iter().all(|span| span.trace == root.trace), "one trace");
@@ -75,8 +120,7 @@ fn a_cycle_is_one_trace_of_stages_jobs_batches_and_calls() {
     assert_eq!(Some(root.attributes["kopia.repo_id"].as_str()), status["uniqueIDHex"].as_str());
     assert!(root.attributes.contains_key("kopia.epoch"), "{root:?}");
 
-    let stages: Vec<&Told> =
-        children(&spans, root).into_iter().filter(|span| span.name.starts_with("stage ")).collect();
+    let stages: Vec<&Told> = children(spans, root).into_iter().filter(|span| span.name.starts_with("stage ")).collect();
     let names: Vec<&str> = stages.iter().map(|span| span.name.trim_start_matches("stage ")).collect();
     let all = verger_proto::Stage::ALL.map(verger_proto::Stage::name);
     let ran: Vec<&str> = all.into_iter().filter(|name| names.contains(name)).collect();
@@ -86,12 +130,12 @@ fn a_cycle_is_one_trace_of_stages_jobs_batches_and_calls() {
 
     let mut batches = BTreeMap::new();
     for stage in &stages {
-        let jobs = children(&spans, stage);
+        let jobs = children(spans, stage);
         let name = format!("job {}", stage.attributes["verger.stage"]);
         assert!(!jobs.is_empty() && jobs.iter().all(|job| job.name == name), "{stage:?}: {jobs:#?}");
         for job in jobs {
             assert!(job.attributes.contains_key("shard.id") && job.attributes["job.outcome"] == "done", "{job:?}");
-            let below = below(&spans, job);
+            let below = below(spans, job);
             let calls = below.iter().filter(|span| span.name.starts_with("store ")).count() as u64;
             assert_eq!(calls, number(job, "store.requests"), "{job:?}: every call has a span");
             let bytes: u64 = below
@@ -99,8 +143,8 @@ fn a_cycle_is_one_trace_of_stages_jobs_batches_and_calls() {
                 .filter_map(|span| span.attributes.get("store.op").map(|_| number(span, "store.bytes")))
                 .sum();
             assert_eq!(bytes, number(job, "store.bytes"), "{job:?}");
-            for batch in children(&spans, job).into_iter().filter(|span| span.name.starts_with("batch ")) {
-                let parts: Vec<&str> = children(&spans, batch).iter().map(|span| span.name.as_str()).collect();
+            for batch in children(spans, job).into_iter().filter(|span| span.name.starts_with("batch ")) {
+                let parts: Vec<&str> = children(spans, batch).iter().map(|span| span.name.as_str()).collect();
                 assert_eq!((parts, batch.attributes["batch.result"].as_str()), (vec!["approve", "deed"], "done"));
                 *batches.entry(batch.attributes["verger.stage"].clone()).or_insert(0) += 1;
             }
@@ -128,17 +172,25 @@ fn a_bad_collector_changes_nothing_but_one_warning() {
     let plain = Golden::unpack("default");
     let expected = lasting(&json(&run(&mut cycle(&plain))));
     let gone = "http://127.0.0.1:1".to_owned();
-    let (fails, sleeps) = (Collector::start(Mood::Fails), Collector::start(Mood::Sleeps));
-    for endpoint in [&gone, &fails.endpoint, &sleeps.endpoint] {
+    let all = [
+        Collector::start(Mood::Fails),
+        Collector::start(Mood::Sleeps),
+        Collector::grpc(Mood::Fails),
+        Collector::grpc(Mood::Sleeps),
+    ];
+    let gone = ["http/protobuf", "grpc"].map(|protocol| (protocol, &gone));
+    for (protocol, endpoint) in all.iter().map(|one| (one.protocol, &one.endpoint)).chain(gone) {
         let golden = Golden::unpack("default");
         let began = Instant::now();
+        let mut command = traced(&golden, endpoint);
         // A queue of eight is full at once.
-        let output = run(traced(&golden, endpoint).env("OTEL_BSP_MAX_QUEUE_SIZE", "8"));
-        assert_eq!(lasting(&json(&output)), expected, "{endpoint}");
+        let output = run(command.env("OTEL_EXPORTER_OTLP_PROTOCOL", protocol).env("OTEL_BSP_MAX_QUEUE_SIZE", "8"));
+        assert_eq!(lasting(&json(&output)), expected, "{protocol} {endpoint}");
         let warnings = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(warnings.matches("spans are lost").count(), 1, "{endpoint}: {warnings}");
-        assert!(began.elapsed() < Duration::from_secs(30), "{endpoint}: nobody waits for it");
+        assert_eq!(warnings.matches("spans are lost").count(), 1, "{protocol} {endpoint}: {warnings}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{protocol} {endpoint}: nobody waits for it");
     }
+    assert!(all.iter().all(|one| !one.bytes().is_empty()), "each was asked");
 }
 
 #[test]
@@ -169,9 +221,9 @@ fn what_cannot_be_used_is_said_and_nothing_is_exported_unless_asked() {
     let golden = Golden::unpack("default");
     let collector = Collector::start(Mood::Good);
     let mut command = traced(&golden, &collector.endpoint);
-    let output = run(command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"));
+    let output = run(command.env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("http/protobuf"), "{said}");
+    assert!(["http/json", "http/protobuf", "grpc"].iter().all(|word| said.contains(word)), "{said}");
     let golden = Golden::unpack("default");
     run(traced(&golden, &collector.endpoint).env("OTEL_TRACES_SAMPLER", "always_off"));
     let golden = Golden::unpack("default");
@@ -181,8 +233,13 @@ fn what_cannot_be_used_is_said_and_nothing_is_exported_unless_asked() {
 
 #[test]
 fn s9_no_secret_is_in_traces_logs_or_warnings() {
+    for collector in [Collector::start(Mood::Good), Collector::grpc(Mood::Good)] {
+        no_secret_is_told(&collector);
+    }
+}
+
+fn no_secret_is_told(collector: &Collector) {
     let golden = Golden::unpack("default");
-    let collector = Collector::start(Mood::Good);
     let canaries = ["canary-header-9f31", "canary-user-77aa", "canary-pass-c0de", support::PASSWORD];
     let host = collector.endpoint.trim_start_matches("http://").to_owned();
     for (endpoint, level) in [
@@ -192,6 +249,7 @@ fn s9_no_secret_is_in_traces_logs_or_warnings() {
         ("http://canary-user-77aa:canary-pass-c0de@[".to_owned(), "debug"),
     ] {
         let mut command = traced(&golden, &endpoint);
+        command.env("OTEL_EXPORTER_OTLP_PROTOCOL", collector.protocol);
         command.env("OTEL_EXPORTER_OTLP_HEADERS", "x-key=canary-header-9f31");
         command.args(["--log-format", "json", "--log-level", level]);
         let output = run(&mut command);
@@ -206,8 +264,9 @@ fn s9_no_secret_is_in_traces_logs_or_warnings() {
     for canary in canaries {
         assert!(!spans.contains(canary), "{canary} is in a span");
     }
-    // The header itself was sent, or this would show nothing.
-    assert!(String::from_utf8_lossy(&collector.bytes()).contains("canary-header-9f31"));
+    // The headers themselves were sent, or this would show nothing.
+    let sent = String::from_utf8_lossy(&collector.bytes()).into_owned();
+    assert!(sent.contains("canary-header-9f31") && sent.contains("authorization: Basic "), "{}", collector.protocol);
 }
 
 #[test]

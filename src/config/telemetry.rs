@@ -79,6 +79,7 @@ fn export() -> Option<Export> {
     let is_whole = whole.is_some();
     let endpoint = whole.or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"))?;
     let protocol = set("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| set("OTEL_EXPORTER_OTLP_PROTOCOL"));
+    let timeout = number("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", number("OTEL_EXPORTER_OTLP_TIMEOUT", 10_000));
     let size = |name, default| usize::try_from(number(name, default)).unwrap_or(usize::MAX);
     // A queue is memory: more than this would only hide a collector that is too slow for ever.
     let queue = size("OTEL_BSP_MAX_QUEUE_SIZE", 8_192).min(1 << 20);
@@ -86,6 +87,7 @@ fn export() -> Option<Export> {
         endpoint,
         is_whole,
         protocol,
+        timeout: Duration::from_millis(timeout),
         service: set("OTEL_SERVICE_NAME").is_none().then(|| "verger".to_owned()),
         queue,
         batch: size("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512).min(queue),

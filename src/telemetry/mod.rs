@@ -7,27 +7,27 @@
 //! Spans of cycles and of storage calls are made only where there is a collector. One that is gone, slow or full of errors costs its
 //! spans, and nothing else: they are counted in [`SpanCounts`], and one warning says so.
 
+mod exporter;
 pub(crate) mod ids;
 mod lines;
 mod queue;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base64::Engine as _;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{Protocol, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter as _};
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry};
 use verger_kopia::storage::scope::{CYCLE_SPANS, STORE_SPANS};
 use verger_kopia::{Error, ErrorKind, Result};
+
+use exporter::Exporter;
 
 /// How long a process that ends waits for a collector to take what is left.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
@@ -53,15 +53,17 @@ pub enum Format {
     Json,
 }
 
-/// Where traces go. The rest is read by OpenTelemetry's library, from its own variables: headers, timeout, sampler.
+/// Where traces go. The rest is read by OpenTelemetry's library, from its own variables: headers, sampler.
 #[derive(Clone)]
 pub struct Export {
     /// The collector. May hold a password, so it is never shown as it is.
     pub endpoint: String,
-    /// Whether that is the address of the requests; else `/v1/traces` comes after it.
+    /// Whether that is the address of the requests; else `/v1/traces` comes after it. For gRPC there is no difference.
     pub is_whole: bool,
-    /// `http/protobuf`, if somebody said.
+    /// `http/protobuf` or `grpc`, if somebody said; the first if nobody did, as OpenTelemetry would have it.
     pub protocol: Option<String>,
+    /// Of one request at most.
+    pub timeout: Duration,
     /// Name of the service, unless OpenTelemetry's variables have one.
     pub service: Option<String>,
     /// Spans that wait at most.
@@ -79,39 +81,12 @@ impl fmt::Debug for Export {
 }
 
 impl Export {
-    /// Where requests go, and user and password as a header: what speaks HTTP shows addresses, but no headers.
-    fn target(&self) -> std::result::Result<(String, HashMap<String, String>), String> {
-        let unusable = || "OTEL_EXPORTER_OTLP_ENDPOINT is no URL (such as http://127.0.0.1:4318)".to_owned();
-        let mut url = url::Url::parse(&self.endpoint).map_err(|_| unusable())?;
-        if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-            return Err(unusable());
-        }
-        let mut headers = HashMap::new();
-        if !url.username().is_empty() || url.password().is_some() {
-            let pair = format!("{}:{}", unescaped(url.username()), unescaped(url.password().unwrap_or_default()));
-            let pair = base64::engine::general_purpose::STANDARD.encode(pair);
-            headers.insert("authorization".to_owned(), format!("Basic {pair}"));
-            url.set_username("").and_then(|()| url.set_password(None)).map_err(|()| unusable())?;
-        }
-        if !self.is_whole {
-            let path = format!("{}/v1/traces", url.path().trim_end_matches('/'));
-            url.set_path(&path);
-        }
-        Ok((url.into(), headers))
-    }
-
     /// The collector without user, password and query.
     fn shown(&self) -> String {
         let Ok(url) = url::Url::parse(&self.endpoint) else { return "the endpoint".to_owned() };
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
     }
-}
-
-/// A part of a URL as it was before it was put there.
-fn unescaped(text: &str) -> String {
-    let plain = text.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
-    url::form_urlencoded::parse(plain.as_bytes()).map(|(key, _)| key.into_owned()).next().unwrap_or_default()
 }
 
 /// What became of spans, since this process began.
@@ -209,26 +184,13 @@ type Traces = (SdkTracerProvider, queue::Flush, Arc<SpanCounts>);
 /// # Errors
 /// Why there can be none, without secrets.
 fn traces(export: &Export) -> std::result::Result<Traces, String> {
-    if let Some(other) = export.protocol.as_deref().filter(|protocol| *protocol != "http/protobuf") {
-        return Err(format!(
-            "OTEL_EXPORTER_OTLP_PROTOCOL is {other}; this speaks http/protobuf (a collector's port 4318)"
-        ));
-    }
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary);
-    let (endpoint, headers) = export.target()?;
-    // Its own words may repeat the endpoint with what is secret in it.
-    let mut exporter = exporter
-        .with_endpoint(endpoint)
-        .with_headers(headers)
-        .build()
-        .map_err(|_| format!("OTEL_EXPORTER_OTLP_ENDPOINT ({}) or its headers cannot be used", export.shown()))?;
     let resource = Resource::builder();
     let resource = match &export.service {
         Some(name) => resource.with_service_name(name.clone()),
         None => resource,
     };
     let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
-    exporter.set_resource(&resource);
+    let exporter = Exporter::new(export, &resource)?;
     let counts = Arc::new(SpanCounts::default());
     let (queue, flush) = queue::start(exporter, export, counts.clone()).map_err(|error| error.to_string())?;
     let provider = SdkTracerProvider::builder()

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::Context;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter, SpanProcessor};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
+use super::exporter::Exporter;
 use super::{Export, SpanCounts};
 
 enum Message {
@@ -48,11 +49,7 @@ impl fmt::Debug for Flush {
 ///
 /// # Errors
 /// There can be no thread.
-pub(super) fn start<E: SpanExporter + 'static>(
-    exporter: E,
-    export: &Export,
-    counts: Arc<SpanCounts>,
-) -> std::io::Result<(Queue, Flush)> {
+pub(super) fn start(exporter: Exporter, export: &Export, counts: Arc<SpanCounts>) -> std::io::Result<(Queue, Flush)> {
     let (sender, receiver) = sync_channel(export.queue);
     let shared = Arc::new(Shared { counts, warned: AtomicBool::new(false), collector: export.shown() });
     let (told, batch, delay) = (shared.clone(), export.batch, export.delay);
@@ -71,13 +68,7 @@ impl Shared {
     }
 }
 
-fn hand_over<E: SpanExporter>(
-    exporter: &E,
-    receiver: &Receiver<Message>,
-    shared: &Shared,
-    batch: usize,
-    delay: Duration,
-) {
+fn hand_over(exporter: &Exporter, receiver: &Receiver<Message>, shared: &Shared, batch: usize, delay: Duration) {
     let mut spans = Vec::new();
     let mut since = Instant::now();
     loop {
@@ -107,17 +98,13 @@ fn hand_over<E: SpanExporter>(
     }
 }
 
-fn send<E: SpanExporter>(exporter: &E, spans: Vec<SpanData>, shared: &Shared) {
+fn send(exporter: &Exporter, spans: Vec<SpanData>, shared: &Shared) {
     let count = spans.len() as u64;
-    match futures_executor::block_on(exporter.export(spans)) {
-        Ok(()) => {
-            shared.counts.exported.fetch_add(count, Ordering::Relaxed);
-        }
-        // Its words may repeat the endpoint with what is secret in it.
-        Err(_) => {
-            shared.counts.refused.fetch_add(count, Ordering::Relaxed);
-            shared.warn("the collector does not answer, or not with success");
-        }
+    if exporter.send(spans) {
+        shared.counts.exported.fetch_add(count, Ordering::Relaxed);
+    } else {
+        shared.counts.refused.fetch_add(count, Ordering::Relaxed);
+        shared.warn("the collector does not answer, or not with success");
     }
 }
 
@@ -161,5 +148,55 @@ impl Flush {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = answered.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+
+    /// What became of three spans, and how long that took.
+    fn lost(endpoint: String, protocol: &str) -> (Arc<SpanCounts>, Duration) {
+        let export = Export {
+            endpoint,
+            is_whole: false,
+            protocol: Some(protocol.to_owned()),
+            timeout: Duration::from_millis(300),
+            service: None,
+            queue: 8,
+            batch: 8,
+            delay: Duration::from_secs(60),
+        };
+        let exporter = Exporter::new(&export, &Resource::builder_empty().build()).unwrap();
+        let counts = Arc::new(SpanCounts::default());
+        let (queue, flush) = start(exporter, &export, counts.clone()).unwrap();
+        let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
+        for _ in 0..3 {
+            drop(provider.tracer("test").start("span"));
+        }
+        let began = Instant::now();
+        flush.wait(Duration::from_secs(20));
+        (counts, began.elapsed())
+    }
+
+    #[test]
+    fn what_nobody_takes_is_counted_as_refused_within_the_time_of_a_request() {
+        // It is connected to, and then says nothing, not even how it speaks.
+        let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", mute.local_addr().unwrap());
+        for endpoint in ["http://127.0.0.1:1", &address] {
+            for protocol in ["http/protobuf", "grpc"] {
+                let (counts, took) = lost(endpoint.to_owned(), protocol);
+                let told = (counts.exported(), counts.refused(), counts.no_room());
+                assert_eq!(told, (0, 3, 0), "{protocol} {endpoint}");
+                assert!(took < Duration::from_secs(10), "{protocol} {endpoint}: {took:?}");
+            }
+        }
     }
 }

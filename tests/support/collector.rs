@@ -1,5 +1,8 @@
 //! A collector of traces on a loopback socket, as bad as a test wants it.
 
+#[path = "collector_grpc.rs"]
+mod grpc;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,6 +37,8 @@ pub(crate) struct Told {
 
 pub(crate) struct Collector {
     pub(crate) endpoint: String,
+    /// What `OTEL_EXPORTER_OTLP_PROTOCOL` calls what it speaks.
+    pub(crate) protocol: &'static str,
     raw: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
@@ -49,7 +54,22 @@ impl Collector {
                 std::thread::spawn(move || answer(&stream, mood, &kept));
             }
         });
-        Self { endpoint, raw }
+        Self { endpoint, protocol: "http/protobuf", raw }
+    }
+
+    /// One that speaks gRPC.
+    pub(crate) fn grpc(mood: Mood) -> Self {
+        let raw = Arc::new(Mutex::new(Vec::new()));
+        let endpoint = format!("http://{}", grpc::start(mood, None, raw.clone()));
+        Self { endpoint, protocol: "grpc", raw }
+    }
+
+    /// The same behind TLS, as `localhost`; and the certificate, as PEM, that shows it.
+    pub(crate) fn grpc_with_tls() -> (Self, String) {
+        let raw = Arc::new(Mutex::new(Vec::new()));
+        let (tls, certificate) = grpc::tls();
+        let endpoint = format!("https://localhost:{}", grpc::start(Mood::Good, Some(tls), raw.clone()).port());
+        (Self { endpoint, protocol: "grpc", raw }, certificate)
     }
 
     /// All bytes that were sent, requests' heads among them.
