@@ -228,6 +228,21 @@ struct End {
     sessions: usize,
 }
 
+impl End {
+    /// For cycles that took longer: what they count back from the present is another time, here and in the plan.
+    fn but_for_times(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let mut figures = self.figures.clone();
+        for (task, time) in [
+            ("full-drop-deleted-content", "droppedContentsDeletedBefore"),
+            ("delete-superseded-epoch-indexes", "maxReplacementTime"),
+        ] {
+            let figures = figures.get_mut(task).and_then(serde_json::Value::as_object_mut);
+            assert!(figures.and_then(|figures| figures.remove(time)).is_some(), "{task}");
+        }
+        (figures, self.outcome.clone(), self.contents.clone(), self.sessions)
+    }
+}
+
 fn end(world: &World, report: &CycleReport) -> End {
     world.assert_whole("a cycle in shards");
     let table = world.view().table;
@@ -414,7 +429,8 @@ fn r21_a_late_attempt_is_fenced_and_what_it_wrote_is_never_published() {
     let world = &course.world;
     let found = end(world, &report);
     assert!(found.sessions > course.end.sessions, "late sessions keep their markers until the next cycle");
-    assert_eq!(End { sessions: course.end.sessions, ..found }, course.end);
+    let found = End { sessions: course.end.sessions, ..found };
+    assert_eq!(found.but_for_times(), course.end.but_for_times());
     let named: std::collections::BTreeSet<BlobId> = world.view().table.packs().iter().cloned().collect();
     let marked: Vec<SessionId> = world.blobs("s").iter().filter_map(|blob| SessionId::of_blob(&blob.id)).collect();
     let orphans = world.blobs("p").into_iter().chain(world.blobs("q")).filter(|blob| !named.contains(&blob.id));
@@ -458,7 +474,7 @@ fn r12_a_worker_that_cannot_do_its_shards_costs_time_only() {
         report.unwrap()
     });
     assert!(failed.load(Ordering::Relaxed) > 0);
-    assert_eq!(end(&course.world, &report), course.end);
+    assert_eq!(end(&course.world, &report).but_for_times(), course.end.but_for_times());
 }
 
 #[test]

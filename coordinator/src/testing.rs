@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use verger_proto::{
-    Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Command, CycleId, CycleOptions, Digest, Effect, Event,
-    Failure, FailureKind, IndexKind, JobReport, JobSpec, LogTime, Mode, OutputRef, PlanHeader, RepositoryId, Safety,
-    Shard, Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Term, Ticket, ViewRef, WorkerId,
+    Acting, Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Command, CycleId, CycleOptions, Digest, Effect,
+    Event, Failure, FailureKind, IndexKind, JobReport, JobSpec, LogTime, MarkToDrop, Mode, OutputRef, PlanHeader,
+    Registration, RepositoryId, RepositoryName, Safety, Schedule, SecretRef, Shard, Sight, Stage, StageWork,
+    StoreProbe, StoreSeen, StoreTime, Term, Ticket, ViewRef, WorkerId,
 };
 
 use crate::machine::{State, apply, invariant};
@@ -364,5 +365,22 @@ pub(crate) fn worker_info() -> verger_proto::WorkerInfo {
         labels: std::collections::BTreeMap::new(),
         places: 1,
         exchange: None,
+    }
+}
+
+/// A repository that somebody added.
+pub(crate) fn registration() -> Registration {
+    Registration {
+        name: RepositoryName::new("photos").unwrap(),
+        address: "filesystem:///srv/photos".to_owned(),
+        tenant: "home".to_owned(),
+        password: SecretRef::Env("PHOTOS".to_owned()),
+        acting: Acting::TakeOwnership,
+        exclusive: false,
+        index: IndexKind::Epochs,
+        schedule: Schedule::default(),
+        pool: "default".to_owned(),
+        weight: 1,
+        mark_to_drop: MarkToDrop::Day,
     }
 }

@@ -57,18 +57,21 @@ fn shown(state: &State, now: LogTime, name: &WorkerId, worker: &Worker) -> Value
         .map(|(cycle, job)| json!({ "cycle": cycle.id.0, "job": job.id.0, "stage": cycle.stage.name() }))
         .collect();
     let standing = standing(now, worker, || jobs.is_empty());
-    json!({
+    let mut value = json!({
         "name": name.as_str(),
         "state": standing,
         "pools": worker.info.pools,
         "labels": worker.info.labels,
         "places": worker.info.places,
         "version": worker.info.version,
-        "exchange": worker.info.exchange,
         "startedAt": show::at(worker.info.started),
         "seenAt": show::at(worker.seen),
         "jobs": jobs,
-    })
+    });
+    if let Some(exchange) = &worker.info.exchange {
+        value["exchange"] = json!(exchange);
+    }
+    value
 }
 
 #[derive(Deserialize)]

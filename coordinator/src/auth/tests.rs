@@ -20,45 +20,52 @@ fn known(access: Access, scopes: &[Scope]) -> Actor {
 }
 
 /// Written out by hand, beside the table in `scope.rs`: for each action whether a token with this one scope may, as
-/// read, operate, approve, admin, and operate with approve; then whose it is (t: a tenant's, f: the fleet's, o: open).
+/// read, operate, approve, admin, operate with approve, and work; then whose it is (t: a tenant's, f: the fleet's, o: open).
 const TABLE: &[(Action, &str, char)] = &[
-    (Action::RepoList, "yyyyy", 't'),
-    (Action::RepoShow, "yyyyy", 't'),
-    (Action::RepoAdd, "---y-", 't'),
-    (Action::RepoEdit, "---y-", 't'),
-    (Action::RepoRemove, "---y-", 't'),
-    (Action::RepoProbe, "-y-yy", 't'),
-    (Action::CycleStart, "-y-yy", 't'),
-    (Action::CycleStartWithWord, "---yy", 't'),
-    (Action::CycleList, "yyyyy", 't'),
-    (Action::CycleShow, "yyyyy", 't'),
-    (Action::CycleWatch, "yyyyy", 't'),
-    (Action::CyclePause, "-y-yy", 't'),
-    (Action::CycleResume, "-y-yy", 't'),
-    (Action::CycleAbort, "-y-yy", 't'),
-    (Action::CycleApprove, "--yyy", 't'),
-    (Action::Events, "yyyyy", 't'),
-    (Action::LeaseList, "yyyyy", 't'),
-    (Action::LeaseTransfer, "---y-", 't'),
-    (Action::LeaseRelease, "---y-", 't'),
-    (Action::TokenCreate, "---y-", 't'),
-    (Action::TokenList, "---y-", 't'),
-    (Action::TokenRevoke, "---y-", 't'),
-    (Action::ClusterStatus, "yyyyy", 'f'),
-    (Action::ClusterInit, "---y-", 'f'),
-    (Action::ClusterJoin, "---y-", 'f'),
-    (Action::ClusterRemove, "---y-", 'f'),
-    (Action::ClusterReplace, "---y-", 'f'),
-    (Action::WorkerList, "yyyyy", 'f'),
-    (Action::WorkerDrain, "-y-yy", 'f'),
-    (Action::Metrics, "yyyyy", 'f'),
-    (Action::Health, "yyyyy", 'o'),
-    (Action::Status, "yyyyy", 't'),
-    (Action::Describe, "yyyyy", 'o'),
+    (Action::RepoList, "yyyyy-", 't'),
+    (Action::RepoShow, "yyyyy-", 't'),
+    (Action::RepoAdd, "---y--", 't'),
+    (Action::RepoEdit, "---y--", 't'),
+    (Action::RepoRemove, "---y--", 't'),
+    (Action::RepoProbe, "-y-yy-", 't'),
+    (Action::CycleStart, "-y-yy-", 't'),
+    (Action::CycleStartWithWord, "---yy-", 't'),
+    (Action::CycleList, "yyyyy-", 't'),
+    (Action::CycleShow, "yyyyy-", 't'),
+    (Action::CycleWatch, "yyyyy-", 't'),
+    (Action::CyclePause, "-y-yy-", 't'),
+    (Action::CycleResume, "-y-yy-", 't'),
+    (Action::CycleAbort, "-y-yy-", 't'),
+    (Action::CycleApprove, "--yyy-", 't'),
+    (Action::Events, "yyyyy-", 't'),
+    (Action::LeaseList, "yyyyy-", 't'),
+    (Action::LeaseTransfer, "---y--", 't'),
+    (Action::LeaseRelease, "---y--", 't'),
+    (Action::TokenCreate, "---y--", 't'),
+    (Action::TokenList, "---y--", 't'),
+    (Action::TokenRevoke, "---y--", 't'),
+    (Action::ClusterStatus, "yyyyy-", 'f'),
+    (Action::ClusterInit, "---y--", 'f'),
+    (Action::ClusterJoin, "---y--", 'f'),
+    (Action::ClusterRemove, "---y--", 'f'),
+    (Action::ClusterReplace, "---y--", 'f'),
+    (Action::WorkerList, "yyyyy-", 'f'),
+    (Action::WorkerDrain, "-y-yy-", 'f'),
+    (Action::Work, "---y-y", 't'),
+    (Action::Metrics, "yyyyy-", 'f'),
+    (Action::Health, "yyyyy-", 'o'),
+    (Action::Status, "yyyyy-", 't'),
+    (Action::Describe, "yyyyy-", 'o'),
 ];
 
-const ROLES: [&[Scope]; 5] =
-    [&[Scope::Read], &[Scope::Operate], &[Scope::Approve], &[Scope::Admin], &[Scope::Operate, Scope::Approve]];
+const ROLES: [&[Scope]; 6] = [
+    &[Scope::Read],
+    &[Scope::Operate],
+    &[Scope::Approve],
+    &[Scope::Admin],
+    &[Scope::Operate, Scope::Approve],
+    &[Scope::Work],
+];
 
 #[test]
 fn every_cell_of_role_action_and_tenant() {
@@ -98,7 +105,7 @@ fn every_cell_of_role_action_and_tenant() {
             cells += 2;
         }
     }
-    assert_eq!(cells, TABLE.len() * (5 * 6 + 4));
+    assert_eq!(cells, TABLE.len() * (6 * 6 + 4));
 }
 
 #[test]

@@ -1,27 +1,8 @@
 use verger_proto::schedule::{OwnCycle, Trigger};
-use verger_proto::{
-    Acting, Command, CycleOptions, Event, IndexKind, Refusal, Registration, RegistrationChange, RepositoryName,
-    Schedule, SecretRef, Stage,
-};
+use verger_proto::{Command, CycleOptions, Event, Refusal, RegistrationChange, Schedule, Stage};
 
 use super::*;
-use crate::testing::{Rig, options, repository};
-
-fn registration() -> Registration {
-    Registration {
-        name: RepositoryName::new("photos").unwrap(),
-        address: "filesystem:///srv/photos".to_owned(),
-        tenant: "home".to_owned(),
-        password: SecretRef::Env("PHOTOS".to_owned()),
-        acting: Acting::TakeOwnership,
-        exclusive: false,
-        index: IndexKind::Epochs,
-        schedule: Schedule::default(),
-        pool: "default".to_owned(),
-        weight: 1,
-        mark_to_drop: MarkToDrop::Day,
-    }
-}
+use crate::testing::{Rig, options, registration, repository};
 
 /// A repository that was added, and its lease.
 fn rig() -> Rig {

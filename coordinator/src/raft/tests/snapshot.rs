@@ -6,7 +6,7 @@ use verger_proto::{Command, CommandId, CycleId, Mode, Term};
 use crate::machine::State;
 use crate::raft::answers::Answers;
 use crate::raft::snapshot::{self, LedgerHead, Replicated};
-use crate::testing::{History, Rig, options, repository, store, worker, worker_info};
+use crate::testing::{History, Rig, options, registration, repository, store, worker, worker_info};
 
 struct Long {
     rig: Rig,
@@ -70,6 +70,7 @@ fn ten_thousand_cycles_leave_a_snapshot_of_the_same_length() {
 fn workers_keys_and_probes_are_in_a_snapshot() {
     let mut long = Long::new();
     long.cycle(10);
+    long.rig.go(Command::AddRepository { repository: repository(), registration: Box::new(registration()) });
     let plain = long.snapshot();
     for name in ["attic", "cellar"] {
         let info = Box::new(worker_info());
