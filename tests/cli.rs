@@ -35,8 +35,6 @@ const COMMANDS: &[&[&str]] = &[
     &["up"],
     &["coordinator"],
     &["worker"],
-    &["worker", "list"],
-    &["worker", "drain"],
     &["cluster"],
     &["repo"],
     &["cycle"],
