@@ -32,6 +32,18 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The file's bytes; none if there is no such file.
+///
+/// # Errors
+/// The file system's.
+pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Puts `bytes` in the place of the file: it holds either the old ones or these, whatever happens, and these once this returns. One
 /// writer at a time: what an earlier one was killed over is written over.
 ///

@@ -117,12 +117,9 @@ fn cut<T>(mut entries: impl Iterator<Item = T>) -> impl Iterator<Item = Vec<T>> 
 }
 
 fn read(path: &Path) -> Result<Option<Board>> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::of_file(format!("read {}", path.display()), error)),
-    };
-    decode(&bytes).map(Some)
+    let found = files::read_if_there(path);
+    let found = found.map_err(|error| Error::of_file(format!("read {}", path.display()), error))?;
+    found.map(|bytes| decode(&bytes)).transpose()
 }
 
 fn decode(bytes: &[u8]) -> Result<Board> {

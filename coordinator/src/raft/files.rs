@@ -1,6 +1,5 @@
 //! Small files of a node's data folder, and what is said when they fail.
 
-use std::fs;
 use std::path::Path;
 
 use verger_kopia::error::{Error, ErrorKind, Result};
@@ -33,11 +32,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     files::replace(path, bytes).map_err(|error| failed(path, "replace", error))
 }
 
-/// The file's bytes; none if there is no such file.
+/// The file's bytes, as [`files::read_if_there`].
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(path, "read", error)),
-    }
+    files::read_if_there(path).map_err(|error| failed(path, "read", error))
 }

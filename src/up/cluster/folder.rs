@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
-use verger_coordinator::files::{make_folders, replace};
+use verger_coordinator::files::{make_folders, read_if_there, replace};
 use verger_kopia::{Error, ErrorKind, Result};
 
 const FILE: &str = "member";
@@ -154,17 +154,14 @@ fn check_name(name: &str) -> Result<()> {
 /// `Damaged` if it cannot be understood, `Permission` if it cannot be read.
 pub(crate) fn read(data: &Path) -> Result<Option<Member>> {
     let path = path(data);
-    match std::fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::damaged(format!("{} does not say which coordinator this is", path.display()))
-                .with_source(error)
-                .with_fix(
-                    "put the file back from a copy of this folder, or let the coordinator join under a new number",
-                )
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::of_file(format!("read {}", path.display()), error)),
-    }
+    let found = read_if_there(&path);
+    let found = found.map_err(|error| Error::of_file(format!("read {}", path.display()), error))?;
+    let Some(bytes) = found else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        Error::damaged(format!("{} does not say which coordinator this is", path.display()))
+            .with_source(error)
+            .with_fix("put the file back from a copy of this folder, or let the coordinator join under a new number")
+    })
 }
 
 #[cfg(test)]
