@@ -126,13 +126,19 @@ fn is_local(kind: FailureKind) -> bool {
 
 /// A shard of a stage that was cut is anybody's. All else is for whoever drives the repository, where somebody does: it needs what he
 /// has found so far.
-pub(crate) fn check_open_to_all(turn: &Turn<'_>, cycle: &Cycle, ticket: &Ticket) -> Result<(), Refusal> {
+fn check_open_to_all(turn: &Turn<'_>, cycle: &Cycle, ticket: &Ticket) -> Result<(), Refusal> {
     let is_part = cycle.jobs.get(&ticket.job).is_some_and(|job| !job.shard.is_whole());
     let driver = turn.state.repositories.get(&cycle.repository).and_then(|entry| entry.driver);
     match driver {
         Some((driver, _)) if !is_part && cycle.jobs.contains_key(&ticket.job) => Err(Refusal::DrivenByOther(driver)),
         _ => Ok(()),
     }
+}
+
+/// A claim of somebody who need not drive the repository.
+pub(crate) fn claim_open(turn: &mut Turn<'_>, cycle: &mut Cycle, ticket: Ticket) -> Result<(), Refusal> {
+    check_open_to_all(turn, cycle, &ticket)?;
+    claim(turn, cycle, ticket)
 }
 
 pub(crate) fn claim(turn: &mut Turn<'_>, cycle: &mut Cycle, ticket: Ticket) -> Result<(), Refusal> {

@@ -9,8 +9,8 @@ use crate::machine::{Turn, Worker};
 
 /// A sign of life is kept when it makes so much difference, in milliseconds.
 pub const KEPT_MILLISECONDS: u64 = 60_000;
-/// A process that was not heard of for so long, in milliseconds, does not keep its name from another.
-const SILENCE_MILLISECONDS: u64 = 90_000;
+/// A process that was not heard of for so long, in milliseconds, is not there any more, and does not keep its name from another.
+pub(crate) const SILENCE_MILLISECONDS: u64 = 90_000;
 /// Who was not heard of for so long is forgotten.
 const FORGOTTEN_MILLISECONDS: u64 = 7 * 24 * 3_600_000;
 /// Workers that are kept.
@@ -36,23 +36,20 @@ pub(crate) fn see(turn: &mut Turn<'_>, worker: WorkerId, info: WorkerInfo) -> Re
             return Err(Refusal::Worker(format!("there are {WORKERS_MAX} workers already")));
         }
     }
-    let drained = known_drain(turn, &worker);
+    let drained = turn.state.workers.get(&worker).is_some_and(|known| known.drained);
     let entry = Worker { info: info.clone(), seen: at, drained };
     turn.state.workers.insert(worker.clone(), entry);
     turn.events.push(Event::WorkerSeen { worker, info: Box::new(info) });
     Ok(())
 }
 
-fn known_drain(turn: &Turn<'_>, worker: &WorkerId) -> bool {
-    turn.state.workers.get(worker).is_some_and(|known| known.drained)
-}
-
 /// A process that is not the one of that name any more leaves nothing.
-pub(crate) fn forget(turn: &mut Turn<'_>, worker: WorkerId, instance: u64) {
+pub(crate) fn forget(turn: &mut Turn<'_>, worker: WorkerId, instance: u64) -> Result<(), Refusal> {
     if turn.state.workers.get(&worker).is_some_and(|known| known.info.instance == instance) {
         turn.state.workers.remove(&worker);
         turn.events.push(Event::WorkerLeft { worker });
     }
+    Ok(())
 }
 
 pub(crate) fn drain(turn: &mut Turn<'_>, worker: WorkerId, drain: bool) -> Result<(), Refusal> {

@@ -12,9 +12,7 @@ use super::problem::Problem;
 use super::server::{Answer, Server};
 use super::show;
 use crate::machine::{Cycle, Job, JobStatus, State, Worker};
-
-/// A worker says that it is there every few seconds, and it is kept once a minute: after this it is not there any more.
-const GONE_MILLISECONDS: u64 = 90_000;
+use crate::workers::SILENCE_MILLISECONDS;
 
 pub(super) fn list(server: &Arc<Server>, _: Call) -> Answer {
     let now = server.now();
@@ -38,7 +36,7 @@ pub(super) fn standings(state: &State, now: LogTime) -> Vec<&'static str> {
 fn standing(now: LogTime, worker: &Worker, is_idle: impl FnOnce() -> bool) -> &'static str {
     let [ready, draining, drained, gone] = STANDINGS;
     match worker.drained {
-        _ if now.since(worker.seen) > GONE_MILLISECONDS => gone,
+        _ if now.since(worker.seen) > SILENCE_MILLISECONDS => gone,
         true if is_idle() => drained,
         true => draining,
         false => ready,

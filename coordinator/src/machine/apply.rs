@@ -46,19 +46,14 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::LoseLease { repository, term, reason } => lease::lose(turn, repository, term, reason),
         Command::ReleaseLease { repository, term } => lease::release(turn, repository, term),
         Command::OpenCycle { repository, options } => cycle::open(turn, repository, options),
-        Command::ClaimJob { ticket } => turn.with_cycle(ticket.cycle, |turn, c| {
-            offer::check_open_to_all(turn, c, &ticket)?;
-            offer::claim(turn, c, ticket)
-        }),
+        Command::ClaimJob { ticket } => turn.with_cycle(ticket.cycle, |turn, c| offer::claim_open(turn, c, ticket)),
         Command::ReportProgress { ticket, progress } => {
             turn.with_cycle(ticket.cycle, |turn, c| offer::progress(turn, c, ticket, progress))
         }
         Command::CompleteJob { ticket, report } => {
-            turn.result(ticket, |turn, c, ticket| collect::complete(turn, c, ticket, *report))
+            turn.result(ticket, |turn, c, t| collect::complete(turn, c, t, *report))
         }
-        Command::FailJob { ticket, failure } => {
-            turn.result(ticket, |turn, c, ticket| collect::fail(turn, c, ticket, failure))
-        }
+        Command::FailJob { ticket, failure } => turn.result(ticket, |turn, c, t| collect::fail(turn, c, t, failure)),
         Command::LoseWorker { worker } => {
             offer::lose_worker(turn, &worker);
             Ok(())
@@ -73,7 +68,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
             turn.with_cycle(ticket.cycle, |turn, c| approve::approve(turn, c, ticket, request))
         }
         Command::BatchDone { ticket, outcome } => {
-            turn.result(ticket, |turn, c, ticket| commit::batch_done(turn, c, ticket, outcome))
+            turn.result(ticket, |turn, c, t| commit::batch_done(turn, c, t, outcome))
         }
         Command::ParkCycle { cycle } => turn.with_cycle(cycle, cycle::park),
         Command::ResumeCycle { cycle } => turn.with_cycle(cycle, cycle::resume),
@@ -85,26 +80,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
         Command::TakeDrive { repository, driver } => driver::take(turn, repository, driver),
         Command::LeaveDrive { repository, driver } => driver::leave(turn, repository, driver),
-        Command::Driven(driven) => {
-            let Driven { driver, repository, command } = *driven;
-            driver::check(turn, &repository, driver)?;
-            match command {
-                // A driver does what nobody else may.
-                Command::ClaimJob { ticket } => {
-                    turn.with_cycle(ticket.cycle, |turn, c| offer::claim(turn, c, ticket))?;
-                }
-                command => dispatch(turn, command)?,
-            }
-            driver::heard(turn, &repository);
-            Ok(())
-        }
-        other => of_the_fleet(turn, other),
-    }
-}
-
-/// What is about no cycle: repositories, wishes, tokens, coordinators, workers.
-fn of_the_fleet(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
-    match command {
+        Command::Driven(driven) => by_its_driver(turn, *driven),
         Command::AddRepository { repository, registration } => registry::add(turn, repository, *registration),
         Command::ChangeRepository { repository, change } => registry::change(turn, repository, change),
         Command::RemoveRepository { repository } => registry::remove(turn, repository),
@@ -124,15 +100,22 @@ fn of_the_fleet(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::NoteWrite { repository, term, version } => notes::write(turn, repository, term, version),
         Command::NoteSession { repository, term, session } => notes::session(turn, repository, term, session),
         Command::SeeWorker { worker, info } => workers::see(turn, worker, *info),
-        Command::ForgetWorker { worker, instance } => {
-            workers::forget(turn, worker, instance);
-            Ok(())
-        }
+        Command::ForgetWorker { worker, instance } => workers::forget(turn, worker, instance),
         Command::DrainWorker { worker, drain } => workers::drain(turn, worker, drain),
         Command::NoteWorkKey { node, key } => workers::note_key(turn, node, key),
-        // All others are `dispatch`'s, which hands on none of them.
-        other => Err(Refusal::Incoherent(format!("{} is no command of the fleet", other.name()))),
     }
+}
+
+/// Who drives a repository does what nobody else may.
+fn by_its_driver(turn: &mut Turn<'_>, driven: Driven) -> Result<(), Refusal> {
+    let Driven { driver, repository, command } = driven;
+    driver::check(turn, &repository, driver)?;
+    match command {
+        Command::ClaimJob { ticket } => turn.with_cycle(ticket.cycle, |turn, c| offer::claim(turn, c, ticket))?,
+        command => dispatch(turn, command)?,
+    }
+    driver::heard(turn, &repository);
+    Ok(())
 }
 
 impl Turn<'_> {
