@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::storage::list_all;
-use verger_proto::{CycleId, Digest, RepositoryId};
+use verger_proto::{CycleId, Digest, Evidence, RepositoryId};
 
 use super::filter::Filter;
 use super::index::{ArchivedPart, PartIndex};
@@ -136,10 +136,7 @@ impl Archive {
                 return Ok(());
             }
             let found = folder.records(cycle, plain)?;
-            let names: Vec<&str> = found.iter().flat_map(|(_, evidence)| &evidence.names).map(String::as_str).collect();
-            let bytes = plain.len() as u64;
-            let (names, address) = (Filter::of(names.into_iter()), self.address.clone());
-            let part = ArchivedPart { cycle, from, bytes, digest, object, address, names };
+            let part = self.described(object, (cycle, from), plain, digest, &found);
             let storage = self.storage()?;
             object::write(&*storage, &part.object, object::compress(plain)?)
                 .map_err(|error| error.at(format!("archive the object {}", part.object)))?;
@@ -220,16 +217,20 @@ impl Archive {
         if whole != plain.len() || whole == 0 {
             return Err(Error::damaged("it holds no whole records"));
         }
+        Ok(self.described(object.to_owned(), (cycle, from), plain, Digest::of(plain), &found))
+    }
+
+    fn described(
+        &self,
+        object: String,
+        (cycle, from): (CycleId, u64),
+        plain: &[u8],
+        digest: Digest,
+        found: &[(Digest, Evidence)],
+    ) -> ArchivedPart {
         let names: Vec<&str> = found.iter().flat_map(|(_, evidence)| &evidence.names).map(String::as_str).collect();
-        Ok(ArchivedPart {
-            cycle,
-            from,
-            bytes: plain.len() as u64,
-            digest: Digest::of(plain),
-            object: object.to_owned(),
-            address: self.address.clone(),
-            names: Filter::of(names.into_iter()),
-        })
+        let (names, address) = (Filter::of(names.into_iter()), self.address.clone());
+        ArchivedPart { cycle, from, bytes: plain.len() as u64, digest, object, address, names }
     }
 }
 
