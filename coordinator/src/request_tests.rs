@@ -1,7 +1,7 @@
 use verger_proto::event::CycleEnd;
 use verger_proto::{
-    Acting, Command, Event, FailureKind, IndexKind, Mode, Refusal, Registration, RegistrationChange, RepositoryId,
-    RepositoryName, Safety, SecretRef, Stage,
+    Acting, Command, Event, FailureKind, Mode, Refusal, Registration, RegistrationChange, RepositoryId, RepositoryName,
+    Safety, SecretRef, Stage,
 };
 
 use super::*;
@@ -9,19 +9,7 @@ use crate::machine::Phase;
 use crate::testing::{Rig, options, repository, store};
 
 fn registration(name: &str) -> Registration {
-    Registration {
-        name: RepositoryName::new(name).unwrap(),
-        address: "filesystem:///srv/photos".to_owned(),
-        tenant: "home".to_owned(),
-        password: SecretRef::Env("PHOTOS".to_owned()),
-        acting: Acting::TakeOwnership,
-        exclusive: false,
-        index: IndexKind::Epochs,
-        schedule: verger_proto::Schedule::default(),
-        pool: verger_proto::repo::POOL_DEFAULT.to_owned(),
-        weight: 1,
-        mark_to_drop: verger_proto::MarkToDrop::Day,
-    }
+    Registration { name: RepositoryName::new(name).unwrap(), ..crate::testing::registration() }
 }
 
 fn other() -> RepositoryId {

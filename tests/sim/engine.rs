@@ -16,12 +16,10 @@ use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::{ErrorKind, Repository, verify};
 use verger_proto::{Command, CommandId, Driver, RepositoryId, WorkerId};
-use verger_worker::kopia_lock::KopiaLocks;
-use verger_worker::progress::{Quiet, Stop};
 
 use super::clients::hub::Hub;
 use super::clients::oracle::Oracle;
-use super::clients::{Kind, Scene, state_folder};
+use super::clients::{Kind, Scene, means, state_folder};
 use super::clock::BEGIN;
 use super::course::Failure;
 use super::faults::{heal, storm};
@@ -29,7 +27,6 @@ use super::judge::{Judge, Seen};
 use super::oracle::Finding;
 use super::steps::registration;
 use super::store::{alone, careful};
-use super::support::OWNER;
 use super::turns::{ClusterBackend, Ended, Lot, Table, Time};
 use super::way::{Way, Weather};
 use super::world::{World, dice};
@@ -303,21 +300,7 @@ impl<'a> Run<'a> {
     }
 
     fn means(&self, node: u64) -> Means {
-        Means {
-            repository: self.scene.maintainer.clone(),
-            identity: OWNER.to_owned(),
-            kopia_locks: KopiaLocks::take(&[]).unwrap(),
-            state_dir: self.folders[usize::try_from(node).unwrap()].path().to_owned(),
-            memory_limit: 512 << 20,
-            // More than one request at once, and no seed tells the order.
-            parallel: Some(1),
-            progress: Arc::new(Quiet),
-            stop: Stop::default(),
-            notice: Arc::new(|_, _| {}),
-            coordination: Coordination::Alone,
-            observed: Default::default(),
-            shards: None,
-        }
+        means(&self.scene.maintainer, self.folders[usize::try_from(node).unwrap()].path())
     }
 
     /// Nothing was seen that must not be, and every snapshot is whole: for the oracle of the clients, and for the independent check.

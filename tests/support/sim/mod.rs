@@ -263,21 +263,26 @@ impl Run<'_> {
     }
 
     fn means(&self) -> Means {
-        Means {
-            repository: self.scene.maintainer.clone(),
-            identity: OWNER.to_owned(),
-            kopia_locks: KopiaLocks::take(&[]).unwrap(),
-            state_dir: self.state.path().to_owned(),
-            memory_limit: 512 << 20,
-            // More than one request at once, and no seed tells the order.
-            parallel: Some(1),
-            progress: Arc::new(Quiet),
-            stop: Stop::default(),
-            notice: Arc::new(|_, _| {}),
-            coordination: Coordination::Alone,
-            observed: Default::default(),
-            shards: None,
-        }
+        means(&self.scene.maintainer, self.state.path())
+    }
+}
+
+/// What an engine has that orders its cycles itself, with its state in a folder.
+pub fn means(maintainer: &Repository, state_dir: &Path) -> Means {
+    Means {
+        repository: maintainer.clone(),
+        identity: OWNER.to_owned(),
+        kopia_locks: KopiaLocks::take(&[]).unwrap(),
+        state_dir: state_dir.to_owned(),
+        memory_limit: 512 << 20,
+        // More than one request at once, and no seed tells the order.
+        parallel: Some(1),
+        progress: Arc::new(Quiet),
+        stop: Stop::default(),
+        notice: Arc::new(|_, _| {}),
+        coordination: Coordination::Alone,
+        observed: Default::default(),
+        shards: None,
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use verger_proto::schedule::{MarkToDrop, Own, OwnCycle};
+use verger_proto::schedule::{Own, OwnCycle};
 use verger_proto::{
-    Acting, Command, CycleOptions, Event, IndexKind, JobReport, LogTime, Mode, PlanHeader, Registration,
-    RegistrationChange, RepositoryId, RepositoryName, SecretRef, Stage, StoreTime, Term, ViewRef,
+    Command, CycleOptions, Event, JobReport, LogTime, Mode, PlanHeader, Registration, RegistrationChange, RepositoryId,
+    RepositoryName, Stage, StoreTime, Term, ViewRef,
 };
 
 use super::super::*;
@@ -31,15 +31,8 @@ fn registration(number: u32, schedule: Schedule) -> Registration {
     Registration {
         name: RepositoryName::new(format!("r{number}")).unwrap(),
         address: format!("s3://bucket-{}/r{number}/", number % 4),
-        tenant: "home".to_owned(),
-        password: SecretRef::Env("R".to_owned()),
-        acting: Acting::TakeOwnership,
-        exclusive: false,
-        index: IndexKind::Epochs,
         schedule,
-        pool: "default".to_owned(),
-        weight: 1,
-        mark_to_drop: MarkToDrop::Day,
+        ..crate::testing::registration()
     }
 }
 
