@@ -226,7 +226,8 @@ fn workers(cycle: &crate::machine::Cycle) -> impl Iterator<Item = WorkerId> {
 }
 
 /// The refusal among the events of one command.
-pub(crate) fn refusal(events: &[Event]) -> Option<Refusal> {
+#[must_use]
+pub fn refusal(events: &[Event]) -> Option<Refusal> {
     events.iter().find_map(|event| match event {
         Event::CommandRefused { reason, .. } | Event::ResultFenced { reason, .. } => Some(reason.clone()),
         _ => None,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
 
-use verger_coordinator::drive::Drive;
+use verger_coordinator::drive::{Drive, refusal};
 use verger_coordinator::machine::Cycle;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::storage::lock::LockIdentity;
@@ -14,7 +14,7 @@ use verger_kopia::storage::{BlobId, Storage, StoreLock, Versioning};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::id::RepositoryId;
 use verger_proto::term::Term;
-use verger_proto::{Command, Effect, Event, StoreTime};
+use verger_proto::{Command, Effect, StoreTime};
 use verger_worker::bucket_lease::{ACTS_MAX, LEASE, Lease, LeaseKeeper, LockFile, Request, TTL_DEFAULT};
 
 use super::state::Known;
@@ -99,11 +99,7 @@ impl Held {
         let (repository, store_now) = (self.id.clone(), StoreTime::of(store_now));
         let events =
             drive.submit(Command::TakeLease { repository, term: self.term, kept: false, store_now, acts_until })?;
-        let refused = events.into_iter().find_map(|event| match event {
-            Event::CommandRefused { reason, .. } => Some(reason),
-            _ => None,
-        });
-        match refused {
+        match refusal(&events) {
             None => Ok(()),
             Some(reason) => Err(Error::new(ErrorKind::Internal, "begin a term").with_source(reason)),
         }

@@ -11,7 +11,7 @@ use verger_coordinator::notes::Notes;
 use verger_kopia::clock::Clock;
 use verger_kopia::session::SessionId;
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Command, Event, RepositoryId, SessionName, Term};
+use verger_proto::{Command, RepositoryId, SessionName, Term};
 use verger_worker::task::record::{BeforeWrite, ScheduleFile};
 use verger_worker::workspace::BeganSession;
 
@@ -114,11 +114,7 @@ fn notes<T: Default>(drive: &Drive, repository: &RepositoryId, look: impl FnOnce
 
 /// Nothing is written before its note is kept, nor by one whose note is refused: it holds the lease no more.
 fn note(drive: &Drive, command: Command) -> Result<()> {
-    let refused = drive.submit(command)?.into_iter().find_map(|event| match event {
-        Event::CommandRefused { reason, .. } => Some(reason),
-        _ => None,
-    });
-    match refused {
+    match drive::refusal(&drive.submit(command)?) {
         None => Ok(()),
         Some(reason) => Err(Error::new(ErrorKind::Locked, "note what is to be written").with_source(reason)),
     }

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use verger_coordinator::api::work::Task;
 use verger_coordinator::api::{Ask, Desk};
-use verger_coordinator::drive::folder;
+use verger_coordinator::drive::{folder, refusal};
 use verger_coordinator::files::make_folders;
 use verger_coordinator::ledger::evidence::EvidenceFolder;
 use verger_coordinator::machine::{Repository, State, lane_of};
 use verger_coordinator::schedule::{Agenda, Limits, Running, bucket_of};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::schedule::Lane;
-use verger_proto::{Command, CycleId, Digest, Driver, Event, Evidence, LogTime, OutputRef, Pool, RepositoryId};
+use verger_proto::{Command, CycleId, Digest, Driver, Evidence, LogTime, OutputRef, Pool, RepositoryId};
 
 use super::supervisor::Supervisor;
 
@@ -84,7 +84,7 @@ impl Desk for Supervisor {
         let taken = self.backend.submit(Command::TakeDrive { repository: repository.clone(), driver });
         let mut outside = self.outside();
         outside.chosen.remove(&repository);
-        let is_taken = !taken?.iter().any(|event| matches!(event, Event::CommandRefused { .. }));
+        let is_taken = refusal(&taken?).is_none();
         if is_taken {
             outside.given.insert(repository, driver);
         }
