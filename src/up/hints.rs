@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use verger_coordinator::drive::Backend;
 use verger_coordinator::machine::State;
@@ -60,14 +60,16 @@ pub(super) struct Sender {
 impl Sender {
     /// Sends until the process is to stop.
     pub(super) fn run(self, heard: &Heard) {
-        let mut told: Vec<(RepositoryId, String)> = Vec::new();
+        let (mut told, mut looked) = (Vec::new(), Instant::now());
         while !self.stop.is_asked() {
             match heard.0.recv_timeout(GLANCE) {
                 Ok(hint) if (self.leads)() => self.send(&hint.repository.clone(), Wake::Job(hint)),
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if (self.leads)() {
+            // Hints come in hundreds, and a look at the wishes is one at every repository.
+            if looked.elapsed() >= GLANCE && (self.leads)() {
+                looked = Instant::now();
                 self.tell_of_wishes(&mut told);
             }
         }
