@@ -22,7 +22,7 @@ pub(super) struct Counts {
     cycles: [AtomicU64; 2],
     shards: [AtomicU64; 2],
     /// Places that do something.
-    pub(super) busy: AtomicU64,
+    busy: AtomicU64,
     /// When a coordinator last answered: milliseconds since the machine's start.
     heard: AtomicU64,
 }
@@ -34,6 +34,14 @@ impl Counts {
 
     pub(super) fn shard(&self, failed: bool) {
         self.shards[usize::from(failed)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One place does this.
+    pub(super) fn at_work<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        let done = work();
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+        done
     }
 
     pub(super) fn heard(&self, clock: &dyn Clock) {

@@ -78,10 +78,7 @@ fn fill(crew: &Arc<Crew>) {
             std::thread::sleep(GLANCE);
             continue;
         }
-        crew.counts.busy.fetch_add(1, Ordering::Relaxed);
-        let done = once(crew);
-        crew.counts.busy.fetch_sub(1, Ordering::Relaxed);
-        match done {
+        match crew.counts.at_work(|| once(crew)) {
             Ok(true) => {}
             Ok(false) => wait(crew),
             Err(error) => {
@@ -94,19 +91,19 @@ fn fill(crew: &Arc<Crew>) {
 
 /// Does what there is, once; `false`: there was nothing. One place at a time asks: the others would hear the same.
 fn once(crew: &Arc<Crew>) -> Result<bool> {
-    {
-        let Ok(_asking) = crew.asking.try_lock() else { return Ok(false) };
-        if let Some(hint) = first_shard(crew)? {
-            drop(_asking);
-            return shards::take(crew, &hint);
-        }
+    let hint = match crew.asking.try_lock() {
+        Ok(_asking) => first_shard(crew)?,
+        Err(_) => return Ok(false),
+    };
+    match hint {
+        Some(hint) => shards::take(crew, &hint),
+        None => lead::take(crew),
     }
-    lead::take(crew)
 }
 
 /// A shard that waits; not always the same one, so that several workers do not all want that.
 fn first_shard(crew: &Crew) -> Result<Option<verger_proto::queue::Hint>> {
-    if !shards::has_exchange(crew.site.shards.as_ref()) {
+    if crew.site.shards.is_none() {
         return Ok(None);
     }
     let mut all = crew.link.jobs(&crew.pools)?;
@@ -124,12 +121,10 @@ fn wait(crew: &Arc<Crew>) {
     match queue.take(&crew.pools, ASK_EVERY) {
         Ok(None) => {}
         Ok(Some(taken)) => {
-            crew.counts.busy.fetch_add(1, Ordering::Relaxed);
-            let done = match &taken.offer().wake {
+            let done = crew.counts.at_work(|| match &taken.offer().wake {
                 Wake::Job(hint) => shards::take(crew, hint),
                 Wake::Drive { .. } => lead::take(crew),
-            };
-            crew.counts.busy.fetch_sub(1, Ordering::Relaxed);
+            });
             match done {
                 Ok(_) => taken.done(),
                 Err(error) => {

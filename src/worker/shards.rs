@@ -15,7 +15,7 @@ use verger_proto::queue::Hint;
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::{Acting, JobSpec, LogTime, Outcome, Registration, RepositoryId, TraceId, TraceParent, WorkerId};
 use verger_worker::limit::MemoryLimit;
-use verger_worker::run::{Shards, run_shard};
+use verger_worker::run::run_shard;
 use verger_worker::trace;
 use verger_worker::workspace::Workspace;
 
@@ -32,28 +32,28 @@ const OPENED_MAX: usize = 16;
 /// for so long: each try costs the shard an attempt, and it has few.
 const UNABLE_FOR: Duration = Duration::from_secs(30);
 
-/// Repositories that are open.
+/// Repositories whose shards are done here, or cannot be.
 #[derive(Default)]
-pub(super) struct Opened(Mutex<BTreeMap<RepositoryId, (Registration, Repository, Instant)>>, Unable);
-
-/// Repositories that are left to others, and since when.
-#[derive(Default)]
-struct Unable(Mutex<BTreeMap<RepositoryId, Instant>>);
+pub(super) struct Opened {
+    open: Mutex<BTreeMap<RepositoryId, (Registration, Repository, Instant)>>,
+    /// Left to others, and since when.
+    unable: Mutex<BTreeMap<RepositoryId, Instant>>,
+}
 
 impl Opened {
     /// Whether shards of this repository are left to others for now.
     pub(super) fn is_unable(&self, id: &RepositoryId) -> bool {
-        let mut all = self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.unable.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, since| since.elapsed() < UNABLE_FOR);
         all.contains_key(id)
     }
 
     fn unable(&self, id: &RepositoryId) {
-        self.1.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Instant::now());
+        self.unable.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Instant::now());
     }
 
     fn get(&self, crew: &Crew, id: &RepositoryId, known: &Registration) -> Result<Repository> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (_, _, at)| at.elapsed() < OPENED_FOR);
         let is_same = |(registration, ..): &&(Registration, Repository, Instant)| {
             registration.address == known.address && registration.password == known.password
@@ -64,7 +64,7 @@ impl Opened {
         drop(all);
         let opener = &crew.site.opener;
         let repository = opener.open(&known.name, &known.address, &known.password, Access::ReadWrite)?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= OPENED_MAX {
             all.clear();
         }
@@ -97,11 +97,14 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
         return Ok(false);
     }
     // Before the claim: a worker that cannot costs the shard no attempt.
-    if let Err(error) = crew.opened.get(crew, &hint.repository, &known) {
-        tracing::warn!(repository = %known.name, error = error.chain(), "shards of a repository are left to others");
-        crew.opened.unable(&hint.repository);
-        return Ok(false);
-    }
+    let repository = match crew.opened.get(crew, &hint.repository, &known) {
+        Ok(repository) => repository,
+        Err(error) => {
+            tracing::warn!(repository = %known.name, error = error.chain(), "shards of a repository are left to others");
+            crew.opened.unable(&hint.repository);
+            return Ok(false);
+        }
+    };
     let control = LocalControl::new(Arc::new(drive));
     let ticket = hint.ticket(&worker);
     let spec = match control.claim(&ticket) {
@@ -111,22 +114,13 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
     };
     let name = &known.name;
     tracing::debug!(repository = %name, cycle = spec.cycle.0, job = spec.id.0, stage = spec.stage.name(), "a shard begins");
-    let report = match workspace(crew, &known, &spec) {
-        Ok(workspace) => {
-            let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec);
-            let told = trace::job(&workspace, &span, &spec);
-            let under_way = told.span().clone().entered();
-            let report = run_shard(&workspace, &shards.exchange, &control, &spec, &worker);
-            trace::job_ended(told.span(), spec.stage, &report);
-            drop(under_way);
-            report
-        }
-        // This worker cannot: another one may.
-        Err(error) => {
-            tracing::warn!(repository = %name, error = error.chain(), "a shard could not be begun");
-            verger_proto::JobReport::failed(verger_worker::run::failure_kind(error.kind()), error.chain(), true)
-        }
-    };
+    let workspace = workspace(crew, &known, repository);
+    let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec);
+    let told = trace::job(&workspace, &span, &spec);
+    let under_way = told.span().clone().entered();
+    let report = run_shard(&workspace, &shards.exchange, &control, &spec, &worker);
+    trace::job_ended(told.span(), spec.stage, &report);
+    drop(under_way);
     let failed = matches!(report.outcome, Outcome::Failed(_));
     if let Outcome::Failed(failure) = &report.outcome
         && failure.retryable
@@ -159,8 +153,7 @@ fn registration(backend: &dyn Backend, id: &RepositoryId) -> Option<Registration
     found
 }
 
-fn workspace(crew: &Crew, known: &Registration, spec: &JobSpec) -> Result<Workspace> {
-    let repository = crew.opened.get(crew, &spec.repository, known)?;
+fn workspace(crew: &Crew, known: &Registration, repository: Repository) -> Workspace {
     let storage = repository.storage().clone();
     let engine = &crew.site.opener.engine;
     let mut workspace = Workspace::new(repository);
@@ -177,10 +170,5 @@ fn workspace(crew: &Crew, known: &Registration, spec: &JobSpec) -> Result<Worksp
         Acting::ActAs(owner) => owner.clone(),
         Acting::Observe | Acting::TakeOwnership => crew.site.identity.clone(),
     };
-    Ok(workspace)
-}
-
-/// Whether shards can be done here at all.
-pub(super) fn has_exchange(shards: Option<&Shards>) -> bool {
-    shards.is_some()
+    workspace
 }

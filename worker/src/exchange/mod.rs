@@ -209,16 +209,20 @@ fn read_marker(storage: &dyn Storage) -> Result<Option<ExchangeId>> {
     found.id.parse().map(Some).map_err(|_| damaged())
 }
 
+/// For an object that nobody writes again, where the store can see to that.
+fn once(storage: &dyn Storage) -> PutOptions {
+    let is_seen_to = storage.capabilities().conditional_writes;
+    let condition = if is_seen_to { Condition::IfAbsent } else { Condition::Always };
+    PutOptions { condition, ..PutOptions::default() }
+}
+
 /// Writes the marker, and takes the one that stands then: somebody else may have been first.
 fn write_marker(storage: &dyn Storage) -> Result<ExchangeId> {
     let id = ExchangeId(rand::random());
     let marker = Marker { version: 1, id: id.to_string(), written: storage.now()? };
     let text = serde_json::to_vec(&marker)
         .map_err(|error| Error::new(ErrorKind::Internal, format!("encode {MARKER}")).with_source(error))?;
-    let once = storage.capabilities().conditional_writes;
-    let condition = if once { Condition::IfAbsent } else { Condition::Always };
-    let options = PutOptions { condition, ..PutOptions::default() };
-    match storage.put(&BlobId::from(MARKER), Bytes::from(text), &options) {
+    match storage.put(&BlobId::from(MARKER), Bytes::from(text), &once(storage)) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::PreconditionFailed => {}
         Err(error) => return Err(error.at(format!("write {MARKER}"))),

@@ -2,15 +2,14 @@
 
 use bytes::Bytes;
 use verger_kopia::spill::{SpillFile, SpillFolder};
-use verger_kopia::storage::{Condition, PutOptions};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::job::OutputRef;
 use verger_proto::{Digest, Shard};
 
-use super::Parts;
 use super::error::PartError;
 use super::name::{PartKind, PartName};
 use super::seal::{FRAME_BYTES, Frames, Head};
+use super::{Parts, once};
 use crate::limit::MemoryLimit;
 
 /// Stored bytes held in memory; more go into a file until the part is whole.
@@ -161,10 +160,7 @@ impl PartWriter {
         let step = format!("write part {} of the exchange at {}", self.name, self.parts.exchange.address());
         let data = Bytes::from(self.stored.whole()?);
         let storage = &self.parts.exchange.storage;
-        let once = storage.capabilities().conditional_writes;
-        let condition = if once { Condition::IfAbsent } else { Condition::Always };
-        let options = PutOptions { condition, ..PutOptions::default() };
-        storage.put(&PartName::blob(&self.name), data, &options).map_err(|error| match error.kind() {
+        storage.put(&PartName::blob(&self.name), data, &once(&**storage)).map_err(|error| match error.kind() {
             // The answer to a first request was lost: nobody knows the name, the next attempt takes another.
             ErrorKind::PreconditionFailed => error.into_kind(ErrorKind::StoreUnavailable).at(step),
             _ => error.at(step),
