@@ -57,7 +57,7 @@ impl TokenGate {
     }
 
     fn now(&self) -> LogTime {
-        LogTime(u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0))
+        LogTime::of(self.clock.now())
     }
 }
 

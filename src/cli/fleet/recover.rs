@@ -53,7 +53,7 @@ pub(super) fn run(output: Output, args: &Args) -> Result<()> {
     }
     let anew = member.anew();
     anew.write(&args.data_dir)?;
-    let at = LogTime(u64::try_from(SystemClock.now().as_millisecond()).unwrap_or(0));
+    let at = LogTime::of(SystemClock.now());
     survivor.recover(&anew.cluster(), &identity::default_identity(), CommandId(rand::rng().random()), at)?;
     show(output, &anew, &found, true)?;
     output.note(format!(

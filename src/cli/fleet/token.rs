@@ -19,8 +19,8 @@ const EXAMPLES: &str = "Examples:
   verger login https://verger.example:7420 < token                        on the machine that is to use it
 
 Scopes: read (see), operate (start, pause, stop cycles), approve (give a person's word for what a plan removes), admin (all of these,
-and repositories, tokens, leases and nodes), work (do the work of cycles, as workers do). operate and approve
-let one read. docs/security.md has the whole table.";
+and repositories, tokens, leases and nodes), work (do the work of cycles, as workers do).
+operate and approve let one read. docs/security.md has the whole table.";
 
 /// Rights to speak to the coordinator.
 #[derive(Debug, clap::Args)]

@@ -191,7 +191,7 @@ fn places(wanted: Option<u32>, memory_limit: u64) -> Result<(u32, u64)> {
             "{places} cycles or shards at once would have {} MiB of --memory-limit each",
             (memory_limit / u64::from(places)) >> 20
         );
-        let fix = format!("Give 96MiB for each, or do at most {most} at once: --concurrency");
+        let fix = format!("Give {}MiB for each, or do at most {most} at once: --concurrency", LIMIT_MIN >> 20);
         return Err(Error::new(ErrorKind::Usage, step).with_fix(fix));
     }
     Ok((places, memory_limit / u64::from(places)))

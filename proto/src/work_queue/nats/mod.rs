@@ -14,7 +14,7 @@ mod upkeep;
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message, Subject};
 use tokio::runtime::Runtime;
@@ -86,8 +86,7 @@ impl std::fmt::Debug for NatsQueue {
 }
 
 fn now() -> LogTime {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    LogTime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    LogTime::of(jiff::Timestamp::now())
 }
 
 impl NatsQueue {
