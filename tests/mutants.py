@@ -71,8 +71,7 @@ def refuses_release(flags):
     command = ["cargo", "check", "--quiet", "--release", "--package", "verger-kopia", "--no-default-features"]
     command += [flag for flag in flags if flag == "--locked"] + ["--features", "mutants"]
     print("+", " ".join(command), flush=True)
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace")
+    done = programs.cargo(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     return done.returncode != 0 and "never for a release build" in done.stdout
 
 

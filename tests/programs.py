@@ -2,7 +2,9 @@
 
 import json
 import os
+import stat
 import subprocess
+import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # How the programs of unit tests are called, by the name of the library that they are in; others have the name of their file.
@@ -14,6 +16,15 @@ class NotBuilt(Exception):
     """What the compiler says."""
 
 
+def cargo(command, **how):
+    """Run a command of cargo: what `subprocess.run` gives. Cargo asks rustc about its target by a program that it reads from /dev/null.
+    On some machines that is a file: what others wrote into it would be compiled, and no two builds would go the same way."""
+    if stat.S_ISREG(os.stat(os.devnull).st_mode) and os.path.getsize(os.devnull):
+        print(f"{os.devnull} is a file on this machine, no device, and not empty: it is emptied", file=sys.stderr, flush=True)
+        os.truncate(os.devnull, 0)
+    return subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, **how)
+
+
 def build(flags, files=None):
     """Build all test programs, or the unit tests and those of these files: [(name, artifact)]. With the feature `mutants`, which
     changes nothing until a mutant is chosen: so one build serves both the tests as they are and the mutants."""
@@ -23,7 +34,7 @@ def build(flags, files=None):
     if files is not None:
         command += ["--lib"] + [word for name in sorted(files) for word in ("--test", name)]
     print("+", " ".join(command), flush=True)
-    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    done = cargo(command, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise NotBuilt("the test programs do not build")
     found = []

@@ -109,8 +109,7 @@ def run_examples(counts, environment):
     """The examples in the documentation of functions."""
     command = ["cargo", "test", "--workspace", "--locked", "--features", "mutants", "--doc"]
     print("+", " ".join(command), flush=True)
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, text=True, errors="replace",
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = programs.cargo(command, env=environment, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode or not counts.read("examples", done.stdout):
         print(done.stdout[-8000:], flush=True)
         return False
@@ -120,7 +119,7 @@ def run_examples(counts, environment):
 def check(title, command, environment):
     """Run a check that is not a test; whether it passed."""
     print("+", " ".join(command), flush=True)
-    if subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode == 0:
+    if programs.cargo(command, env=environment).returncode == 0:
         return True
     print(f"{title} failed", flush=True)
     return False
@@ -137,7 +136,7 @@ def weeks(seeds):
     environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}")
     command = ["cargo", "test", "--locked", *optimised(), "--test", "weeks", "r27", "--", "--nocapture"]
     print("+", " ".join(command), flush=True)
-    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
+    return programs.cargo(command, env=environment).returncode
 
 
 def simulate(seeds):
@@ -145,7 +144,7 @@ def simulate(seeds):
     environment = dict(os.environ, VERGER_SIM_SEEDS=f"0..{int(seeds)}")
     command = ["cargo", "test", "--locked", *optimised(), "--test", "sim", "whatever_breaks", "--", "--nocapture"]
     print("+", " ".join(command), flush=True)
-    return subprocess.run(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL).returncode
+    return programs.cargo(command, env=environment).returncode
 
 
 def main():
