@@ -39,13 +39,29 @@ def make_snapshots(tree, dirs, files, environment, dead=None):
     shutil.rmtree(tree)
 
 
-def make_repository(folder, dirs, files, dead):
+def make_sources(tree, count, dirs, files, environment):
+    """One snapshot each of so many trees, as a cluster's volumes make them: each leaves a pack of files and one of directories. Every
+    third is deleted again."""
+    must(["kopia", "maintenance", "set", "--enable-quick=false", "--enable-full=false"], environment)
+    for number in range(count):
+        path = f"{tree}/{number}"
+        must([sys.executable, os.path.join(HERE, "make_tree.py"), path, str(dirs), str(files), str(number)], environment)
+        must(["kopia", "snapshot", "create", "--no-progress", path], environment)
+        shutil.rmtree(path)
+    snapshots = [one["id"] for one in json.loads(must(["kopia", "snapshot", "list", "--all", "--json"], environment))]
+    must(["kopia", "snapshot", "delete", "--delete", *snapshots[::3]], environment)
+
+
+def make_repository(folder, dirs, files, dead, sources=None):
     """A repository with dead contents in it; its path."""
     home, repository = f"{folder}/make", f"{folder}/repository"
     environment = kopia_environment(home)
     must(["kopia", "repository", "create", "filesystem", f"--path={repository}", "--override-username=owner",
           "--override-hostname=bench"], environment)
-    make_snapshots(f"{folder}/tree", dirs, files, environment, dead)
+    if sources is None:
+        make_snapshots(f"{folder}/tree", dirs, files, environment, dead)
+    else:
+        make_sources(f"{folder}/tree", sources, dirs, files, environment)
     shutil.rmtree(home, ignore_errors=True)
     return repository
 

@@ -86,6 +86,7 @@ def main():
     parser.add_argument("--dirs", type=int, default=1500)
     parser.add_argument("--files", type=int, default=100)
     parser.add_argument("--dead", type=float, help="the fraction of all contents that is dead, spread over all packs")
+    parser.add_argument("--sources", type=int, help="a snapshot each of so many trees, every third deleted: many short packs")
     parser.add_argument("--milliseconds", type=int, default=30)
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--shard-bytes", default="1MiB")
@@ -99,7 +100,7 @@ def main():
     kept = arguments.keep or folder
     os.makedirs(kept, exist_ok=True)
     if not os.path.exists(f"{kept}/repository"):
-        make_repository(kept, arguments.dirs, arguments.files, arguments.dead)
+        make_repository(kept, arguments.dirs, arguments.files, arguments.dead, arguments.sources)
     server, port = start_server(os.path.abspath(arguments.weed), folder)
     try:
         must([sys.executable, "-c", MAKE_BUCKET, port, KEY, SECRET])
@@ -110,7 +111,7 @@ def main():
                 fill(f"{kept}/repository", folder, port, prefix)
                 took = run(arguments, count, port, prefix, folder)
                 found.setdefault(count, []).append(took)
-                print(count, "workers", {name: round(took.get(name, 0), 2) for name in (*STAGES, "cycle")}, flush=True)
+                print(count, "workers", {name: round(value, 2) for name, value in took.items()}, flush=True)
         report(found)
     finally:
         server.kill()

@@ -13,6 +13,7 @@ use verger_proto::{
 
 use super::events::Events;
 use super::metrics::Durations;
+use super::shards::Shards;
 use crate::ledger::folder::Place;
 
 /// Cycles whose figures are kept here.
@@ -57,6 +58,7 @@ pub(super) struct Board {
     pub(super) successes: BTreeMap<(RepositoryId, &'static str), LogTime>,
     pub(super) freed: BTreeMap<RepositoryId, u64>,
     pub(super) durations: Durations,
+    pub(super) shards: Shards,
 }
 
 pub(super) fn outcome(end: &CycleEnd) -> &'static str {
@@ -96,6 +98,7 @@ impl Board {
         events.read_placed(self.next, &mut |record, places| {
             for event in &record.entry.events {
                 self.see(record.sequence, record.at, event);
+                self.shards.see(record.at, event);
             }
             self.next = record.sequence.saturating_add(1);
             self.last = places;

@@ -17,6 +17,7 @@ use verger_proto::{CycleId, LogTime, Mode, RepositoryId};
 use super::board::{Board, Known, Told, outcome};
 use super::events::Events;
 use super::metrics::Durations;
+use super::shards::Shards;
 use crate::files;
 use crate::ledger::folder::{Mark, Place};
 use crate::ledger::list;
@@ -46,6 +47,7 @@ enum Piece {
     Durations(Durations),
     /// Nothing is missing.
     End,
+    Shards(Shards),
 }
 
 /// A board as far as it was counted before; an empty one if that cannot be told.
@@ -104,7 +106,7 @@ fn write(path: &Path, board: &Board, (before, after): (Place, Place)) -> Result<
     let successes = board.successes.iter().map(|((id, mode), at)| (id.clone(), (*mode).to_owned(), *at));
     pieces.extend(cut(successes).map(Piece::Successes));
     pieces.extend(cut(board.freed.iter().map(|(id, bytes)| (id.clone(), *bytes))).map(Piece::Freed));
-    pieces.extend([Piece::Durations(board.durations.clone()), Piece::End]);
+    pieces.extend([Piece::Durations(board.durations.clone()), Piece::Shards(board.shards.clone()), Piece::End]);
     let bytes = list::encode(Kind::Figures, &pieces)?;
     files::replace(path, &bytes).map_err(|error| Error::of_file(format!("write {}", path.display()), error))
 }
@@ -127,6 +129,9 @@ fn decode(bytes: &[u8]) -> Result<Board> {
         .map_err(|error| Error::new(ErrorKind::Damaged, "the file of figures does not hold").with_source(error))?;
     if !matches!(pieces.last(), Some(Piece::End)) {
         return Err(Error::damaged("the file of figures is cut short"));
+    }
+    if !pieces.iter().any(|piece| matches!(piece, Piece::Shards(_))) {
+        return Err(Error::damaged("the file of figures is of a version that did not count shards"));
     }
     let (mut board, mut one) = (Board::default(), BTreeMap::<Known, Arc<Known>>::new());
     let mut shared = |known: Known| one.entry(known.clone()).or_insert_with(|| Arc::new(known)).clone();
@@ -155,6 +160,7 @@ fn decode(bytes: &[u8]) -> Result<Board> {
             }
             Piece::Freed(freed) => board.freed.extend(freed),
             Piece::Durations(durations) => board.durations = durations,
+            Piece::Shards(shards) => board.shards = shards,
             Piece::End => {}
         }
     }

@@ -4,7 +4,7 @@ use super::super::LedgerEvents;
 use super::*;
 use crate::ledger::file::FileLedger;
 use crate::ledger::{Entry, Ledger};
-use crate::testing::{options, repository};
+use crate::testing::{options, repository, worker};
 
 /// A ledger in which cycles come and go.
 struct Rig {
@@ -29,9 +29,15 @@ impl Rig {
         for number in numbers {
             let (cycle, mode) = (CycleId(number), if number % 3 == 0 { Mode::Full } else { Mode::Quick });
             let term = verger_proto::Term(1);
-            self.happen(vec![Event::CycleOpened { cycle, repository: repository(), term, options: options(mode) }]);
+            let opened = Event::CycleOpened { cycle, repository: repository(), term, options: options(mode) };
+            let (job, stage, shard) =
+                (verger_proto::JobId(1), verger_proto::Stage::Survey, verger_proto::Shard::whole());
+            let ticket = verger_proto::Ticket { cycle, job, attempt: 1, term, worker: worker("w1") };
+            let offered = Event::JobOffered { cycle, job, stage, shard, attempt: 1 };
+            self.happen(vec![opened, offered, Event::JobClaimed { ticket: ticket.clone() }]);
+            let completed = Event::JobCompleted { ticket, outputs: Vec::new(), stats: Vec::new(), view: None };
             let end = if number % 5 == 0 { CycleEnd::Aborted("enough".to_owned()) } else { CycleEnd::Done };
-            self.happen(vec![Event::CycleClosed { cycle, end }]);
+            self.happen(vec![completed, Event::CycleClosed { cycle, end }]);
         }
     }
 

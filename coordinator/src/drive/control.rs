@@ -66,6 +66,7 @@ impl LocalControl {
     }
 
     fn say(&self, ticket: &Ticket, progress: Option<Progress>) -> Result<Directive, ControlError> {
+        progress.into_iter().for_each(|progress| self.drive.tell(ticket, progress));
         if self.is_for_the_ledger(ticket, progress) {
             let progress = self.latest(ticket.job);
             self.submit(Command::ReportProgress { ticket: ticket.clone(), progress })?;
@@ -74,9 +75,13 @@ impl LocalControl {
     }
 }
 
+/// Nobody who leads heard it: that passes. A ledger that cannot be written does not.
 pub(super) fn unwritten(error: &Error) -> ControlError {
-    let is_full = error.kind() == ErrorKind::DiskFull;
-    let kind = if is_full { FailureKind::DiskFull } else { FailureKind::Permission };
+    let kind = match error.kind() {
+        ErrorKind::StoreUnavailable => return ControlError::Unavailable(error.chain()),
+        ErrorKind::DiskFull => FailureKind::DiskFull,
+        _ => FailureKind::Permission,
+    };
     ControlError::Ledger { kind, text: error.chain() }
 }
 

@@ -308,6 +308,10 @@ fn evidence_and_observers_get_what_happens() {
     assert_eq!(kept_in.read(CycleId(1)).unwrap(), [(kept.digest, evidence)]);
     let error = super::control::unwritten(&Error::of_file("keep evidence", std::io::ErrorKind::FileTooLarge.into()));
     assert!(matches!(error, ControlError::Ledger { kind: FailureKind::DiskFull, .. }), "{error}");
+    let nobody = super::control::unwritten(&Error::new(ErrorKind::StoreUnavailable, "nobody leads"));
+    assert!(matches!(nobody, ControlError::Unavailable(_)), "it passes, and is nobody's lack of a right: {nobody}");
+    let denied = super::control::unwritten(&Error::new(ErrorKind::Permission, "append to the ledger"));
+    assert!(matches!(denied, ControlError::Ledger { kind: FailureKind::Permission, .. }), "{denied}");
     let waited = drive.wait(Duration::from_millis(1), |state| (state.next_cycle > 99).then_some(()));
     assert_eq!((waited, drive.wait(Duration::ZERO, |state| Some(state.next_cycle))), (None, Some(1)));
 }

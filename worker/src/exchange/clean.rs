@@ -1,6 +1,5 @@
 //! What goes from an exchange: a cycle's parts when it has closed, and what nobody came back for.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use verger_kopia::storage::{BlobId, list_all};
@@ -8,7 +7,7 @@ use verger_kopia::{Error, Result};
 use verger_proto::id::{CycleId, RepositoryId};
 
 use super::error::PartError;
-use super::name::{self, PartKind, PartName, cycle_prefix};
+use super::name::{PartKind, PartName, cycle_prefix, repository_prefix};
 use super::{Exchange, Moved, NotedSession, Parts, Records};
 
 /// Parts of a cycle that is not open any more stay so long: its end may not have reached everybody.
@@ -33,21 +32,20 @@ impl Exchange {
         self.delete(found.into_iter().map(|blob| (blob.id, blob.length)).collect())
     }
 
-    /// Deletes parts that are older than [`AGE_MIN`] by the store's clock and whose cycle is not among `open`: those that are open or
-    /// parked, as far as the caller knows. Never by age alone. What is no part is left alone.
+    /// Deletes parts of cycles of this repository that came before `cycle` and were left unclean, once they are older than [`AGE_MIN`] by
+    /// the store's clock. Numbers of cycles only grow and one is open at a time, so whoever calls this late, or twice, deletes nothing
+    /// of a cycle that is open. Another fleet may count otherwise: its parts are that old only if its view is given up anyway (R17).
+    /// What is no part is left alone.
     ///
     /// # Errors
     /// Storage errors.
-    pub fn clean_old(&self, open: &[(RepositoryId, CycleId)]) -> Result<Cleaned> {
-        let open: BTreeSet<(String, CycleId)> =
-            open.iter().map(|(repository, cycle)| (name::digits_of(repository), *cycle)).collect();
+    pub fn clean_before(&self, repository: &RepositoryId, cycle: CycleId) -> Result<Cleaned> {
         let now = self.storage.now()?;
-        let found = list_all(&*self.storage, &format!("{}.", name::PREFIX))?;
         let is_old = |age: jiff::SignedDuration| jiff::SignedDuration::try_from(AGE_MIN).is_ok_and(|least| age > least);
+        let found = list_all(&*self.storage, &repository_prefix(repository))?;
         let old = found.into_iter().filter(|blob| {
-            let name = PartName::of_blob(&blob.id);
-            let is_over = name.is_some_and(|name| !open.contains(&(name.repository, name.cycle)));
-            is_over && is_old(now.duration_since(blob.timestamp))
+            let is_before = PartName::of_blob(&blob.id).is_some_and(|name| name.cycle < cycle);
+            is_before && is_old(now.duration_since(blob.timestamp))
         });
         self.delete(old.map(|blob| (blob.id, blob.length)).collect())
     }

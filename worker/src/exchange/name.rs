@@ -136,6 +136,11 @@ pub(super) fn digits_of(repository: &RepositoryId) -> String {
     digits
 }
 
+/// Names of a repository's parts begin so.
+pub(super) fn repository_prefix(repository: &RepositoryId) -> String {
+    format!("{PREFIX}.{}.", digits_of(repository))
+}
+
 /// What the blobs of a cycle begin with.
 pub(super) fn cycle_prefix(repository: &RepositoryId, cycle: CycleId) -> String {
     format!("{PREFIX}.{}.{cycle}.", digits_of(repository))

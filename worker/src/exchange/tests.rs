@@ -377,7 +377,7 @@ fn a_folder_is_an_exchange_too_and_two_that_open_it_at_once_agree() {
 }
 
 #[test]
-fn parts_go_with_their_cycle_and_by_age_alone_never_while_it_is_open() {
+fn parts_go_with_their_cycle_and_by_age_never_those_of_a_later_cycle() {
     let rig = Rig::new();
     let (one, other) = (rig.parts(), rig.parts_of("a", 70, 1));
     for parts in [&one, &other, &rig.parts_of("b", 7, 1)] {
@@ -387,14 +387,19 @@ fn parts_go_with_their_cycle_and_by_age_alone_never_while_it_is_open() {
     rig.store.put(&BlobId::from("x.something.else"), "y".into(), &PutOptions::default()).unwrap();
     assert_eq!(rig.exchange.clean_cycle(&repository("a"), CycleId(7)).unwrap().parts, 2);
     assert_eq!(rig.exchange.clean_cycle(&repository("a"), CycleId(7)).unwrap(), Cleaned::default());
-    let open = [(repository("a"), CycleId(70))];
+    let clean = |repository, cycle| rig.exchange.clean_before(&repository, CycleId(cycle)).unwrap();
     rig.clock.advance(AGE_MIN);
-    assert_eq!(rig.exchange.clean_old(&[]).unwrap(), Cleaned::default(), "a day is not more than a day");
+    assert_eq!(clean(repository("a"), 71), Cleaned::default(), "a day is not more than a day");
     rig.clock.advance(Duration::from_secs(1));
-    assert_eq!(rig.exchange.clean_old(&open).unwrap().parts, 2, "the other repository's");
-    rig.clock.advance(AGE_MIN * 30);
-    assert_eq!(rig.exchange.clean_old(&open).unwrap(), Cleaned::default(), "an open one's, however old");
-    assert_eq!(rig.exchange.clean_old(&[]).unwrap().parts, 2);
+    assert_eq!(
+        clean(repository("a"), 70),
+        Cleaned::default(),
+        "its own, and so what is open, however late this is called"
+    );
+    assert_eq!(clean(repository("a"), 8), Cleaned::default(), "a later one's");
+    assert_eq!(clean(repository("a"), 71).parts, 2);
+    assert_eq!(clean(repository("a"), 71), Cleaned::default());
+    assert_eq!(clean(repository("b"), 8).parts, 2, "the other repository's were left");
     assert_eq!(list_all(&*rig.store, "x").unwrap().len(), 1, "what is no part is not ours to delete");
     rig.exchange.check().unwrap();
 }

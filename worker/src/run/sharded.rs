@@ -103,7 +103,8 @@ impl Work<'_> {
     }
 
     /// Lets go of a cycle that has closed: notes the sessions that its shards began, which are over for the next one (a late attempt
-    /// may still write packs, but nobody will ever publish them), and deletes its parts.
+    /// may still write packs, but nobody will ever publish them), and deletes its parts, and
+    /// what earlier cycles left there.
     ///
     /// # Errors
     /// Those of the exchange, and of noting. What is left goes by its age.
@@ -115,7 +116,8 @@ impl Work<'_> {
                 (self.workspace.began_session)(&id)?;
             }
         }
-        shards.exchange.clean_cycle(repository, cycle).map(drop)
+        shards.exchange.clean_cycle(repository, cycle)?;
+        shards.exchange.clean_before(repository, cycle).map(drop)
     }
 }
 

@@ -18,21 +18,21 @@ use crate::schedule::outlook;
 const BUCKETS: [f64; 13] =
     [1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 28_800.0, 86_400.0, 172_800.0, 259_200.0, 604_800.0];
 
-/// How long cycles took, by mode.
+/// How long cycles took, by mode, or shards, by stage.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(in super::super) struct Durations(BTreeMap<String, Taken>);
 
-/// How long cycles of one mode took.
+/// How long those of one name took.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 struct Taken {
-    /// Cycles that took up to each of [`BUCKETS`] and longer than the one before; the last: longer than all.
+    /// How many took up to each of [`BUCKETS`] and longer than the one before; the last: longer than all.
     counts: Vec<u64>,
     milliseconds: u64,
 }
 
 impl Durations {
-    pub(in super::super) fn observe(&mut self, mode: &'static str, milliseconds: u64) {
-        let taken = self.0.entry(mode.to_owned()).or_default();
+    pub(in super::super) fn observe(&mut self, name: &'static str, milliseconds: u64) {
+        let taken = self.0.entry(name.to_owned()).or_default();
         taken.counts.resize(BUCKETS.len() + 1, 0);
         let seconds = milliseconds as f64 / 1_000.0;
         let bucket = BUCKETS.iter().position(|most| seconds <= *most).unwrap_or(BUCKETS.len());
@@ -43,14 +43,18 @@ impl Durations {
     }
 }
 
-impl EncodeMetric for Durations {
+/// Durations, and the label that their names are shown under.
+#[derive(Debug)]
+struct Histogram(&'static str, Durations);
+
+impl EncodeMetric for Histogram {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
-        for (mode, taken) in &self.0 {
+        for (name, taken) in &self.1.0 {
             let ends = BUCKETS.into_iter().chain([f64::MAX]);
             let buckets: Vec<(f64, u64)> = ends.zip(taken.counts.iter().copied()).collect();
             let count = taken.counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
             let seconds = taken.milliseconds as f64 / 1_000.0;
-            let labels = vec![("mode", mode.clone())];
+            let labels = vec![(self.0, name.clone())];
             encoder.encode_family(&labels)?.encode_histogram::<NoLabelSet>(seconds, count, &buckets, None)?;
         }
         Ok(())
@@ -77,7 +81,14 @@ pub(super) fn of_the_board(page: &mut Page, board: &Board) {
     let freed = board.freed.iter().map(|(repository, bytes)| (vec![("repo", name(repository))], *bytes));
     page.counts("bytes_reclaimed", "Bytes of blobs that were deleted from the store", freed);
     let help = "How long cycles took from open to end, time that they were parked among it";
-    page.kept("cycle_duration_seconds", help, board.durations.clone());
+    page.kept("cycle_duration_seconds", help, Histogram("mode", board.durations.clone()));
+    let help = "How long shards took from claim to report";
+    page.kept("shard_duration_seconds", help, Histogram("phase", board.shards.durations.clone()));
+    let ends = board
+        .shards
+        .ends()
+        .map(|(stage, how, count)| (vec![("phase", stage.name().to_owned()), ("outcome", how.to_owned())], count));
+    page.counts("shard_claims", "Claims of shards that ended, by how", ends);
 }
 
 pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: LogTime) {
