@@ -6,6 +6,7 @@ mod driven;
 mod effects;
 mod file;
 mod replicated;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use verger_kopia::clock::Clock;
 use verger_kopia::error::Result;
 use verger_proto::queue::{Hint, Queue};
 use verger_proto::{
-    Command, CycleId, CycleOptions, Effect, Event, Evidence, OutputRef, Refusal, RepositoryId, Ticket, WorkerId,
+    Command, CycleId, CycleOptions, Effect, Event, Evidence, OutputRef, Progress, Refusal, RepositoryId, Ticket,
+    WorkerId,
 };
 
 use crate::ledger::evidence::{EvidenceFolder, KeepEvidence};
@@ -27,6 +29,7 @@ pub use driven::DrivenBackend;
 pub use effects::{Effects, Router, Run};
 pub use file::{FileBackend, Observer};
 pub use replicated::ReplicatedBackend;
+pub use words::Words;
 
 /// The machine as the workers of one repository see it, and what runs its effects.
 pub struct Drive {
@@ -126,6 +129,11 @@ impl Drive {
         commands.into_iter().try_for_each(|command| self.submit(command).map(drop))?;
         self.effects.forget();
         Ok(())
+    }
+
+    /// Says how far a job is, to whoever watches.
+    pub fn tell(&self, ticket: &Ticket, progress: Progress) {
+        self.backend.tell(ticket, progress);
     }
 
     /// Applies a command. When this returns, command and events are durable and the effects are under way.

@@ -142,7 +142,7 @@ impl Held {
                 }
             });
             // Also when the work panics: the scope waits for the renewer, which would hold the lease for ever.
-            let _end = EndOfWork { over: &over, renewer: renewer.thread() };
+            let _end = EndOfWork { over: &over, beside: renewer.thread() };
             work()
         });
         match lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -181,14 +181,15 @@ fn is_quiet(drive: &Drive, id: &RepositoryId) -> bool {
     }
 }
 
-struct EndOfWork<'a> {
-    over: &'a AtomicBool,
-    renewer: &'a std::thread::Thread,
+/// Ends what goes on beside some work.
+pub(super) struct EndOfWork<'a> {
+    pub(super) over: &'a AtomicBool,
+    pub(super) beside: &'a std::thread::Thread,
 }
 
 impl Drop for EndOfWork<'_> {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
-        self.renewer.unpark();
+        self.beside.unpark();
     }
 }

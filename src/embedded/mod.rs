@@ -10,6 +10,7 @@ mod report;
 mod sessions;
 mod state;
 mod trace;
+mod words;
 mod written;
 
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ use verger_worker::run::{Choice, Shards, Work, error_kind, recorded};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
+
+use words::Words;
 
 pub use due::own_settings;
 pub use ownership::Ownership;
@@ -218,6 +221,7 @@ struct Session {
     shards: Option<Shards>,
     ahead: Ahead,
     margins: Margins,
+    words: Arc<Words>,
 }
 
 /// Runs one cycle, or makes its plan. What a failed cycle did is in the ledger; the error says what, why and what helps.
@@ -282,7 +286,8 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
     }
-    workspace.progress = means.progress.clone();
+    let words = Arc::new(Words::new(means.progress.clone()));
+    workspace.progress = words.clone();
     workspace.stop = means.stop.clone();
     workspace.identity = identity.clone();
     let ahead = look_ahead(&workspace, None)?;
@@ -290,7 +295,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
     let (holder, margins) = (means.identity.clone(), request.margins());
     let shards = means.shards.clone();
-    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins })
+    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins, words })
 }
 
 /// What really goes to the store is counted, below all that spares it.
@@ -339,7 +344,7 @@ fn dry_run(
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     let mut told = trace::Told::begin(session, &drive, &id, cycle);
-    let driven = drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work, &mut told);
+    let driven = drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work, &mut told, &session.words);
     told.rest();
     let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
     let report = told.end(report)?;
@@ -386,8 +391,9 @@ fn held_cycle(
             .with_shards(session.shards.clone());
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
     let mut told = trace::Told::begin(&session, drive, &known.id, cycle);
-    let driven = held
-        .while_renewing(&session, drive, || drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told));
+    let driven = held.while_renewing(&session, drive, || {
+        drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session.words)
+    });
     told.rest();
     leave_exchange(drive, &known.id, cycle, &work);
     if let Err(error) = driven {
@@ -450,6 +456,7 @@ fn begin_or_replace(drive: &Drive, id: &RepositoryId, options: CycleOptions) -> 
 }
 
 /// Claims, runs and reports the cycle's jobs until the machine has closed, parked or refused it.
+#[allow(clippy::too_many_arguments, reason = "the parts of one process, named once")]
 fn drive_to_end(
     drive: &Drive,
     queue: &LocalQueue,
@@ -458,6 +465,7 @@ fn drive_to_end(
     cycle: CycleId,
     work: &mut Work<'_>,
     told: &mut trace::Told,
+    words: &Words,
 ) -> Result<()> {
     let span = told.span().clone();
     let _under_way = span.enter();
@@ -475,7 +483,7 @@ fn drive_to_end(
         }
         let ticket = hint.ticket(worker);
         let Ok(spec) = control.claim(&ticket) else { continue };
-        let report = told.job(&spec, work);
+        let report = words.while_telling(drive, &ticket, || told.job(&spec, work));
         let interrupted = matches!(&report.outcome,
             verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
         if interrupted {

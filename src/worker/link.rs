@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use verger_coordinator::api::work::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View};
+use verger_coordinator::api::work::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View, Word};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::envelope::{self, Kind};
 use verger_proto::queue::Hint;
@@ -47,6 +47,11 @@ impl Link {
     pub(super) fn say(&self, command: Command) -> Result<Heard> {
         let id = CommandId(rand::Rng::random(&mut rand::rng()));
         self.must(&Method::POST, "/v1/work/commands", Some(&encode(&Said { id, command })?), true)
+    }
+
+    /// Says how far a job is.
+    pub(super) fn progress(&self, word: &Word) -> Result<()> {
+        self.client.record(&Method::POST, "/v1/work/progress", Some(&encode(word)?), false).map(drop)
     }
 
     /// The state of a repository, as soon as it is another than the one with the digest `seen`.

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use verger_coordinator::api::work::View;
+use verger_coordinator::api::work::{View, Word};
 use verger_coordinator::drive::{Backend, Router, Run as _};
 use verger_coordinator::machine::{Cycle, JobStatus, Phase, State};
 use verger_kopia::Result;
-use verger_proto::{Command, Digest, Effect, Event, JobId, RepositoryId};
+use verger_proto::{Command, Digest, Effect, Event, JobId, Progress, RepositoryId, Ticket};
 
 use super::link::{Link, encode};
 
@@ -155,5 +155,12 @@ impl Backend for Remote {
     fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool) {
         let until = |seen: &mut Seen| !look(&seen.view.state);
         drop(self.changed.wait_timeout_while(self.seen(), at_most, until));
+    }
+
+    fn tell(&self, ticket: &Ticket, progress: Progress) {
+        let word = Word { ticket: ticket.clone(), progress };
+        if let Err(error) = self.link.progress(&word) {
+            tracing::debug!(repository = %self.repository, error = error.chain(), "nobody heard how far a job is");
+        }
     }
 }

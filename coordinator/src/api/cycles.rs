@@ -14,7 +14,7 @@ use super::health::ok;
 use super::problem::Problem;
 use super::repositories::find_named;
 use super::server::{Answer, Server};
-use super::show::Found;
+use super::show::{Found, Live};
 use crate::machine::State;
 
 /// Cycles in an answer if nobody says how many, and at most.
@@ -41,7 +41,7 @@ pub(super) fn find(server: &Server, call: &Call, whole: bool) -> Result<Value, P
     let found = server.state(|state| {
         let found = Found::in_state(state, id)?;
         let tenant = board.owner(id).map(|known| known.tenant.clone());
-        Some((found.show(&board, whole), tenant))
+        Some((found.show(&board, live(server), whole), tenant))
     });
     drop(board);
     let (value, tenant) = found.ok_or_else(missing)?;
@@ -76,7 +76,7 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = all.len() > limit;
     all.truncate(limit);
-    let shown = server.state(|state| page(state, &board, all.iter().map(|(id, _)| *id).collect()));
+    let shown = server.state(|state| page(state, &board, live(server), all.iter().map(|(id, _)| *id).collect()));
     let mut response = ok(&Value::Array(shown))?;
     if let Some((last, _)) = all.last().filter(|_| more) {
         let repository = name.map(|name| format!("repository={name}&")).unwrap_or_default();
@@ -88,11 +88,15 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
     Ok(response)
 }
 
+fn live(server: &Server) -> Live<'_> {
+    Live { words: server.api.backend.words(), now: server.now() }
+}
+
 /// These cycles, the newest first.
-fn page(state: &State, board: &Board, wanted: BTreeSet<CycleId>) -> Vec<Value> {
+fn page(state: &State, board: &Board, live: Live<'_>, wanted: BTreeSet<CycleId>) -> Vec<Value> {
     let found: BTreeMap<_, _> =
         Found::all(state).filter(|found| wanted.contains(&found.id())).map(|found| (found.id(), found)).collect();
-    found.values().rev().map(|found| found.show(board, false)).collect()
+    found.values().rev().map(|found| found.show(board, live, false)).collect()
 }
 
 /// Gives a word about an open cycle, and shows it afterwards.

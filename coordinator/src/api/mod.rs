@@ -28,6 +28,7 @@ mod repositories;
 mod requests;
 mod route;
 mod server;
+mod shards;
 mod show;
 mod standing;
 mod store;

@@ -84,7 +84,8 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("total", "integer"), ("open", "integer"), ("claimed", "integer"), ("done", "integer"),
         ("quarantined", "integer"),
     ]),
-    ("Progress", &[("done", "integer"), ("total", "integer"), ("unit", "bytes|blobs|contents|snapshots|steps")]),
+    ("Progress", &[("done", "integer"), ("total", "integer"), ("unit", "bytes|blobs|contents|snapshots|steps"),
+        ("perSecond?", "number"), ("secondsLeft?", "number")]),
     ("Job", &[
         ("id", "integer"), ("attempt", "integer"), ("failures", "integer"),
         ("state", "open|claimed|done|quarantined"), ("worker?", "string"), ("itemsDone", "integer"),
@@ -155,6 +156,7 @@ fn reference(name: &str) -> Value {
 fn kind(text: &str) -> Value {
     match text {
         "string" | "boolean" | "object" => json!({ "type": text }),
+        "number" => json!({ "type": "number", "minimum": 0 }),
         "integer" => json!({ "type": "integer", "format": "int64", "minimum": 0 }),
         "time" => json!({ "type": "string", "format": "date-time" }),
         words if words.contains('|') => json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() }),

@@ -191,6 +191,8 @@ pub(super) static ROUTES: &[Route] = &[
         JOBS_QUERY, None, 200 Record, work::jobs),
     route!(Post "/v1/work/commands", Work, "For workers: say something to the machine",
         NO_QUERY, Some("Said"), 200 Record, work::commands),
+    route!(Post "/v1/work/progress", Work, "For workers: say how far a job is",
+        NO_QUERY, Some("Word"), 204 Record, work::progress),
     route!(Get "/v1/work/state", Work, "For workers: one repository of the state",
         STATE_QUERY, None, 200 Record, work::state),
     route!(Post "/v1/work/evidence", Work, "For workers: keep names of what a batch does",

@@ -22,6 +22,7 @@ use super::problem::Problem;
 use super::route::{ROUTES, Route};
 use super::{Api, Standing, work};
 use crate::auth::{Actor, Denied, Reach, enter};
+use crate::drive::Words;
 use crate::machine::State;
 
 /// How long the state is waited for at a time; a change that falls between two waits is seen after it at the latest.
@@ -182,7 +183,7 @@ impl Drop for StopAtTheEnd {
 
 /// One thread waits for changes, however many follow them.
 fn beat(server: &Server) {
-    let mut newest = 0;
+    let (mut newest, mut heard) = (0, 0);
     // So that whoever asks first need not wait for it.
     let mut counted = count(server);
     while !*server.stopping.borrow() {
@@ -192,10 +193,11 @@ fn beat(server: &Server) {
             looks > 1
         });
         let now = server.api.events.newest();
-        if looks > 1 || now != newest {
+        let words = server.api.backend.words().map_or(0, Words::heard);
+        if looks > 1 || now != newest || words != heard {
             server.pulse.send_modify(|beats| *beats = beats.wrapping_add(1));
         }
-        newest = now;
+        (newest, heard) = (now, words);
         if counted.elapsed() >= COUNT_EVERY {
             counted = count(server);
         }

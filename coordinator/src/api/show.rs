@@ -10,6 +10,7 @@ use verger_proto::{
 
 use super::board::{Board, Told, outcome};
 use super::{plans, store};
+use crate::drive::Words;
 use crate::machine::{Cycle, Job, JobStatus, Past, Phase, Repository, State};
 
 /// Milliseconds since 1970 as RFC 3339.
@@ -129,6 +130,14 @@ pub(super) enum Found<'a> {
     Past(&'a RepositoryId, &'a Past),
 }
 
+/// What is shown of a cycle as it is at this moment.
+#[derive(Clone, Copy)]
+pub(super) struct Live<'a> {
+    /// What was told to this process.
+    pub(super) words: Option<&'a Words>,
+    pub(super) now: LogTime,
+}
+
 impl<'a> Found<'a> {
     pub(super) fn in_state(state: &'a State, id: CycleId) -> Option<Self> {
         if let Some(cycle) = state.cycles.get(&id) {
@@ -165,10 +174,21 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// What is known of it, with the last words of who is at its jobs in place of what the ledger heard before.
+    fn with_words(&self, told: &Told, words: &Words) -> Option<Told> {
+        let Self::Open(cycle) = self else { return None };
+        let claimed = cycle.jobs.values().filter(|job| matches!(job.status, JobStatus::Claimed(..)));
+        let said = claimed.filter_map(|job| Some((job.id, words.last(cycle.id, job.id, job.attempt)?)));
+        let mut told = told.clone();
+        told.progress.extend(said);
+        Some(told)
+    }
+
     /// The cycle; with its jobs one by one, and its report, if `whole`.
-    pub(super) fn show(&self, board: &Board, whole: bool) -> Value {
+    pub(super) fn show(&self, board: &Board, live: Live<'_>, whole: bool) -> Value {
         let (id, repository) = (self.id(), self.repository());
-        let told = board.told(id);
+        let fresh = board.told(id).and_then(|told| self.with_words(told, live.words?));
+        let told = fresh.as_ref().or_else(|| board.told(id));
         let mut value = json!({ "id": id.0 });
         if let Some(known) = board.owner(id).or_else(|| board.known(repository)) {
             value["repository"] = json!(known.name.as_str());
@@ -176,7 +196,7 @@ impl<'a> Found<'a> {
         value["repositoryId"] = json!(repository.to_string());
         value["traceId"] = json!(TraceId::of(repository, id, self.opened()).to_string());
         match self {
-            Self::Open(cycle) => show_open(&mut value, cycle, told, whole),
+            Self::Open(cycle) => show_open(&mut value, cycle, told, live.now, whole),
             Self::Past(_, past) => show_past(&mut value, past, told, whole),
         }
         value["freedBytes"] = json!(told.map_or(0, |told| told.freed));
@@ -184,7 +204,7 @@ impl<'a> Found<'a> {
     }
 }
 
-fn show_open(value: &mut Value, cycle: &Cycle, told: Option<&Told>, whole: bool) {
+fn show_open(value: &mut Value, cycle: &Cycle, told: Option<&Told>, now: LogTime, whole: bool) {
     options(value, &cycle.options);
     value["openedAt"] = json!(time(cycle.opened.0));
     let (phase, stop) = match &cycle.phase {
@@ -203,7 +223,7 @@ fn show_open(value: &mut Value, cycle: &Cycle, told: Option<&Told>, whole: bool)
     value["stage"] = json!(cycle.stage.name());
     value["term"] = json!(cycle.term.0);
     value["jobs"] = counts(cycle);
-    value["progress"] = progress(cycle, told);
+    value["progress"] = progress(cycle, told, now);
     if whole {
         let jobs = cycle.jobs.values().map(|one| job(one, told.and_then(|told| told.progress.get(&one.id))));
         value["jobList"] = Value::Array(jobs.collect());
@@ -255,8 +275,9 @@ fn counts(cycle: &Cycle) -> Value {
     })
 }
 
-/// The sum over the jobs of the stage. A total that one job does not know, the sum does not know (0).
-fn progress(cycle: &Cycle, told: Option<&Told>) -> Value {
+/// The sum over the jobs of the stage, and how fast it grew since the stage began. A total that one job does not know, the sum does
+/// not know (0), and no time that is left.
+fn progress(cycle: &Cycle, told: Option<&Told>, now: LogTime) -> Value {
     let known: Vec<&Progress> = told.into_iter().flat_map(|told| told.progress.values()).collect();
     let Some(first) = known.first().filter(|first| known.iter().all(|one| one.unit == first.unit)) else {
         return Value::Null;
@@ -264,7 +285,17 @@ fn progress(cycle: &Cycle, told: Option<&Told>) -> Value {
     let sum = |of: fn(&Progress) -> u64| known.iter().fold(0u64, |sum, one| sum.saturating_add(of(one)));
     let complete = known.len() == cycle.jobs.len() && known.iter().all(|one| one.total > 0);
     let total = if complete { sum(|one| one.total) } else { 0 };
-    json!({ "done": sum(|one| one.done), "total": total, "unit": plain(&first.unit) })
+    let done = sum(|one| one.done);
+    let spent = told.map_or(0, |told| now.since(told.stage_opened)) as f64 / 1_000.0;
+    let rate = if spent > 0.0 { done as f64 / spent } else { 0.0 };
+    let left = (total > 0 && rate > 0.0).then(|| total.saturating_sub(done) as f64 / rate);
+    filled(json!({
+        "done": done,
+        "total": total,
+        "unit": plain(&first.unit),
+        "perSecond": (spent > 0.0).then_some(rate),
+        "secondsLeft": left,
+    }))
 }
 
 fn job(job: &Job, progress: Option<&Progress>) -> Value {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use verger_kopia::error::Result;
-use verger_proto::{Command, CommandId, Event};
+use verger_proto::{Command, CommandId, Event, Progress, Ticket};
 
+use super::words::Words;
 use crate::machine::State;
 
 /// Orders commands, applies them, and keeps what came of them: one process with a file, or a raft group.
@@ -31,4 +32,16 @@ pub trait Backend: Send + Sync {
 
     /// Shows the state now and after every command, until `look` has seen enough, or for `at_most`.
     fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool);
+
+    /// Says how far a job is to whoever watches: at once, kept by nobody, and lost where nobody hears it.
+    fn tell(&self, ticket: &Ticket, progress: Progress) {
+        if let Some(words) = self.words() {
+            words.hear(ticket, progress);
+        }
+    }
+
+    /// What was told to this process.
+    fn words(&self) -> Option<&Words> {
+        None
+    }
 }

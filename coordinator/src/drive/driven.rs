@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::{Command, Driven, Driver, Event, Refusal, RepositoryId};
+use verger_proto::{Command, Driven, Driver, Event, Progress, Refusal, RepositoryId, Ticket};
 
 use super::backend::Backend;
 use super::refusal;
+use super::words::Words;
 use crate::machine::State;
 
 /// Says everything in the name of a driver.
@@ -91,5 +92,13 @@ impl Backend for DrivenBackend {
 
     fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool) {
         self.inner.wait(at_most, look);
+    }
+
+    fn tell(&self, ticket: &Ticket, progress: Progress) {
+        self.inner.tell(ticket, progress);
+    }
+
+    fn words(&self) -> Option<&Words> {
+        self.inner.words()
     }
 }

@@ -10,6 +10,7 @@ use verger_proto::{Command, Event, LogTime};
 
 use super::backend::Backend;
 use super::effects::Run;
+use super::words::Words;
 use crate::ledger::file::FileLedger;
 use crate::ledger::{Entry, Ledger};
 use crate::machine::{State, apply};
@@ -24,6 +25,7 @@ pub struct FileBackend {
     clock: Arc<dyn Clock>,
     effects: Arc<dyn Run>,
     observer: Option<Observer>,
+    words: Words,
 }
 
 pub(super) struct Inner {
@@ -65,7 +67,14 @@ impl FileBackend {
     ) -> Result<Self> {
         let (ledger, state) = replay(folder)?;
         let inner = Inner { state, ledger: Box::new(ledger), broken: false, applied: 0 };
-        Ok(Self { inner: Mutex::new(inner), changed: Condvar::new(), clock, effects, observer })
+        Ok(Self {
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+            clock,
+            effects,
+            observer,
+            words: Words::default(),
+        })
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -82,7 +91,7 @@ impl FileBackend {
         LogTime::of(self.clock.now())
     }
 
-    fn tell(&self, at: LogTime, events: &[Event]) {
+    fn announce(&self, at: LogTime, events: &[Event]) {
         if let Some(observer) = &self.observer {
             events.iter().for_each(|event| observer(at, event));
         }
@@ -116,7 +125,7 @@ impl Backend for FileBackend {
         effects.into_iter().for_each(|effect| self.effects.run(effect));
         let events = entry.events;
         drop(inner);
-        self.tell(at, &events);
+        self.announce(at, &events);
         Ok(events)
     }
 
@@ -131,5 +140,9 @@ impl Backend for FileBackend {
     fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool) {
         let until = |inner: &mut Inner| !look(&inner.state);
         drop(self.changed.wait_timeout_while(self.lock(), at_most, until));
+    }
+
+    fn words(&self) -> Option<&Words> {
+        Some(&self.words)
     }
 }

@@ -9,6 +9,7 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::{Command, CommandId, Event};
 
 use super::backend::Backend;
+use super::words::Words;
 use crate::machine::State;
 use crate::raft::node::{Node, SubmitError};
 
@@ -21,13 +22,14 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct ReplicatedBackend {
     node: Arc<Node>,
     runtime: Handle,
+    words: Words,
 }
 
 impl ReplicatedBackend {
     /// Of a node that runs on `runtime`.
     #[must_use]
     pub fn new(node: Arc<Node>, runtime: Handle) -> Self {
-        Self { node, runtime }
+        Self { node, runtime, words: Words::default() }
     }
 
     /// The node.
@@ -92,5 +94,9 @@ impl Backend for ReplicatedBackend {
                 Ok(Err(_)) | Err(_) => return,
             }
         }
+    }
+
+    fn words(&self) -> Option<&Words> {
+        Some(&self.words)
     }
 }

@@ -14,6 +14,7 @@ use crate::client::{Client, kind_of};
 use crate::config::SafetyLevel;
 use crate::exit::Exit;
 use crate::output::{self, Output};
+use crate::progress::Progress;
 
 /// How often a cycle that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -181,6 +182,7 @@ fn wait_for_answer(client: &Client, name: &str, key: &str) -> Result<u64> {
 
 fn wait_for_cycle(client: &Client, cycle: u64, output: Output) -> Result<Value> {
     let (mut stage, mut ended, mut looks) = (String::new(), None, Looks::default());
+    let (bars, mut was_paused) = (Progress::new(output), false);
     loop {
         let mut found = client.get(&format!("/v1/cycles/{cycle}"))?;
         if !found["end"].is_null() {
@@ -191,16 +193,23 @@ fn wait_for_cycle(client: &Client, cycle: u64, output: Output) -> Result<Value> 
                 found["report"] = without_worker(&found);
             }
             if !found["report"].is_null() || has_no_report(&found["end"]) {
+                bars.finish();
                 return Ok(found);
             }
         }
-        if found["paused"].as_bool() == Some(true) {
-            output.note(format!("cycle {cycle} is paused; verger cycle resume {cycle} lets it go on"));
+        let is_paused = found["paused"].as_bool() == Some(true);
+        if is_paused && !was_paused {
+            bars.note(&format!("cycle {cycle} is paused; verger cycle resume {cycle} lets it go on"));
         }
+        was_paused = is_paused;
         let now = text_of(&found, "stage");
         if now != stage {
-            output.note(format!("cycle {cycle}: {now}"));
+            bars.note(&format!("cycle {cycle}: {now}"));
             stage = now;
+        }
+        let progress = &found["progress"];
+        if let (Some(done), Some(total)) = (progress["done"].as_u64(), progress["total"].as_u64()) {
+            bars.update(&stage, done, total, progress["unit"].as_str().unwrap_or_default());
         }
         looks.wait();
     }

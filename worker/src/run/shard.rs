@@ -25,9 +25,9 @@ use crate::workspace::Workspace;
 pub const SHARD_BYTES: u64 = 64 << 20;
 
 /// How often whoever leads hears how far a shard is.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+pub const TELL_EVERY: Duration = Duration::from_millis(500);
 /// And how often, that its worker is alive, if there is nothing else to say: a claim ends after 30 s.
-const RENEW_EVERY: u32 = 5;
+const RENEW_EVERY: u32 = 10;
 
 /// Where and how finely a cycle's work is shared.
 #[derive(Debug, Clone)]
@@ -190,7 +190,9 @@ impl Beat<'_> {
     }
 }
 
-fn word(step: Step) -> Word {
+/// A word of a task as the machine knows words.
+#[must_use]
+pub fn word(step: Step) -> Word {
     let unit = match step.unit {
         Unit::Blobs => WordUnit::Blobs,
         Unit::Contents | Unit::Objects => WordUnit::Contents,

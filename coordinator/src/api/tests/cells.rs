@@ -53,6 +53,7 @@ const ROWS: &[(&str, &str, &str, char)] = &[
     ("POST", "/v1/work/ended", "---y-y", 't'),
     ("GET", "/v1/work/jobs", "---y-y", 't'),
     ("POST", "/v1/work/commands", "---y-y", 't'),
+    ("POST", "/v1/work/progress", "---y-y", 't'),
     ("GET", "/v1/work/state", "---y-y", 't'),
     ("POST", "/v1/work/evidence", "---y-y", 't'),
 ];

@@ -34,6 +34,7 @@ fn misfit(value: &Value, schema: &Value, all: &Value) -> Option<String> {
     let right = match kind {
         "string" => value.is_string(),
         "integer" => value.is_u64(),
+        "number" => value.is_number(),
         "boolean" => value.is_boolean(),
         "array" => value.is_array(),
         _ => value.is_object(),

@@ -10,11 +10,11 @@ use verger_proto::queue::Hint;
 use verger_proto::report::Cut;
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
-    Command, CommandId, CycleId, Digest, Driven, Driver, Event, Evidence, FailureKind, JobReport, Pool, RepositoryId,
-    Stage, Ticket, WorkerId, WorkerInfo,
+    Command, CommandId, CycleId, Digest, Driven, Driver, Event, Evidence, FailureKind, JobReport, Pool, Progress,
+    RepositoryId, Stage, Ticket, Unit, WorkerId, WorkerInfo,
 };
 
-use super::super::work::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View};
+use super::super::work::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View, Word};
 use super::client::send;
 use super::rig::{FLEET, Rig, TOKEN};
 use crate::drive::Backend as _;
@@ -165,6 +165,45 @@ fn jobs_are_open_shards_of_ones_own_pools_and_tenants() {
     for path in ["/v1/work/jobs", "/v1/work/jobs?pools=", "/v1/work/jobs?pools=Attic!"] {
         assert_eq!(raw(&rig, "GET", path, &all, &[]).status, 400, "{path}");
     }
+}
+
+#[test]
+fn how_far_a_shard_is_is_shown_at_once_and_kept_by_nobody() {
+    let rig = Rig::new();
+    let (_, cycle) = rig.with_cycle("photos");
+    let (all, other) = (rig.token("w", None, &["work"]), rig.token("o", Some("other"), &["work"]));
+    cut(&rig, cycle);
+    let hints: Vec<Hint> = raw(&rig, "GET", "/v1/work/jobs?pools=default", &all, &[]).record();
+    let ticket = hints[0].ticket(&worker("w2"));
+    let say = |token: &str, ticket: &Ticket, done| {
+        let progress = Progress { done, total: 10, unit: Unit::Blobs };
+        tell(&rig, "/v1/work/progress", token, &Word { ticket: ticket.clone(), progress })
+    };
+    assert_eq!(say(&all, &ticket, 1).status, 409, "nobody claimed it");
+    rig.submit(Command::ClaimJob { ticket: ticket.clone() });
+    let applied = rig.backend.applied();
+    rig.clock.advance(Duration::from_secs(2));
+    assert_eq!(say(&all, &ticket, 4).status, 204);
+    assert_eq!(say(&other, &ticket, 5).status, 404, "another tenant's");
+    let elsewhere = Ticket { worker: worker("w3"), ..ticket.clone() };
+    assert_eq!(say(&all, &elsewhere, 6).status, 409, "another worker's");
+    let shown = rig.get(&format!("/v1/cycles/{}", cycle.0));
+    let expected = json!({ "done": 4, "total": 0, "unit": "blobs", "perSecond": 2.0 });
+    assert_eq!(shown["progress"], expected, "two more shards have not said what they hold");
+    let job = shown["jobList"].as_array().unwrap().iter().find(|job| job["id"] == json!(ticket.job.0)).unwrap();
+    assert_eq!(job["progress"], json!({ "done": 4, "total": 10, "unit": "blobs" }));
+    assert_eq!(rig.backend.applied(), applied, "the ledger has none of it");
+    for hint in &hints[1..] {
+        let ticket = hint.ticket(&worker("w2"));
+        rig.submit(Command::ClaimJob { ticket: ticket.clone() });
+        assert_eq!(say(&all, &ticket, 3).status, 204);
+    }
+    let shown = rig.get(&format!("/v1/cycles/{}", cycle.0));
+    let expected = json!({ "done": 10, "total": 30, "unit": "blobs", "perSecond": 5.0, "secondsLeft": 4.0 });
+    assert_eq!(shown["progress"], expected);
+    rig.submit(Command::FailJob { ticket, failure: failure(FailureKind::StoreUnavailable, true) });
+    let shown = rig.get(&format!("/v1/cycles/{}", cycle.0));
+    assert_eq!(shown["progress"]["done"], 6, "an attempt's words go with it");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod allowed;
 mod evidence;
 mod take;
 mod wire;
+mod word;
 
 use std::sync::Arc;
 
@@ -25,10 +26,11 @@ use verger_proto::{Command, Digest, Driver, Refusal, RepositoryId};
 use super::call::Call;
 use super::problem::Problem;
 use super::server::{Answer, Server};
-pub use wire::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View};
+pub use wire::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View, Word};
 
 pub(super) use evidence::keep;
 pub(super) use take::{ended, jobs, next, presence};
+pub(super) use word::progress;
 
 /// How long somebody is held who waits for a change.
 const HELD: std::time::Duration = std::time::Duration::from_secs(15);

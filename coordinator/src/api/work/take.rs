@@ -20,7 +20,7 @@ const JOBS_MAX: usize = 64;
 const POOLS_MAX: usize = 64;
 
 /// Only who leads gives out cycles: two who do could give out more than a bucket bears.
-fn check_leads_itself(server: &Server) -> Result<(), Problem> {
+pub(super) fn check_leads_itself(server: &Server) -> Result<(), Problem> {
     match server.api.stand.standing() {
         Standing::Leads => Ok(()),
         Standing::Follows { leader } | Standing::HandsOn { leader } => Err(Problem::not_leader(leader)),

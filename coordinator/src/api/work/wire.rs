@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
-    Command, CommandId, Driver, Event, Evidence, Pool, Registration, RepositoryId, Ticket, WorkerId, WorkerInfo,
+    Command, CommandId, Driver, Event, Evidence, Pool, Progress, Registration, RepositoryId, Ticket, WorkerId,
+    WorkerInfo,
 };
 
 use crate::machine::State;
@@ -74,6 +75,15 @@ pub struct Names {
     pub ticket: Ticket,
     /// What.
     pub evidence: Evidence,
+}
+
+/// How far a job is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Word {
+    /// Whose job.
+    pub ticket: Ticket,
+    /// How far.
+    pub progress: Progress,
 }
 
 /// A worker says that it is there.
