@@ -1,5 +1,6 @@
 //! Coordinators, workers and servers are killed at random, leads and the store among them, while a real client makes snapshots.
 
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,9 @@ use crate::weed::{ACCESS_KEY, BUCKET, SECRET_KEY, Weed};
 const KILLS: u64 = 50;
 /// In the first rounds leads and the S3 server are spared: what they leave has to be waited out, which takes minutes (R4). In the last
 /// one nothing is.
-const PER_ROUND: [u64; 3] = [10, 10, 30];
+const PER_ROUND: [u64; 3] = [15, 15, 20];
 const SEED: u64 = 11;
+const FINISHED_WITHIN: Duration = Duration::from_secs(480);
 /// With a client at work, so with all margins.
 const WATCHED: &str = "watched";
 
@@ -93,9 +95,19 @@ fn wish(flow: &Flow, name: &str, key: &str) -> std::process::Command {
     command
 }
 
-/// Whoever tells it may find nobody who leads for a while.
+/// Within the time that two leads that die one after the other may cost.
 fn finishes(flow: &Flow, name: &str, key: &str) {
-    let ended = wish(flow, name, key).args(["--wait", "--json"]).output().unwrap();
+    let mut command = wish(flow, name, key);
+    let mut child = command.args(["--wait", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > FINISHED_WITHIN {
+            child.kill().unwrap();
+            panic!("{key} does not come to an end");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let ended = child.wait_with_output().unwrap();
     assert!(ended.status.success(), "{key}: {}", String::from_utf8_lossy(&ended.stderr));
     assert_eq!(json(&ended)["outcome"], "done", "{key} was acknowledged");
 }

@@ -174,15 +174,16 @@ impl Flow {
         }
     }
 
-    /// Who did the last claim of a repository's jobs that are its lead's, while a cycle of it is open.
+    /// Who leads a cycle that is open now, if anybody does.
     pub(crate) fn leads_now(&self, name: &str) -> Option<String> {
-        let (opened, closed) = (self.events(name, "cycle_opened"), self.events(name, "cycle_closed"));
-        let taken = self.events(name, "job_claimed");
-        let offered = self.events(name, "job_offered");
+        let all = history(&self.fleet, name);
+        let count = |kind: &str| all.iter().filter(|event| event["kind"] == kind).count();
         let surveys: BTreeSet<String> =
-            offered.iter().filter(|job| job["stage"] == "survey").map(|job| job_of(job, &job["job"])).collect();
-        let last = taken.iter().rev().find(|claim| surveys.contains(&job_of(claim, &claim["ticket"]["job"])))?;
-        (opened.len() > closed.len()).then(|| process_of(last["ticket"]["worker"].as_str().unwrap()))
+            all.iter().filter(|event| event["stage"] == "survey").map(|job| job_of(job, &job["job"])).collect();
+        let mut claims = all.iter().rev().filter(|event| event["kind"] == "job_claimed");
+        let last = claims.find(|claim| surveys.contains(&job_of(claim, &claim["ticket"]["job"])))?;
+        let is_open = count("cycle_opened") > count("cycle_closed");
+        is_open.then(|| process_of(last["ticket"]["worker"].as_str().unwrap()))
     }
 
     /// Nothing is left in the exchange but what says whose it is.
@@ -254,6 +255,11 @@ pub(crate) fn storage(weed: &Weed, prefix: &str) -> S3Storage {
 }
 
 pub(crate) fn events(fleet: &Fleet, name: &str, kind: &str) -> Vec<Value> {
+    history(fleet, name).into_iter().filter(|event| event["kind"] == kind).collect()
+}
+
+/// All that happened in a repository.
+fn history(fleet: &Fleet, name: &str) -> Vec<Value> {
     let began = Instant::now();
     let text = loop {
         let told = fleet.verger(&["events", "--repo", name, "--json"]).output().unwrap();
@@ -264,8 +270,7 @@ pub(crate) fn events(fleet: &Fleet, name: &str, kind: &str) -> Vec<Value> {
         std::thread::sleep(Duration::from_millis(100));
     };
     let lines = String::from_utf8(text).unwrap();
-    let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    all.filter(|event| event["kind"] == kind).collect()
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 pub(crate) fn verifies(weed: &Weed, fleet: &Fleet, name: &str) {
