@@ -14,6 +14,7 @@ use std::time::Duration;
 use verger::embedded::{Coordination, CycleReport, CycleRequest, Means, Ownership, Shared, cycle};
 use verger_coordinator::drive::{Backend, DrivenBackend, FileBackend, Router};
 use verger_coordinator::machine::State;
+use verger_kopia::clock::Clock as _;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::maintenance::schedule;
 use verger_kopia::storage::fault::{Call, Effect};
@@ -23,6 +24,8 @@ use verger_proto::{
     Acting, Command, Driver, Event, IndexKind, MarkToDrop, Registration, RepositoryId, RepositoryName, Schedule,
     SecretRef, WorkerId,
 };
+
+use verger_worker::bucket_lease::LEASE;
 
 use crate::store::{HOUR, World, alone, careful};
 use crate::support::OWNER;
@@ -168,8 +171,8 @@ fn r22_another_process_of_the_fleet_goes_on_at_once_and_a_stranger_waits() {
     assert_eq!(stranger.kind(), ErrorKind::ForeignMaintenance, "{}", stranger.chain());
     let report = fleet.goes_on(&acting()).unwrap_or_else(|error| panic!("{}", error.chain()));
     assert!(fleet.is_ended(), "{report:?}");
-    // What is left is the wait for a lease whose holder is not proven dead (R4).
-    assert!(fleet.world.now() < died + HOUR, "it took until {}", fleet.world.now());
+    // What is left is the wait for the last requests of a holder that was fenced (R4).
+    assert!(fleet.world.now() < died + Duration::from_secs(400), "it took until {}", fleet.world.now());
     fleet.world.assert_whole("another process ended the cycle");
 }
 
@@ -243,14 +246,28 @@ fn r21_the_session_of_a_dead_process_is_over_for_the_next_of_its_fleet() {
     }
 }
 
+/// The machine fenced whoever led before, and may not know that he is dead: what he may have under way is waited out.
 #[test]
-fn r4_r21_nothing_of_a_dead_process_is_judged_while_its_lease_may_act() {
+fn r4_r21_a_lease_of_ones_own_fleet_is_taken_at_once_and_nothing_is_done_until_its_last_requests_are_over() {
     let fleet = Fleet::new("default");
     fleet.dies(&at_once(), |effect| effect.done && effect.call == Call::Put && effect.id.as_str().starts_with('p'));
-    let before = fleet.world.names("");
-    let error = fleet.goes_on(&CycleRequest { wait: false, ..at_once() }).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Locked, "{}", error.chain());
-    assert_eq!(fleet.world.names(""), before, "the drive alone is no right to act");
+    let stranger = cycle(fleet.stranger(), &CycleRequest { wait: false, ..at_once() }).unwrap_err();
+    assert_eq!(stranger.kind(), ErrorKind::Locked, "{}", stranger.chain());
+    let (began, clock, first) = (fleet.world.now(), fleet.world.clock.clone(), Arc::new(Mutex::new(None)));
+    let seen = first.clone();
+    fleet.world.faults.hook(Box::new(move |effect: &Effect| {
+        if matches!(effect.call, Call::Put | Call::Delete) && effect.id.as_str() != LEASE {
+            seen.lock().unwrap().get_or_insert((clock.now(), effect.id.as_str().to_owned()));
+        }
+        Ok(())
+    }));
+    fleet.goes_on(&CycleRequest { wait: false, ..at_once() }).unwrap_or_else(|error| panic!("{}", error.chain()));
+    fleet.world.faults.heal();
+    let (at, what) = first.lock().unwrap().clone().unwrap();
+    let waited = at.duration_since(began).as_secs();
+    assert!((180..240).contains(&waited), "{what} was written after {waited} s");
+    assert!(fleet.is_ended());
+    fleet.world.assert_whole("the lead changed hands");
 }
 
 /// The marker of a session is written after its note: there is no moment in which a death leaves one that nobody knows of.

@@ -54,6 +54,13 @@ mutants! {
     R4SwappedLockCounts,
     /// R4: the holder acts as long as the object says, beyond 120 s. The next one waits 180 s, and that is not enough.
     R4ActsWithoutEnd,
+    /// R4: the last requests of a holder that our machine fenced are not waited out. It was only paused: what it sent
+    /// comes beside the new one's.
+    R4FencedNotWaitedOut,
+    /// R4: any lease in our name counts as one that our machine fenced. Two fleets of one name take it from each other while they work.
+    R4FencedTermNotCompared,
+    /// R4: "free" is written while the requests of the holder before are waited out. The next one does not wait for them.
+    R4FreedInTheWait,
     /// R5: the lease is neither renewed nor looked at before a batch. Somebody took it over meanwhile, and acts too.
     R5LeaseNotKept,
     /// R5: approvals last although no renewal was confirmed. The next holder waited less than they last.

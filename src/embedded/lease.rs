@@ -56,13 +56,16 @@ impl Held {
         notice: &dyn Fn(&str, Duration),
     ) -> Result<Self> {
         let storage = session.workspace.repository.storage().clone();
+        let granted = drive.state(|s| s.repositories.get(&known.id).map_or(0, |r| r.last_term.0));
         let wanted = Request {
             unique_id: known.id.unique.to_string(),
             store_id: known.id.store.to_string(),
             holder: session.holder.clone(),
             lock: own.as_ref().map(|(_, file)| file.clone()),
             ttl: TTL_DEFAULT,
-            last_term: known.last_term.max(drive.state(|s| s.repositories.get(&known.id).map_or(0, |r| r.last_term.0))),
+            last_term: known.last_term.max(granted),
+            // What memory of a disk says was granted to nobody that the machine could fence.
+            fenced: session.has_drive.then_some(granted),
             local_lock: local.is_some(),
             exclusive: request.exclusive || request.alone,
             wait: request.wait,

@@ -222,6 +222,8 @@ struct Session {
     ahead: Ahead,
     margins: Margins,
     words: Arc<Words>,
+    /// A fleet's machine hears nobody else at this repository: this process drives it.
+    has_drive: bool,
 }
 
 /// Runs one cycle, or makes its plan. What a failed cycle did is in the ledger; the error says what, why and what helps.
@@ -295,7 +297,8 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
     let (holder, margins) = (means.identity.clone(), request.margins());
     let shards = means.shards.clone();
-    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins, words })
+    let has_drive = matches!(means.coordination, Coordination::Shared(_));
+    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins, words, has_drive })
 }
 
 /// What really goes to the store is counted, below all that spares it.

@@ -45,6 +45,7 @@ impl Hands for Opener {
             ttl: TTL_DEFAULT,
             // What the object says is enough: nothing is done under this term.
             last_term: 0,
+            fenced: None,
             local_lock: lock.is_some(),
             exclusive: known.exclusive,
             wait: false,

@@ -5,9 +5,12 @@
 
 #[path = "../support/coordinators.rs"]
 mod coordinators;
+mod kills;
 #[path = "../support/nats.rs"]
 mod nats;
 mod place;
+mod rivals;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod together;

@@ -49,11 +49,21 @@ impl Flow {
 
     /// Begins a worker of one place that has the password.
     pub(crate) fn work(&mut self, name: &str) {
-        self.work_as(name, &format!("s3://{BUCKET}/{EXCHANGE}"), true);
+        self.work_with(name, &[]);
+    }
+
+    /// The same with more flags.
+    pub(crate) fn work_with(&mut self, name: &str, flags: &[&str]) {
+        let mut command = self.worker(name, &format!("s3://{BUCKET}/{EXCHANGE}"));
+        self.begin(name, command.args(flags), true);
     }
 
     pub(crate) fn work_as(&mut self, name: &str, exchange: &str, knows_password: bool) {
         let mut command = self.worker(name, exchange);
+        self.begin(name, &mut command, knows_password);
+    }
+
+    fn begin(&mut self, name: &str, command: &mut Command, knows_password: bool) {
         if knows_password {
             command.env("PHOTOS_PASSWORD", PASSWORD);
         }
@@ -104,21 +114,13 @@ impl Flow {
     }
 
     pub(crate) fn add_as(&self, golden: &str, name: &str) -> Golden {
-        let golden = Golden::unpack(golden);
-        let source = FsStorage::open(golden.repository(), Access::ReadOnly).unwrap();
-        let target = self.storage(&format!("fleet/{name}/"));
-        for blob in list_all(&source, "").unwrap() {
-            target.put(&blob.id, source.get(&blob.id, ByteRange::All).unwrap(), &PutOptions::default()).unwrap();
-        }
-        let address = format!("s3://{BUCKET}/fleet/{name}/");
-        let mut command = self.fleet.verger(&["repo", "add", name, &address, "--password-env", "PHOTOS_PASSWORD"]);
-        run(command.args(["--act-as", OWNER, "--exclusive"]));
+        let golden = upload(&self.weed, golden, name);
+        register(&self.fleet, name);
         golden
     }
 
-    fn storage(&self, prefix: &str) -> S3Storage {
-        let place = BucketPrefix { bucket: BUCKET.to_owned(), prefix: prefix.to_owned() };
-        S3Storage::connect(S3Options::new(place, self.weed.settings())).unwrap()
+    pub(crate) fn storage(&self, prefix: &str) -> S3Storage {
+        storage(&self.weed, prefix)
     }
 
     /// Runs a full cycle to its end; its report.
@@ -128,18 +130,7 @@ impl Flow {
 
     /// What happened in a repository, of one kind. Whoever tells it may be killed meanwhile.
     pub(crate) fn events(&self, name: &str, kind: &str) -> Vec<Value> {
-        let began = Instant::now();
-        let text = loop {
-            let told = self.fleet.verger(&["events", "--repo", name, "--json"]).output().unwrap();
-            if told.status.success() {
-                break told.stdout;
-            }
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", String::from_utf8_lossy(&told.stderr));
-            std::thread::sleep(Duration::from_millis(100));
-        };
-        let lines = String::from_utf8(text).unwrap();
-        let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        all.filter(|event| event["kind"] == kind).collect()
+        events(&self.fleet, name, kind)
     }
 
     /// Waits until something has happened so often.
@@ -183,6 +174,18 @@ impl Flow {
         }
     }
 
+    /// Who leads a cycle that is open now, if anybody does.
+    pub(crate) fn leads_now(&self, name: &str) -> Option<String> {
+        let all = history(&self.fleet, name);
+        let count = |kind: &str| all.iter().filter(|event| event["kind"] == kind).count();
+        let surveys: BTreeSet<String> =
+            all.iter().filter(|event| event["stage"] == "survey").map(|job| job_of(job, &job["job"])).collect();
+        let mut claims = all.iter().rev().filter(|event| event["kind"] == "job_claimed");
+        let last = claims.find(|claim| surveys.contains(&job_of(claim, &claim["ticket"]["job"])))?;
+        let is_open = count("cycle_opened") > count("cycle_closed");
+        is_open.then(|| process_of(last["ticket"]["worker"].as_str().unwrap()))
+    }
+
     /// Nothing is left in the exchange but what says whose it is.
     pub(crate) fn exchange_is_empty(&self) {
         let began = Instant::now();
@@ -199,12 +202,7 @@ impl Flow {
 
     /// Sound, as Verger and the real program see it.
     pub(crate) fn verifies(&self, name: &str) {
-        let mut command = verger(&self.fleet.home.path().join("other"));
-        command.args(["verify", "--full", "--json", "--quiet", &format!("s3://{BUCKET}/fleet/{name}/")]);
-        let report = json(&run(command.env("KOPIA_PASSWORD", PASSWORD).envs(environment(&self.weed))));
-        assert_eq!(report["problems"], serde_json::json!([]), "{name}");
-        let endpoint = self.weed.endpoint().trim_start_matches("http://").to_owned();
-        Kopia::verifies_s3(&endpoint, BUCKET, &format!("fleet/{name}/"), ACCESS_KEY, SECRET_KEY);
+        verifies(&self.weed, &self.fleet, name);
     }
 
     /// Workers as people see them: name and state.
@@ -233,7 +231,62 @@ pub(crate) fn process_of(run: &str) -> String {
     run.split('/').next().unwrap().to_owned()
 }
 
-fn environment(weed: &Weed) -> Vec<(String, String)> {
+/// Puts a golden repository into the bucket under a name.
+pub(crate) fn upload(weed: &Weed, golden: &str, name: &str) -> Golden {
+    let golden = Golden::unpack(golden);
+    let source = FsStorage::open(golden.repository(), Access::ReadOnly).unwrap();
+    let target = storage(weed, &format!("fleet/{name}/"));
+    for blob in list_all(&source, "").unwrap() {
+        target.put(&blob.id, source.get(&blob.id, ByteRange::All).unwrap(), &PutOptions::default()).unwrap();
+    }
+    golden
+}
+
+/// Leaves a repository in the bucket to a fleet.
+pub(crate) fn register(fleet: &Fleet, name: &str) {
+    let address = format!("s3://{BUCKET}/fleet/{name}/");
+    let mut command = fleet.verger(&["repo", "add", name, &address, "--password-env", "PHOTOS_PASSWORD"]);
+    run(command.args(["--act-as", OWNER, "--exclusive"]));
+}
+
+pub(crate) fn storage(weed: &Weed, prefix: &str) -> S3Storage {
+    let place = BucketPrefix { bucket: BUCKET.to_owned(), prefix: prefix.to_owned() };
+    S3Storage::connect(S3Options::new(place, weed.settings())).unwrap()
+}
+
+pub(crate) fn events(fleet: &Fleet, name: &str, kind: &str) -> Vec<Value> {
+    history(fleet, name).into_iter().filter(|event| event["kind"] == kind).collect()
+}
+
+/// All that happened in a repository.
+fn history(fleet: &Fleet, name: &str) -> Vec<Value> {
+    let began = Instant::now();
+    let text = loop {
+        let told = fleet.verger(&["events", "--repo", name, "--json"]).output().unwrap();
+        if told.status.success() {
+            break told.stdout;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", String::from_utf8_lossy(&told.stderr));
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let lines = String::from_utf8(text).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+pub(crate) fn verifies(weed: &Weed, fleet: &Fleet, name: &str) {
+    let mut command = verger(&fleet.home.path().join("other"));
+    command.args(["verify", "--full", "--json", "--quiet", &format!("s3://{BUCKET}/fleet/{name}/")]);
+    let report = json(&run(command.env("KOPIA_PASSWORD", PASSWORD).envs(environment(weed))));
+    assert_eq!(report["problems"], serde_json::json!([]), "{name}");
+    Kopia::verifies_s3(&endpoint(weed), BUCKET, &format!("fleet/{name}/"), ACCESS_KEY, SECRET_KEY);
+}
+
+/// As Kopia wants it: without the scheme.
+pub(crate) fn endpoint(weed: &Weed) -> String {
+    weed.endpoint().trim_start_matches("http://").to_owned()
+}
+
+pub(crate) fn environment(weed: &Weed) -> Vec<(String, String)> {
     let all = [
         ("AWS_S3_ENDPOINT", weed.endpoint()),
         ("AWS_REGION", "us-east-1".to_owned()),

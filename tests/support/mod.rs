@@ -156,19 +156,28 @@ impl Kopia {
 
     /// Every snapshot and every content of a repository in a bucket, as the real program sees it.
     pub fn verifies_s3(endpoint: &str, bucket: &str, prefix: &str, key: &str, secret: &str) {
-        if Command::new("kopia").arg("--version").output().is_err() {
-            return skipped("no kopia on PATH: the real program verifies nothing on S3");
+        match Self::connect_s3(endpoint, bucket, prefix, (key, secret), OWNER) {
+            Some(kopia) => kopia.verifies(),
+            None => skipped("no kopia on PATH: the real program verifies nothing on S3"),
         }
+    }
+
+    /// Connected to a repository in a bucket in this name; `None` where there is no `kopia` on PATH.
+    pub fn connect_s3(endpoint: &str, bucket: &str, prefix: &str, keys: (&str, &str), name: &str) -> Option<Self> {
+        Command::new("kopia").arg("--version").output().ok()?;
         let kopia = Self { home: tempfile::tempdir().unwrap() };
+        let (user, host) = name.split_once('@').unwrap();
         let flags = [
             format!("--endpoint={endpoint}"),
             format!("--bucket={bucket}"),
             format!("--prefix={prefix}"),
-            format!("--access-key={key}"),
-            format!("--secret-access-key={secret}"),
+            format!("--access-key={}", keys.0),
+            format!("--secret-access-key={}", keys.1),
+            format!("--override-username={user}"),
+            format!("--override-hostname={host}"),
         ];
         run(kopia.command(["repository", "connect", "s3", "--disable-tls", "--region=us-east-1"]).args(&flags));
-        kopia.verifies();
+        Some(kopia)
     }
 
     /// A new repository in a folder, owned by [`OWNER`]; `None`, and a word, where there is no `kopia` on PATH.
@@ -209,16 +218,20 @@ impl Kopia {
 
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> &mut Command {
         let mut command = Box::new(Command::new("kopia"));
+        self.of(command.args(arguments));
+        // A test is short; the command lives as long as it.
+        Box::leak(command)
+    }
+
+    /// Makes a command one of this connection.
+    pub fn of(&self, command: &mut Command) {
         let home = self.home.path();
         command
-            .args(arguments)
             .env("KOPIA_PASSWORD", PASSWORD)
             .env("KOPIA_CHECK_FOR_UPDATES", "false")
             .env("KOPIA_CONFIG_PATH", home.join("repository.config"))
             .env("KOPIA_CACHE_DIRECTORY", home.join("cache"))
             .env("KOPIA_LOG_DIR", home.join("log"));
-        // A test is short; the command lives as long as it.
-        Box::leak(command)
     }
 
     /// The connection file.

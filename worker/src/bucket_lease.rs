@@ -27,6 +27,8 @@ pub const TTL_DEFAULT: Duration = Duration::from_secs(600);
 pub const TTL_MIN: Duration = Duration::from_secs(180);
 /// A holder never announces to act longer than this ahead.
 pub const ACTS_MAX: Duration = Duration::from_secs(120);
+/// Longest that a request goes on after the deadline that it was sent within.
+const UNDER_WAY_MAX: Duration = Duration::from_secs(60);
 
 /// The lock file of a holder's state directory: a free lock proves a holder dead only if the lease names this very file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +93,9 @@ pub struct Request {
     pub ttl: Duration,
     /// Last term known here, 0 if none: a remembered lease that is gone is waited for.
     pub last_term: u64,
+    /// The term that our own machine granted last, if it hears nobody any more who acted under it: the caller has the drive of the
+    /// repository now.
+    pub fenced: Option<u64>,
     /// The process holds `verger.lock` of a local disk: nobody else acts.
     pub local_lock: bool,
     /// No other maintainer exists, by a person's word: conditional writes are not needed.
@@ -215,11 +220,15 @@ impl Lease {
         Ok(true)
     }
 
-    /// Writes "free": no request is under way and none will come. The object stays, so that terms last.
+    /// Writes "free": no request is under way and none will come. The object stays, so that terms last. While the requests of the
+    /// holder before are not waited out nothing is written: "free" would speak for them, too.
     ///
     /// # Errors
     /// `Locked` if it is not ours any more; storage errors.
     pub fn release(mut self) -> Result<()> {
+        if !self.approvals_wait().is_zero() && !mutant::on(Mutant::R4FreedInTheWait) {
+            return Ok(());
+        }
         let mut body = self.body.clone();
         body.free = true;
         self.write(body)
@@ -377,7 +386,8 @@ fn judge(
         .with_fix(format!("If another repository was removed from here, delete the object {LEASE}")));
     }
     let ttl = Duration::from_secs(body.ttl_seconds).max(TTL_MIN);
-    let age = Duration::try_from(storage.now()?.duration_since(blob.timestamp)).unwrap_or_default();
+    let store_now = storage.now()?;
+    let age = Duration::try_from(store_now.duration_since(blob.timestamp)).unwrap_or_default();
     if let Some(next) = body.next.as_ref().filter(|next| body.free && **next != request.holder)
         && age <= ttl
     {
@@ -396,6 +406,9 @@ fn judge(
         let is_waited_out = !mutant::on(Mutant::R4DeadHolderNotWaitedOut);
         return Ok(Standing::Open(if is_waited_out { TTL_MIN } else { Duration::ZERO }));
     }
+    if let Some(wait) = fenced(body, request, &storage.address(), store_now) {
+        return Ok(Standing::Open(wait));
+    }
     let now = clock.since_boot();
     let identity = blob.etag.clone().unwrap_or_else(|| ETag(blob.timestamp.to_string()));
     match watched {
@@ -407,6 +420,23 @@ fn judge(
         _ => *watched = Some((identity, now)),
     }
     Ok(Standing::Held { holder: body.holder.clone(), left: ttl.saturating_sub(age) })
+}
+
+/// How long the requests of a holder have to be waited out whom our own machine granted this lease and does not hear any more. It may
+/// live: nothing is approved for it from now on, and what was approved ends with what it announced, as our write of the object lets
+/// it announce nothing more. Only for the very lease that the machine granted: another fleet may have our name, and a copy our words.
+fn fenced(body: &LeaseBody, request: &Request, address: &str, store_now: Timestamp) -> Option<Duration> {
+    let granted = request.fenced.filter(|term| *term > 0)?;
+    let same_term = body.term == granted || mutant::on(Mutant::R4FencedTermNotCompared);
+    let same_place = body.address == address && body.store_id == request.store_id;
+    let announced = Duration::try_from(body.acts_until.duration_since(store_now)).unwrap_or_default();
+    // Ahead of any that we would write: the store's clock was set back, or it is not one of ours.
+    let is_announced_by_us = announced <= TTL_MIN;
+    if !(same_term && same_place && is_announced_by_us && body.holder == request.holder) {
+        return None;
+    }
+    let is_waited_out = !mutant::on(Mutant::R4FencedNotWaitedOut);
+    Some(if is_waited_out { TTL_MIN.max(announced + UNDER_WAY_MAX) } else { Duration::ZERO })
 }
 
 fn take(

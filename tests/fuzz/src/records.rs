@@ -153,6 +153,7 @@ pub fn lease(data: &[u8]) {
         lock: None,
         ttl: bucket_lease::TTL_DEFAULT,
         last_term: 7,
+        fenced: (options & 8 != 0).then_some(7),
         local_lock: options & 1 != 0,
         exclusive: options & 2 != 0,
         wait: options & 4 != 0
@@ -165,6 +166,7 @@ pub fn lease(data: &[u8]) {
     assert!(lease.term() > before && lease.term() > 7, "terms only grow");
     assert_eq!(bucket_lease::read(&*store).unwrap().unwrap().1, *lease.body());
     lease.cover(clock.now()).unwrap();
+    let is_waited_out = lease.approvals_wait().is_zero();
     lease.release().unwrap();
-    assert!(bucket_lease::read(&*store).unwrap().unwrap().1.free);
+    assert_eq!(bucket_lease::read(&*store).unwrap().unwrap().1.free, is_waited_out);
 }

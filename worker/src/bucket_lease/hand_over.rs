@@ -38,8 +38,14 @@ pub fn free(storage: &dyn Storage, holder: &str, term: u64, next: Option<&str>) 
 /// Gives a held lease back for `next` alone: for the object's time to live nobody else takes it.
 ///
 /// # Errors
-/// As [`Lease::release`].
+/// As [`Lease::release`]; `Locked` while the requests of the holder before are not waited out.
 pub fn hand_over(mut lease: Lease, next: &str) -> Result<()> {
+    let wait = lease.approvals_wait();
+    if !wait.is_zero() {
+        let step =
+            format!("hand the lease over: the last holder's requests may be under way for {} s more", wait.as_secs());
+        return Err(Error::new(ErrorKind::Locked, step).with_fix("Try again when the lease has run out"));
+    }
     let mut body = lease.body.clone();
     (body.free, body.next) = (true, Some(next.to_owned()));
     lease.write(body)

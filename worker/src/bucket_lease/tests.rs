@@ -46,6 +46,7 @@ fn request(holder: &str) -> Request {
         lock: None,
         ttl: TTL_DEFAULT,
         last_term: 0,
+        fenced: None,
         local_lock: false,
         exclusive: false,
         wait: false,
@@ -135,6 +136,91 @@ fn r4_a_dead_holder_of_ones_own_is_proven_by_its_very_lock_and_waited_out() {
     assert_eq!(verger_kopia::clock::Clock::since_boot(&*bench.clock) - began, TTL_MIN);
     stop.ask();
     assert_eq!(keeper.wait_for_takeover(&*bench.clock, &stop).unwrap_err().kind(), ErrorKind::Interrupted);
+}
+
+/// As a process that took the drive over from another one of its fleet, whom the machine granted `term`.
+fn driving(term: u64) -> Request {
+    Request { last_term: term, fenced: Some(term), ..request("a") }
+}
+
+#[test]
+fn r4_a_holder_that_our_machine_fenced_is_waited_out_and_may_live() {
+    let bench = Bench::new(true);
+    let mut paused = bench.try_take(&driving(0)).unwrap();
+    bench.clock.advance(MINUTE * 2);
+    assert!(bench.cover(&mut paused).unwrap(), "it announces two more minutes, and is paused");
+    bench.clock.advance(Duration::from_secs(15));
+    let new = bench.try_take(&driving(1)).unwrap();
+    assert_eq!((new.approvals_wait(), new.term()), (TTL_MIN, 2));
+    let announced = Duration::try_from(paused.body().acts_until.duration_since(bench.clock.now())).unwrap();
+    assert!(new.approvals_wait() >= announced + UNDER_WAY_MAX);
+    bench.clock.advance(announced / 2);
+    let later = paused.body().acts_until;
+    assert_eq!(paused.cover(later).unwrap_err().kind(), ErrorKind::Locked, "it wakes, and announces nothing more");
+    assert_eq!(paused.release().unwrap_err().kind(), ErrorKind::Locked, "nor does it free what is not its own");
+    // The next one dies in the middle of its wait: the wait begins again.
+    drop(new);
+    assert_eq!(bench.try_take(&driving(2)).unwrap().approvals_wait(), TTL_MIN);
+}
+
+#[test]
+fn r4_r6_the_drive_fences_nobody_but_whom_our_machine_granted_this_very_lease() {
+    let bench = Bench::new(true);
+    drop(bench.try_take(&driving(4)).unwrap());
+    let refused = |wanted: &Request, why: &str| {
+        assert_eq!(bench.try_take(wanted).err().map(|e| e.kind()), Some(ErrorKind::Locked), "{why}");
+        assert_eq!(bench.body().term, 5, "{why}");
+    };
+    refused(&Request { fenced: None, ..driving(5) }, "without the drive");
+    refused(&driving(0), "the machine granted nothing");
+    refused(&driving(4), "a restored machine, or another fleet of our name, took it since");
+    refused(&driving(6), "another fleet of our name, whose machine knows a later term");
+    refused(&Request { holder: "b".to_owned(), ..driving(5) }, "another fleet's, under the same number");
+    refused(&Request { store_id: "00".repeat(16), ..driving(5) }, "a lease of another store");
+    let put = |body: &LeaseBody| {
+        let data = Bytes::from(serde_json::to_vec(body).unwrap());
+        bench.faults.put(&BlobId::from(LEASE), data, &PutOptions::default()).unwrap();
+    };
+    let ours = bench.body();
+    put(&LeaseBody { address: "s3://elsewhere/x".to_owned(), ..ours.clone() });
+    refused(&driving(5), "a copy, or the same store by another name, under another drive");
+    put(&LeaseBody { acts_until: bench.clock.now() + MINUTE * 60, ..ours.clone() });
+    refused(&driving(5), "it may act for longer than anybody of ours: the store's clock was set back");
+    put(&ours);
+    assert_eq!(bench.try_take(&driving(5)).unwrap().term(), 6);
+}
+
+#[test]
+fn r4_what_the_old_holder_announced_counts_where_the_stores_clock_went_back_a_little() {
+    let bench = Bench::new(true);
+    drop(bench.try_take(&driving(0)).unwrap());
+    let body = LeaseBody { acts_until: bench.clock.now() + MINUTE * 2 + Duration::from_secs(30), ..bench.body() };
+    let data = Bytes::from(serde_json::to_vec(&body).unwrap());
+    bench.faults.put(&BlobId::from(LEASE), data, &PutOptions::default()).unwrap();
+    let wait = bench.try_take(&driving(1)).unwrap().approvals_wait();
+    assert_eq!(wait, TTL_MIN + Duration::from_secs(30), "a minute longer than the old one may act");
+}
+
+/// "Free" would say that nothing of anybody is under way.
+#[test]
+fn r4_who_still_waits_for_the_holder_before_frees_nothing() {
+    let bench = Bench::new(true);
+    let own = Request { lock: Some(lock_file("boot-1")), ..request("a") };
+    for wanted in [driving(1), own] {
+        drop(bench.try_take(&Request { fenced: None, last_term: 0, ..wanted.clone() }).unwrap());
+        let wanted = Request { fenced: wanted.fenced.map(|_| bench.body().term), ..wanted };
+        bench.try_take(&wanted).unwrap().release().unwrap();
+        assert!(!bench.body().free);
+        assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Locked);
+        let again = Request { fenced: wanted.fenced.map(|_| bench.body().term), ..wanted };
+        let waiting = bench.try_take(&again).unwrap();
+        assert_eq!(hand_over(waiting, "b").unwrap_err().kind(), ErrorKind::Locked);
+        assert!(!bench.body().free && bench.body().next.is_none());
+        let waited = bench.try_take(&Request { fenced: again.fenced.map(|_| bench.body().term), ..again }).unwrap();
+        bench.clock.advance(TTL_MIN);
+        waited.release().unwrap();
+        assert!(bench.body().free);
+    }
 }
 
 #[test]
