@@ -105,6 +105,7 @@ impl Fleet {
             repository: self.repository.clone(),
             worker: WorkerId::new(driver.to_string()).unwrap(),
             evidence: None,
+            queue: None,
         };
         Means { coordination: Coordination::Shared(shared), ..self.stranger() }
     }

@@ -40,7 +40,7 @@ use crate::workspace::Workspace;
 
 pub use header::{recorded, ruled};
 pub use records::Figures;
-pub use shard::{SHARD_BYTES, Shards, run_shard};
+pub use shard::{SHARD_BYTES, Shards, TELL_EVERY, run_shard};
 
 /// What a cycle is to be like, beyond what the machine knows of it.
 #[derive(Debug, Clone)]
