@@ -122,6 +122,10 @@ impl Fleet {
         Self { backend: Arc::new(backend), router, id: id.clone(), store, faults, exchange, shard_bytes }
     }
 
+    fn shards(&self) -> Shards {
+        Shards::new(self.exchange.clone(), self.shard_bytes)
+    }
+
     fn means(&self, world: &World) -> Means {
         let shared = Shared {
             backend: self.backend.clone(),
@@ -129,9 +133,9 @@ impl Fleet {
             repository: self.id.clone(),
             worker: WorkerId::new("lead").unwrap(),
             evidence: None,
+            queue: None,
         };
-        let shards = Shards { exchange: self.exchange.clone(), shard_bytes: self.shard_bytes };
-        let shards = (self.shard_bytes > 0).then_some(shards);
+        let shards = (self.shard_bytes > 0).then(|| self.shards());
         Means { coordination: Coordination::Shared(shared), shards, ..world.means() }
     }
 
@@ -181,7 +185,7 @@ impl Fleet {
                     continue;
                 }
             };
-            deed(&remote, &ticket, &spec, &|| run_shard(&workspace, &self.exchange, &remote, &spec, &worker));
+            deed(&remote, &ticket, &spec, &|| run_shard(&workspace, &self.shards(), &remote, &spec, &worker));
             done += 1;
         }
         done
@@ -456,6 +460,7 @@ fn r12_a_worker_that_cannot_do_its_shards_costs_time_only() {
         scope.spawn(|| {
             // Its exchange is another one, of the same address as far as anybody sees.
             let other = Exchange::open(Arc::new(MemoryStorage::new(course.world.clock.clone()))).unwrap();
+            let other = Shards::new(other, SOME);
             let workspace = fleet.workspace(&course.world);
             fleet.work(&course.world, 1, &over, |remote, ticket, spec, run| {
                 if ticket.attempt > 1 {

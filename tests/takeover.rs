@@ -108,6 +108,7 @@ impl Fleet {
             repository: self.repository.clone(),
             worker: WorkerId::new(driver.to_string()).unwrap(),
             evidence: None,
+            queue: None,
         };
         Means { coordination: Coordination::Shared(shared), ..self.stranger() }
     }

@@ -1,5 +1,6 @@
 //! Jobs go out: made, offered, claimed, kept alive, offered again.
 
+use verger_kopia::mutant::{self, Mutant};
 use verger_proto::{
     CycleId, Effect, Event, Failure, FailureKind, JobId, LogTime, Progress, Refusal, Shard, Stage, Ticket, WorkerId,
 };
@@ -209,7 +210,8 @@ fn cycle_tick(turn: &mut Turn<'_>, cycle: &mut Cycle) {
 /// Whether an open job is to be offered now: its pause is over, or nobody took it for long.
 fn is_to_offer(job: &Job, since: LogTime, at: LogTime) -> bool {
     let waited = at >= since && job.failures > 0 && !job.shard.is_whole() && at.since(since) < AFTER_PAUSE_MILLISECONDS;
-    waited || at.since(since) >= OFFER_AGAIN_MILLISECONDS
+    let is_old = at.since(since) >= OFFER_AGAIN_MILLISECONDS && !mutant::on(Mutant::S7AckBelieved);
+    waited || is_old
 }
 
 fn lose_claims(turn: &mut Turn<'_>, is_lost: impl Fn(&WorkerId, LogTime) -> bool) {

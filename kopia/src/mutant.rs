@@ -249,6 +249,8 @@ mutants! {
     S6NoEvidence,
     /// S7: a failed cycle is not due any more. What it left half done stays so.
     S7FailureIsTheEnd,
+    /// S7: what the work queue has acknowledged is not offered again. The message is lost, and what it was of is never done.
+    S7AckBelieved,
     /// S9: the master key is in the debug text of a repository, and so in a log.
     S9KeyInDebug,
     /// S9: a secret of a store is shown in debug texts, and so in a log.

@@ -39,6 +39,6 @@ impl ExchangeArgs {
         }
         let storage = settings::open(&address, &stores::from_environment(), Access::ReadWrite)?;
         let exchange = Exchange::open(storage).map_err(|error| error.at(format!("open the exchange {address}")))?;
-        Ok(Some(Shards { exchange, shard_bytes }))
+        Ok(Some(Shards::new(exchange, shard_bytes)))
     }
 }

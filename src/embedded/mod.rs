@@ -142,6 +142,8 @@ pub struct Shared {
     pub worker: WorkerId,
     /// Who keeps names of what is deleted; `None`: this process, beside the ledger of the repository.
     pub evidence: Option<Arc<dyn KeepEvidence>>,
+    /// Where hints of its jobs wait; `None`: in this process.
+    pub queue: Option<Arc<dyn Queue>>,
 }
 
 /// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
@@ -181,8 +183,17 @@ impl Means {
         }
     }
 
+    /// Where hints of the cycle's jobs wait.
+    fn queue(&self) -> Arc<dyn Queue> {
+        let own = match &self.coordination {
+            Coordination::Alone => None,
+            Coordination::Shared(shared) => shared.queue.clone(),
+        };
+        own.unwrap_or_else(|| Arc::new(LocalQueue::default()))
+    }
+
     /// The machine as this repository's workers see it.
-    fn drive(&self, id: &RepositoryId, clock: Arc<dyn Clock>, queue: Arc<LocalQueue>) -> Result<(Drive, Route)> {
+    fn drive(&self, id: &RepositoryId, clock: Arc<dyn Clock>, queue: Arc<dyn Queue>) -> Result<(Drive, Route)> {
         match &self.coordination {
             Coordination::Alone => Ok((Drive::open(&self.state_dir, id, clock, queue, None)?, Route(None))),
             Coordination::Shared(shared) => {
@@ -247,7 +258,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
         remove_leftovers(root);
     }
     let known = state::Known::open(state_dir, &session, means.coordination.repository())?;
-    let queue = Arc::new(LocalQueue::default());
+    let queue = means.queue();
     let (drive, _route) = means.drive(&known.id, session.clock.clone(), queue.clone())?;
     let drive = Arc::new(drive);
     let schedule = ScheduleFile::load(&session.workspace.repository)?;
@@ -267,7 +278,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
     let outcome = known
         .took(state_dir, held.term())
-        .and_then(|()| held_cycle(session, request, mode, &drive, &queue, &known, &held, quiet, &ours, &worker));
+        .and_then(|()| held_cycle(session, request, mode, &drive, &*queue, &known, &held, quiet, &ours, &worker));
     let released = held.release(&*storage, &drive);
     let mut report = outcome?;
     released?;
@@ -327,7 +338,7 @@ fn dry_run(
     let mode = request.mode.unwrap_or(Mode::Full);
     let folder =
         tempfile::tempdir().map_err(|e| Error::new(ErrorKind::Permission, "make a temporary folder").with_source(e))?;
-    let queue = Arc::new(LocalQueue::default());
+    let queue = means.queue();
     let (id, drive, _route) = match means.coordination.repository() {
         Some(id) => {
             let (drive, route) = means.drive(id, session.clock.clone(), queue.clone())?;
@@ -347,7 +358,7 @@ fn dry_run(
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     let mut told = trace::Told::begin(session, &drive, &id, cycle);
-    let driven = drive_to_end(&drive, &queue, &control, &worker, cycle, &mut work, &mut told, &session.words);
+    let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, &session.words);
     told.rest();
     let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
     let report = told.end(report)?;
@@ -361,7 +372,7 @@ fn held_cycle(
     request: &CycleRequest,
     mode: Mode,
     drive: &Arc<Drive>,
-    queue: &Arc<LocalQueue>,
+    queue: &dyn Queue,
     known: &state::Known,
     held: &lease::Held,
     quiet: ownership::Quiet,
@@ -462,7 +473,7 @@ fn begin_or_replace(drive: &Drive, id: &RepositoryId, options: CycleOptions) -> 
 #[allow(clippy::too_many_arguments, reason = "the parts of one process, named once")]
 fn drive_to_end(
     drive: &Drive,
-    queue: &LocalQueue,
+    queue: &dyn Queue,
     control: &LocalControl,
     worker: &WorkerId,
     cycle: CycleId,

@@ -86,6 +86,7 @@ fn cycle(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worke
         repository: task.repository.clone(),
         worker,
         evidence: site.evidence.clone(),
+        queue: None,
     };
     let means = Means {
         repository,

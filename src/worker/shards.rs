@@ -118,7 +118,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
     let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec);
     let told = trace::job(&workspace, &span, &spec);
     let under_way = told.span().clone().entered();
-    let report = run_shard(&workspace, &shards.exchange, &control, &spec, &worker);
+    let report = run_shard(&workspace, shards, &control, &spec, &worker);
     trace::job_ended(told.span(), spec.stage, &report);
     drop(under_way);
     let failed = matches!(report.outcome, Outcome::Failed(_));

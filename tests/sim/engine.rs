@@ -2,14 +2,14 @@
 //! machines, disks, wires, processes and the store that break.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use tokio::runtime::{Builder, RngSeed};
-use verger::embedded::{Coordination, CycleRequest, Means, Shared, cycle, identify};
+use verger::embedded::{Coordination, CycleReport, CycleRequest, Means, Shared, cycle, identify};
 use verger_coordinator::drive::{Backend, DrivenBackend};
 use verger_coordinator::raft::runtime;
 use verger_kopia::clock::Timestamp;
@@ -25,11 +25,14 @@ use super::course::Failure;
 use super::faults::{heal, storm};
 use super::judge::{Judge, Seen};
 use super::oracle::Finding;
+use super::others::{Worker, shards};
+use super::post::{self, Ear, Hearing};
 use super::steps::registration;
 use super::store::{alone, careful};
 use super::turns::{ClusterBackend, Ended, Lot, Table, Time};
 use super::way::{Way, Weather};
 use super::world::{World, dice};
+use super::yard::{Cart, Damage, Hand, KINDS, Spoiling, Yard};
 
 const HOUR: u64 = 3_600_000;
 /// Cycles while everything breaks.
@@ -44,6 +47,12 @@ const TRIES: u32 = 6;
 const ALL_EXPIRED: Duration = Duration::from_secs(700);
 /// Of a listing that is old, how much it may lack.
 const STALE_MAX: u64 = 60_000;
+/// How a cycle ends that left something for the next one.
+const GONE_AROUND: &str = "gone around";
+/// In one of so many seeds, cycles are cut into shards.
+const SHARED: u64 = 4;
+/// What befalls whoever does shards befalls it within so many requests.
+const SHARD_REQUESTS: u64 = 60;
 
 /// What a run did.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -62,6 +71,10 @@ pub struct Course {
     /// Changes in the store that were looked at, and marks among them.
     pub deeds: u32,
     pub marks: u32,
+    /// Shards that others did than who led.
+    pub shards: u32,
+    /// Parts of the exchange that were not what was reported.
+    pub spoiled: u32,
 }
 
 /// A repository of each index kind, whose keys were derived once, for run after run.
@@ -106,6 +119,29 @@ struct Plan {
     lot: Lot,
     weather: Weather,
     rival: Option<Rival>,
+    hints: post::Weather,
+    /// Whoever does shards of it; none: it is not cut.
+    others: Option<Others>,
+}
+
+/// Workers of other processes, and what befalls them.
+#[derive(Clone, Debug, Default)]
+struct Others {
+    /// What befalls each, and which shard of a scan it does not look into.
+    lots: Vec<(Lot, Option<u32>)>,
+    /// Which part is damaged, and how.
+    spoiling: Option<Spoiling>,
+}
+
+impl Plan {
+    /// A shard may come to nothing.
+    fn may_be_spoiled(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| {
+            let is_struck =
+                |(lot, lazy): &(Lot, Option<u32>)| lazy.is_some() || lot.kill.is_some() || lot.pause.is_some();
+            others.spoiling.is_some() || self.weather.faults > 0 || others.lots.iter().any(is_struck)
+        })
+    }
 }
 
 /// Somebody else who wants to do the same at the same time.
@@ -127,6 +163,8 @@ struct Run<'a> {
     folders: Vec<tempfile::TempDir>,
     oracle: Oracle,
     seen: Arc<Seen>,
+    /// What shards are shared through, in a run whose cycles are cut.
+    exchange: Option<(Arc<Yard>, Ear)>,
     course: Course,
     /// Number of the last engine: no two are the same.
     runs: u64,
@@ -134,6 +172,11 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(scene: &'a Scene, world: &World, seed: u64) -> Self {
+        let exchange = (seed % SHARED == 1).then(|| {
+            let ear = Ear::new(world.time(), dice(seed, 6));
+            world.tell(Arc::new(ear.clone()));
+            (Arc::new(Yard::new(scene.hub.clone())), ear)
+        });
         Self {
             scene,
             world: world.clone(),
@@ -143,6 +186,7 @@ impl<'a> Run<'a> {
             folders: (0..=NODES).map(|_| state_folder()).collect(),
             oracle: Oracle::default(),
             seen: Arc::default(),
+            exchange,
             course: Course::default(),
             runs: 0,
         }
@@ -159,6 +203,8 @@ impl<'a> Run<'a> {
             snapshots: u32::try_from(live.model.snapshots.len()).unwrap(),
             deeds: self.seen.deeds.load(Ordering::Relaxed),
             marks: self.seen.marks.load(Ordering::Relaxed),
+            shards: self.seen.shards.load(Ordering::Relaxed),
+            spoiled: self.exchange.as_ref().map_or(0, |(yard, _)| yard.spoiled()),
             ..self.course.clone()
         }
     }
@@ -185,7 +231,10 @@ impl<'a> Run<'a> {
         for (number, request) in [careful(Some(Mode::Full)), alone(Mode::Full)].into_iter().enumerate() {
             hub.advance(ALL_EXPIRED);
             let weather = Weather { slow: 200, ..Weather::default() };
-            let plan = Plan { request, lot: Lot::default(), weather, rival: None };
+            let lots = vec![<(Lot, Option<u32>)>::default(); 2];
+            let others = self.exchange.is_some().then_some(Others { lots, spoiling: None });
+            let hints = post::Weather::default();
+            let plan = Plan { request, lot: Lot::default(), weather, rival: None, hints, others };
             let done = self.course.done;
             self.cycle(STORMY + u32::try_from(number).unwrap(), plan).await?;
             if self.course.done == done {
@@ -207,6 +256,7 @@ impl<'a> Run<'a> {
     }
 
     fn plan(&mut self) -> Plan {
+        let others = self.exchange.is_some().then(|| others(&mut self.dice));
         let dice = &mut self.dice;
         let mode = *[Mode::Full, Mode::Full, Mode::Full, Mode::Quick].choose(dice).unwrap();
         Plan {
@@ -222,16 +272,25 @@ impl<'a> Run<'a> {
                 stale: *[0, 0, STALE_MAX].choose(dice).unwrap(),
             },
             rival: *[None, None, None, Some(Rival::Node), Some(Rival::Foreign)].choose(dice).unwrap(),
+            hints: post::Weather {
+                lost: *[0, 10, 40].choose(dice).unwrap(),
+                twice: *[0, 100, 300].choose(dice).unwrap(),
+                late: *[0, 20, 50].choose(dice).unwrap(),
+            },
+            others,
         }
     }
 
     /// One cycle, with whatever befalls it; an engine that was killed is started again, there or elsewhere.
     async fn cycle(&mut self, number: u32, plan: Plan) -> Result<(), Finding> {
         let note = format!("cycle {number} {:?} {:?} {:?} {:?}", plan.request.mode, plan.lot, plan.weather, plan.rival);
+        let note = format!("{note} {:?} {:?}", plan.hints, plan.others);
         self.world.trace(&note);
         self.scene.hub.note(&note);
         let mut table = Table::new(&self.world, &self.time, dice(self.dice.random(), 3));
-        let (home, shares) = (self.dice.random_range(1..=NODES), plan.rival.is_some());
+        let (home, shares) = (self.dice.random_range(1..=NODES), plan.rival.is_some() || plan.others.is_some());
+        let over = Arc::<AtomicBool>::default();
+        self.others(&mut table, &plan, &over);
         self.engine(&mut table, home, &plan, plan.lot.clone(), shares);
         let mut rival_after = plan.rival.map(|rival| (self.dice.random_range(1..REQUESTS), rival));
         let mut served = 0;
@@ -246,23 +305,61 @@ impl<'a> Run<'a> {
                 }
             }
             if let Some((_, Err((ErrorKind::Interrupted, _)))) = table.ended.last()
-                && !table.is_busy()
+                && !table.is_led()
                 && table.ended.len() == 1
             {
                 self.course.killed += 1;
                 let node = if self.dice.random_bool(0.5) { home } else { self.dice.random_range(1..=NODES) };
-                self.engine(&mut table, node, &plan, Lot::default(), false);
+                self.engine(&mut table, node, &plan, Lot::default(), plan.others.is_some());
             }
+            over.store(!table.is_led(), Ordering::Relaxed);
         }
+        self.ended(&table, number, &plan)?;
+        self.check()
+    }
+
+    fn ended(&mut self, table: &Table, number: u32, plan: &Plan) -> Result<(), Finding> {
         for (engine, ended) in &table.ended {
             let told = ended.as_ref().map_err(|(kind, _)| kind);
             let text = format!("engine {engine} of cycle {number} ends: {told:?}");
             self.world.trace(&text);
             self.scene.hub.note(&text);
             self.course.done += u32::from(ended.as_ref().is_ok_and(|outcome| outcome == "done"));
-            judge(ended, &plan).map_err(|why| format!("{text}: {why}"))?;
+            judge(ended, plan).map_err(|why| format!("{text}: {why}"))?;
         }
-        self.check()
+        for (worker, ended) in &table.others_ended {
+            let text =
+                format!("worker {worker} of cycle {number} ends: {:?}", ended.as_ref().map_err(|(kind, _)| kind));
+            self.scene.hub.note(&text);
+            if ended.as_ref().is_err_and(|(kind, _)| *kind != ErrorKind::Interrupted) {
+                return Err(format!("{text}: {ended:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Workers of other processes.
+    fn others(&mut self, table: &mut Table, plan: &Plan, over: &Arc<AtomicBool>) {
+        let (Some((yard, ear)), Some(others)) = (&self.exchange, &plan.others) else { return };
+        yard.plan(others.spoiling);
+        ear.set_weather(plan.hints);
+        for (lot, lazy_at) in &others.lots {
+            let repository = self.repository.clone().unwrap();
+            let judge = Judge::new(self.scene.hub.clone(), &self.world, self.seen.clone(), Some(repository.clone()));
+            let (weather, over, dices) =
+                (plan.weather, over.clone(), [7, 8].map(|use_| dice(self.dice.random(), use_)));
+            let (world, time, ear, yard) = (self.world.clone(), self.time.clone(), ear.clone(), yard.clone());
+            let (maintainer, folder) = (self.scene.maintainer.clone(), self.folders[0].path().to_owned());
+            let (lazy_at, done) = (*lazy_at, self.seen.shards.clone());
+            table.seat_other(lot.clone(), move |seat| {
+                let [first, second] = dices;
+                let way = Way::new(seat.clone(), Arc::new(judge), weather, first).in_shards(true);
+                let cart = Cart::new(yard.clone(), seat.clone(), Arc::<Hand>::default(), weather, second);
+                let ear = ear.of(seat.clone(), time.clone());
+                let worker = Worker { world, time, seat, ear, yard, maintainer, repository, folder, lazy_at, done };
+                worker.work(way, cart, &over)
+            });
+        }
     }
 
     /// An engine on one of the nodes.
@@ -273,14 +370,21 @@ impl<'a> Run<'a> {
         let repository = self.repository.clone().unwrap();
         let judge = Judge::new(self.scene.hub.clone(), &self.world, self.seen.clone(), Some(repository.clone()));
         let (means, request) = (self.means(node), plan.request.clone());
-        let (world, weather, dice) = (self.world.clone(), plan.weather, dice(self.dice.random(), 4));
-        let router = self.world.router();
+        let (world, weather, dice_of_way) = (self.world.clone(), plan.weather, dice(self.dice.random(), 4));
+        let (time, sent, hints, router) = (self.time.clone(), self.world.time(), plan.hints, self.world.router());
+        let [dice_of_hints, dice_of_parts] = [9, 10].map(|use_| dice(self.dice.random(), use_));
+        let yard = plan.others.as_ref().and(self.exchange.as_ref()).map(|(yard, _)| yard.clone());
         table.seat(lot, shares, move |seat| {
-            let way = Way::new(seat.clone(), Arc::new(judge), weather, dice);
-            let backend: Arc<dyn Backend> = Arc::new(ClusterBackend { world, seat });
+            let hand = Arc::<Hand>::default();
+            let way = Way::new(seat.clone(), Arc::new(judge), weather, dice_of_way).in_shards(yard.is_some());
+            let cart = yard.map(|yard| Cart::new(yard, seat.clone(), hand.clone(), weather, dice_of_parts));
+            let means = Means { shards: cart.map(shards), ..means };
+            let queue = Arc::new(Hearing::new(&world, &time, seat.clone(), sent, hints, dice_of_hints));
+            let backend: Arc<dyn Backend> = Arc::new(ClusterBackend { world, seat, hand });
             let driven = drive(&backend, &repository, driver, &way.hub)?;
             let worker = WorkerId::new(format!("w-{driver}")).unwrap();
-            let shared = Shared { backend: driven.clone(), router, repository, worker, evidence: None };
+            let shared =
+                Shared { backend: driven.clone(), router, repository, worker, evidence: None, queue: Some(queue) };
             let ended = run(means, way, Coordination::Shared(shared), &request);
             driven.leave();
             ended
@@ -341,13 +445,40 @@ fn drive(
 fn run(means: Means, way: Way, coordination: Coordination, request: &CycleRequest) -> Ended {
     let repository = means.repository.through(Arc::new(way));
     let ended = cycle(Means { repository, coordination, ..means }, request);
-    ended.map(|report| report.outcome.to_string()).map_err(|error| (error.kind(), error.chain()))
+    ended.map(|report| outcome(&report)).map_err(|error| (error.kind(), error.chain()))
+}
+
+/// Stages and shards that were gone around are no damage that was found.
+fn outcome(report: &CycleReport) -> String {
+    let is_gone_around = report.damage.iter().all(|one| one.text.contains("gone around"));
+    if report.is_degraded() && is_gone_around { GONE_AROUND.to_owned() } else { report.outcome.to_string() }
+}
+
+/// Workers of other processes, and what befalls them and what they leave.
+fn others(dice: &mut SmallRng) -> Others {
+    let lot = |dice: &mut SmallRng| {
+        let kill = dice.random_bool(0.3).then(|| (dice.random_range(1..SHARD_REQUESTS), dice.random_bool(0.5)));
+        let pause =
+            dice.random_bool(0.3).then(|| (dice.random_range(1..SHARD_REQUESTS), dice.random_range(5_000..HOUR)));
+        let lazy_at = dice.random_bool(0.1).then(|| dice.random_range(1..4));
+        (Lot { kill, pause }, lazy_at)
+    };
+    let lots = (0..dice.random_range(1..=3)).map(|_| lot(dice)).collect();
+    let spoiling = |dice: &mut SmallRng| {
+        let (kind, how) = (*KINDS.choose(dice).unwrap(), *Damage::ALL.choose(dice).unwrap());
+        Spoiling { kind, number: dice.random_range(1..3), how }
+    };
+    let spoiling = dice.random_bool(0.6).then(|| spoiling(dice));
+    Others { lots, spoiling }
 }
 
 /// How a process may end.
 fn judge(ended: &Ended, plan: &Plan) -> Result<(), Finding> {
     match ended {
         Ok(outcome) if outcome == "degraded" && plan.weather.stale == 0 => Err("damage where there is none".to_owned()),
+        Ok(outcome) if outcome == GONE_AROUND && plan.weather.faults == 0 && !plan.may_be_spoiled() => {
+            Err("something was gone around although nothing failed".to_owned())
+        }
         Ok(_) => Ok(()),
         Err((kind, why)) => {
             let may_be = [
@@ -362,7 +493,13 @@ fn judge(ended: &Ended, plan: &Plan) -> Result<(), Finding> {
             ];
             // Who stands still between a look at the store's clock and one at its own sees two times.
             let stood_still = *kind == ErrorKind::Clock && plan.lot.pause.is_some();
-            if may_be.contains(kind) || stood_still { Ok(()) } else { Err(format!("a cycle must not end so: {why}")) }
+            // A part is damaged, or a shard's workers are gone one after the other.
+            let is_spoiled = matches!(kind, ErrorKind::Damaged | ErrorKind::Internal) && plan.may_be_spoiled();
+            if may_be.contains(kind) || stood_still || is_spoiled {
+                Ok(())
+            } else {
+                Err(format!("a cycle must not end so: {why}"))
+            }
         }
     }
 }

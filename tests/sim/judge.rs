@@ -24,6 +24,8 @@ pub struct Seen {
     pub deeds: AtomicU32,
     /// Marks that were held against what clients wrote.
     pub marks: AtomicU32,
+    /// Shards that others than their lead did.
+    pub shards: Arc<AtomicU32>,
 }
 
 /// The judge of one process.

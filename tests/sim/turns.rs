@@ -5,14 +5,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
-use verger_coordinator::drive::Backend;
+use verger_coordinator::drive::{Backend, refusal};
 use verger_coordinator::machine::State;
 use verger_kopia::clock::Clock as _;
 use verger_kopia::{Error, ErrorKind, Result};
@@ -20,6 +20,7 @@ use verger_proto::{Command, CommandId, Event};
 
 use super::clients::hub::Hub;
 use super::world::World;
+use super::yard::Hand;
 
 /// So long a command is asked again before it has no answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,9 +55,15 @@ pub struct Lot {
 /// The answer to a request that its process does not live to hear.
 pub struct Dead;
 
+/// What a process does at each of its requests.
+type AtRequest = Box<dyn Fn() + Send + Sync>;
+
 /// A process at the table.
 pub struct Seat {
     pub number: usize,
+    /// Of no other process of the run.
+    name: u64,
+    at_request: OnceLock<AtRequest>,
     asks: SyncSender<Ask>,
     answers: Mutex<Receiver<Answer>>,
     lot: Lot,
@@ -76,8 +83,34 @@ impl Seat {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).recv().map_err(|_| Dead)
     }
 
+    /// No other process of the run has this name.
+    pub fn name(&self) -> u64 {
+        self.name
+    }
+
+    /// It ends, for whatever reason.
+    pub fn end_process(&self) {
+        self.is_dead.store(true, Ordering::Relaxed);
+    }
+
+    /// This is done before each request.
+    pub fn at_each_request(&self, what: AtRequest) {
+        let _ = self.at_request.set(what);
+    }
+
+    /// It has nothing to do for so many milliseconds. No request of its own.
+    pub fn wait(&self, milliseconds: u64) -> std::result::Result<(), Dead> {
+        if self.is_dead() {
+            return Err(Dead);
+        }
+        self.ask(Ask::Turn(self.time.now() + milliseconds)).map(drop)
+    }
+
     /// Right before a request.
     pub fn begin(&self) -> std::result::Result<(), Dead> {
+        if let Some(what) = self.at_request.get().filter(|_| !self.is_dead()) {
+            what();
+        }
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         self.die_at(number, false)?;
         match self.lot.pause.filter(|(at, _)| *at == number) {
@@ -109,12 +142,14 @@ impl Seat {
 pub struct Time {
     pub hub: Arc<Hub>,
     begin: Duration,
+    /// The next process's name.
+    names: Arc<AtomicU64>,
 }
 
 impl Time {
     pub fn new(hub: Arc<Hub>) -> Self {
         let begin = hub.clock.since_boot();
-        Self { hub, begin }
+        Self { hub, begin, names: Arc::default() }
     }
 
     /// Milliseconds since the beginning, as the store tells them.
@@ -139,6 +174,36 @@ impl Time {
 pub struct ClusterBackend {
     pub world: World,
     pub seat: Arc<Seat>,
+    pub hand: Arc<Hand>,
+}
+
+/// What a process asks, whether or not it drives.
+fn asked(command: &Command) -> &Command {
+    match command {
+        Command::Driven(driven) => &driven.command,
+        other => other,
+    }
+}
+
+impl ClusterBackend {
+    /// Who has claimed a job has it in hand until it says what came of it, and must not say that it is done if it rests on what was
+    /// damaged (R12).
+    fn heard(&self, asked: &Command, events: &[Event]) {
+        match asked {
+            Command::ClaimJob { ticket } if refusal(events).is_none() => {
+                self.hand.begin(ticket.clone(), self.seat.time.now());
+            }
+            Command::CompleteJob { ticket, .. } => {
+                let is_done = events.iter().any(|event| matches!(event, Event::JobCompleted { .. }));
+                if let Some(part) = self.hand.rests_on().filter(|_| is_done) {
+                    self.world.find(format!("job {} is done, and rests on {part}", ticket.job));
+                }
+                self.hand.end();
+            }
+            Command::FailJob { .. } => self.hand.end(),
+            _ => {}
+        }
+    }
 }
 
 /// The state of the node that has applied most.
@@ -158,10 +223,14 @@ impl Backend for ClusterBackend {
     fn submit(&self, command: Command) -> Result<Vec<Event>> {
         let gone = |_| Error::new(ErrorKind::Interrupted, "the process was killed");
         self.seat.begin().map_err(gone)?;
+        let said = asked(&command).clone();
         let answer = self.seat.ask(Ask::Submit(Box::new(command))).map_err(gone)?;
         self.seat.end().map_err(gone)?;
         match answer {
-            Answer::Events(Some(events)) => Ok(events),
+            Answer::Events(Some(events)) => {
+                self.heard(&said, &events);
+                Ok(events)
+            }
             _ => Err(Error::new(ErrorKind::StoreUnavailable, "nobody leads: the command has no answer")),
         }
     }
@@ -184,6 +253,8 @@ struct Player {
     answers: SyncSender<Answer>,
     pending: Option<Ask>,
     thread: JoinHandle<()>,
+    /// It does shards of whoever leads a cycle.
+    is_other: bool,
 }
 
 /// Where processes sit, and the cluster with them.
@@ -192,21 +263,36 @@ pub struct Table {
     time: Time,
     dice: SmallRng,
     players: Vec<Option<Player>>,
+    names: Arc<AtomicU64>,
     /// How they ended, in this order.
     pub ended: Vec<(usize, Ended)>,
+    /// The same of those who did shards.
+    pub others_ended: Vec<(usize, Ended)>,
 }
 
 impl Table {
     pub fn new(world: &World, time: &Time, dice: SmallRng) -> Self {
-        Self { world: world.clone(), time: time.clone(), dice, players: Vec::new(), ended: Vec::new() }
+        let (players, ended, others_ended, names) = (Vec::new(), Vec::new(), Vec::new(), time.names.clone());
+        Self { world: world.clone(), time: time.clone(), dice, players, names, ended, others_ended }
     }
 
     /// One more process, which runs to its first request. `shares`: others may run between any two requests of it.
     pub fn seat(&mut self, lot: Lot, shares: bool, run: impl FnOnce(Arc<Seat>) -> Ended + Send + 'static) {
+        self.sit(lot, shares, false, run);
+    }
+
+    /// One more process, which does shards of whoever leads.
+    pub fn seat_other(&mut self, lot: Lot, run: impl FnOnce(Arc<Seat>) -> Ended + Send + 'static) {
+        self.sit(lot, true, true, run);
+    }
+
+    fn sit(&mut self, lot: Lot, shares: bool, is_other: bool, run: impl FnOnce(Arc<Seat>) -> Ended + Send + 'static) {
         let ((asks, asked), (answers, answered)) = (sync_channel(1), sync_channel(1));
         let number = self.players.len();
         let seat = Seat {
             number,
+            name: self.names.fetch_add(1, Ordering::Relaxed),
+            at_request: OnceLock::new(),
             asks: asks.clone(),
             answers: Mutex::new(answered),
             lot,
@@ -219,13 +305,18 @@ impl Table {
             let ended = run(Arc::new(seat));
             let _ = asks.send(Ask::Over(ended));
         });
-        self.players.push(Some(Player { asked, answers, pending: None, thread }));
+        self.players.push(Some(Player { asked, answers, pending: None, thread, is_other }));
         self.hear(number);
     }
 
     /// Whether somebody is still at it.
     pub fn is_busy(&self) -> bool {
         self.players.iter().any(Option::is_some)
+    }
+
+    /// Whether somebody leads a cycle, or wants to.
+    pub fn is_led(&self) -> bool {
+        self.players.iter().flatten().any(|player| !player.is_other)
     }
 
     /// Waits for the next request of a process that runs.
@@ -242,7 +333,8 @@ impl Table {
         let Some(player) = self.players[number].take() else { return };
         drop((player.answers, player.asked));
         let is_whole = player.thread.join().is_ok();
-        self.ended.push((number, if is_whole { ended } else { panicked() }));
+        let ended = (number, if is_whole { ended } else { panicked() });
+        if player.is_other { self.others_ended.push(ended) } else { self.ended.push(ended) }
     }
 
     /// Answers one request.

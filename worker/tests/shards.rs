@@ -18,7 +18,7 @@ use verger_proto::{
     Shard, Stage, Term, WorkerId,
 };
 use verger_worker::exchange::{Exchange, PartError, PartKind, Parts};
-use verger_worker::run::run_shard;
+use verger_worker::run::{SHARD_BYTES, Shards, run_shard};
 use verger_worker::task::order::Making;
 use verger_worker::task::survey::{Reach, Start, Survey, survey};
 use verger_worker::task::{scan, scan_shard, solve};
@@ -78,9 +78,13 @@ impl Rig {
         }
     }
 
+    fn shards(&self) -> Shards {
+        Shards::new(self.exchange.clone(), SHARD_BYTES)
+    }
+
     fn run(&self, spec: &JobSpec) -> JobReport {
         let control = ScriptedControl::new(spec.clone());
-        run_shard(&self.workspace, &self.exchange, &control, spec, &WorkerId::new("w1").unwrap())
+        run_shard(&self.workspace, &self.shards(), &control, spec, &WorkerId::new("w1").unwrap())
     }
 
     fn shard(&self, shard: Shard, orders: &[OutputRef]) -> OutputRef {
@@ -208,7 +212,7 @@ fn a_shard_that_fails_leaves_nothing_and_its_next_attempt_counts() {
     stopped.stop.ask();
     let spec = rig.spec(shards[0].clone(), 1, &orders);
     let control = ScriptedControl::new(spec.clone());
-    let report = run_shard(&stopped, &rig.exchange, &control, &spec, &WorkerId::new("w1").unwrap());
+    let report = run_shard(&stopped, &rig.shards(), &control, &spec, &WorkerId::new("w1").unwrap());
     let Outcome::Failed(failure) = report.outcome else { panic!("{report:?}") };
     // Whoever drains leaves the shard to another worker.
     assert_eq!((failure.kind, failure.retryable), (FailureKind::Interrupted, true));
@@ -235,7 +239,7 @@ fn r26_a_shard_whose_list_does_not_fit_is_refused_with_what_helps() {
     workspace.memory = verger_worker::limit::MemoryLimit::new(1 << 20);
     let spec = rig.spec(shards[0].clone(), 1, &orders);
     let control = ScriptedControl::new(spec.clone());
-    let report = run_shard(&workspace, &rig.exchange, &control, &spec, &WorkerId::new("w1").unwrap());
+    let report = run_shard(&workspace, &rig.shards(), &control, &spec, &WorkerId::new("w1").unwrap());
     let Outcome::Failed(failure) = report.outcome else { panic!("{report:?}") };
     assert_eq!(failure.kind, FailureKind::MemoryLimit);
     assert!(failure.text.contains("--shard-bytes"), "{}", failure.text);

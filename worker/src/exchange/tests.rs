@@ -208,6 +208,9 @@ fn r12_an_empty_part_counts_for_nothing_but_an_empty_report() {
             PartError::Count { expected: more, found: part.count }
         );
     }
+    // All that a store may have of an object whose writer lost its power.
+    rig.plant(&part, Vec::new());
+    assert_eq!(wrong(read(&parts, &part, PartKind::Scan)), PartError::Truncated);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::workspace::Workspace;
 /// Bytes of packs that a shard has by default.
 pub const SHARD_BYTES: u64 = 64 << 20;
 
-/// How often whoever leads hears how far a shard is.
+/// How often whoever leads hears how far a shard is, by default.
 pub const TELL_EVERY: Duration = Duration::from_millis(500);
 /// And how often, that its worker is alive, if there is nothing else to say: a claim ends after 30 s.
 const RENEW_EVERY: u32 = 10;
@@ -36,6 +36,16 @@ pub struct Shards {
     pub exchange: Exchange,
     /// Bytes of packs that a shard has.
     pub shard_bytes: u64,
+    /// How often whoever leads hears how far a shard is.
+    pub tell_every: Duration,
+}
+
+impl Shards {
+    /// With words about progress as often as by default.
+    #[must_use]
+    pub fn new(exchange: Exchange, shard_bytes: u64) -> Self {
+        Self { exchange, shard_bytes, tell_every: TELL_EVERY }
+    }
 }
 
 /// Does one shard that `worker` has claimed, and keeps the claim meanwhile. The report is not sent: that is the caller's to do. Safe
@@ -44,7 +54,7 @@ pub struct Shards {
 /// Shards that are done at the same time need a [`MemoryLimit`](crate::limit::MemoryLimit) each: what is kept is said once for all.
 pub fn run_shard(
     workspace: &Workspace,
-    exchange: &Exchange,
+    shards: &Shards,
     control: &dyn Control,
     spec: &JobSpec,
     worker: &WorkerId,
@@ -62,10 +72,11 @@ pub fn run_shard(
     let kept = workspace.memory.kept();
     let (done, ended) = bounded::<()>(0);
     let fenced = AtomicBool::new(false);
-    let beat = Beat { control, ticket: spec.ticket(worker), outer: &workspace.stop, own: &own.stop, fenced: &fenced };
+    let (ticket, every) = (spec.ticket(worker), shards.tell_every);
+    let beat = Beat { control, ticket, every, outer: &workspace.stop, own: &own.stop, fenced: &fenced };
     let result = std::thread::scope(|scope| {
         scope.spawn(|| beat.go_on(&heard, &ended));
-        let result = shard(&own, exchange, spec);
+        let result = shard(&own, &shards.exchange, spec);
         drop(done);
         result
     });
@@ -153,6 +164,7 @@ impl Progress for Tee {
 struct Beat<'a> {
     control: &'a dyn Control,
     ticket: Ticket,
+    every: Duration,
     outer: &'a Stop,
     own: &'a Stop,
     fenced: &'a AtomicBool,
@@ -161,7 +173,7 @@ struct Beat<'a> {
 impl Beat<'_> {
     fn go_on(&self, heard: &Heard, ended: &Receiver<()>) {
         let (mut known, mut silent) = (0, 0);
-        while ended.recv_timeout(TELL_EVERY) == Err(RecvTimeoutError::Timeout) {
+        while ended.recv_timeout(self.every) == Err(RecvTimeoutError::Timeout) {
             if self.outer.is_asked() {
                 self.own.ask();
             }

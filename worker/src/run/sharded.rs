@@ -31,7 +31,7 @@ impl Work<'_> {
 
     pub(super) fn run_shard(&self, spec: &JobSpec) -> Result<JobReport> {
         let shards = self.shards.as_ref().ok_or_else(|| out_of_order("exchange"))?;
-        Ok(super::run_shard(&self.workspace, &shards.exchange, self.control, spec, &self.worker))
+        Ok(super::run_shard(&self.workspace, shards, self.control, spec, &self.worker))
     }
 
     fn parts(&self, spec: &JobSpec) -> Option<Parts> {

@@ -100,6 +100,27 @@ fn a_shard_rests_longer_after_each_failure() {
 }
 
 #[test]
+fn s7_what_nobody_claims_is_offered_again() {
+    let mut rig = cut_scan(&["q"]);
+    let [first, second] = [0, 1].map(|at| jobs(&rig)[at].id);
+    claim(&mut rig, first, "w2").unwrap();
+    let offered = |effects: Vec<Effect>| -> Vec<(JobId, u32)> {
+        let offer = |effect| match effect {
+            Effect::OfferJob(spec) => Some((spec.id, spec.attempt)),
+            _ => None,
+        };
+        effects.into_iter().filter_map(offer).collect()
+    };
+    rig.pass(14_999);
+    assert_eq!(offered(rig.go(Command::Tick).1), []);
+    rig.pass(1);
+    assert_eq!(offered(rig.go(Command::Tick).1), [(second, 1)], "whatever became of the first hint");
+    claim(&mut rig, second, "w3").unwrap();
+    rig.pass(14_999);
+    assert_eq!(offered(rig.go(Command::Tick).1), [], "claimed");
+}
+
+#[test]
 fn a_shard_that_is_given_back_is_offered_at_once_and_nothing_is_counted() {
     let mut rig = cut_scan(&["q"]);
     let job = jobs(&rig)[0].id;
