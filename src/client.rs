@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 /// One answer; events that are followed come without end.
 const TIMEOUT: Duration = Duration::from_secs(40);
+/// What may be lost is not waited for longer.
+const BRIEFLY: Duration = Duration::from_secs(2);
 
 /// Coordinators of one fleet, and the right to ask them.
 pub(crate) struct Client {
@@ -156,6 +158,28 @@ impl Client {
             Error::new(ErrorKind::StoreUnavailable, "read the coordinator's answer").with_source(error.without_url())
         })?;
         Ok(Some(bytes.to_vec()))
+    }
+
+    /// Says a record once, and soon gives up: nothing is lost with it. One who does not lead, or is not there, is
+    /// not asked again.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(crate) fn record_once(&self, path: &str, body: &[u8]) -> Result<()> {
+        let request = self.request(Method::POST, path).timeout(BRIEFLY);
+        let base = self.place().base;
+        match request.header("Content-Type", "application/octet-stream").body(body.to_vec()).send() {
+            Ok(response) if response.status().as_u16() == 503 => {
+                Err(Error::new(ErrorKind::StoreUnavailable, format!("{base} does not lead: {}", self.go_on(response))))
+            }
+            Ok(response) => refused(response).map(drop),
+            Err(error) => {
+                if error.is_connect() {
+                    self.places().next();
+                }
+                Err(self.unanswered(&base, error, None))
+            }
+        }
     }
 
     /// Lines as they come.

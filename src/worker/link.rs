@@ -49,9 +49,9 @@ impl Link {
         self.must(&Method::POST, "/v1/work/commands", Some(&encode(&Said { id, command })?), true)
     }
 
-    /// Says how far a job is.
+    /// Says how far a job is, if somebody hears it at once: a claim is kept alive by whoever says it.
     pub(super) fn progress(&self, word: &Word) -> Result<()> {
-        self.client.record(&Method::POST, "/v1/work/progress", Some(&encode(word)?), false).map(drop)
+        self.client.record_once("/v1/work/progress", &encode(word)?)
     }
 
     /// The state of a repository, as soon as it is another than the one with the digest `seen`.
