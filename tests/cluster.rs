@@ -84,8 +84,15 @@ fn nodes_join_are_replaced_and_removed_and_a_number_is_never_used_again() {
     fleet.leader();
     fleet.kill(rest[1]);
     assert_eq!(fleet.json(&["repo", "list", "--json"]), serde_json::json!([]), "what it knows it tells");
-    let nobody = fails(&mut fleet.verger(&["cluster", "remove", &rest[0].to_string()]), 22);
-    assert!(nobody.contains("of 3 coordinators"), "{nobody}");
+    // If it led, it takes a command until it notices that nobody hears it; what came of that, nobody can say.
+    let began = std::time::Instant::now();
+    loop {
+        let nobody = fails(&mut fleet.verger(&["cluster", "remove", &rest[0].to_string()]), 22);
+        if nobody.contains("of 3 coordinators") {
+            break;
+        }
+        assert!(nobody.contains("the command may have been taken") && began.elapsed().as_secs() < 60, "{nobody}");
+    }
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn r1_nothing_is_done_outside_an_approved_batch() {
 }
 
 /// Seeds of an ordinary run in which whole cycles run.
-const ENGINE_SEEDS: u64 = 24;
+const ENGINE_SEEDS: u64 = 32;
 
 #[test]
 fn whatever_breaks_cycles_leave_the_repository_whole() {

@@ -1,7 +1,7 @@
 //! One cluster in virtual time: its nodes, disks, wires and clocks, and everything that is checked about them.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -198,6 +198,7 @@ impl World {
     pub async fn start(&self, id: u64) {
         lock(&self.0.live).down.remove(&id);
         self.replicas().started(id);
+        until_nobody_has(&self.folder_of(id).join("lock"));
         let log = self.disk(id).open();
         let options = NodeOptions {
             id,
@@ -373,4 +374,16 @@ impl World {
 /// Chance for one purpose of one seed.
 pub fn dice(seed: u64, purpose: u64) -> SmallRng {
     SmallRng::seed_from_u64(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ purpose)
+}
+
+/// A program that another test starts at this moment has copies of all open files until it is loaded, and with them their locks.
+fn until_nobody_has(lock: &Path) {
+    let Ok(file) = std::fs::File::open(lock) else { return };
+    let is_free = || file.try_lock().is_ok() && file.unlock().is_ok();
+    for _ in 0..200 {
+        if is_free() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
