@@ -67,7 +67,13 @@ fn killed_fifty_times_every_wish_is_answered_every_cycle_finishes_and_a_client_l
             }
             let leads = names.map(|name| flow.lead(name, round + 1));
             let spared = if round + 1 < PER_ROUND.len() { &leads[..] } else { &[] };
+            // One lead at least, whatever chance says.
+            let mut lead_dies = spared.is_empty();
             for _ in 0..kills {
+                if std::mem::take(&mut lead_dies) {
+                    kill_a_lead(&mut flow, &mut chance, &names, &mut killed);
+                    continue;
+                }
                 chance.nap(400);
                 kill_one(&mut flow, &mut chance, spared, &names, &mut killed);
             }
@@ -160,6 +166,14 @@ fn kill_one(flow: &mut Flow, chance: &mut Chance, spared: &[String], names: &[&s
             (killed.workers, killed.leads) = (killed.workers + 1, killed.leads + u64::from(leads));
         }
     }
+}
+
+fn kill_a_lead(flow: &mut Flow, chance: &mut Chance, names: &[&str], killed: &mut Killed) {
+    let lead = names.iter().find_map(|name| flow.leads_now(name)).expect("wishes of this round are under way");
+    flow.kill(&lead);
+    chance.nap(500);
+    flow.work(&lead);
+    (killed.workers, killed.leads) = (killed.workers + 1, killed.leads + 1);
 }
 
 fn client(weed: &Weed) -> Option<Kopia> {
