@@ -5,6 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use verger_kopia::error::{Error, Result};
+
 /// Makes a folder and those above it, each on stable storage when this returns: a synced file in a folder whose own name was lost with
 /// the power is lost, too.
 ///
@@ -35,12 +37,12 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 /// The file's bytes; none if there is no such file.
 ///
 /// # Errors
-/// The file system's.
-pub fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// The file system's, with the path.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        Err(error) => Err(Error::of_file(format!("read {}", path.display()), error)),
     }
 }
 

@@ -119,9 +119,7 @@ fn cut<T>(mut entries: impl Iterator<Item = T>) -> impl Iterator<Item = Vec<T>> 
 }
 
 fn read(path: &Path) -> Result<Option<Board>> {
-    let found = files::read_if_there(path);
-    let found = found.map_err(|error| Error::of_file(format!("read {}", path.display()), error))?;
-    found.map(|bytes| decode(&bytes)).transpose()
+    files::read_if_there(path)?.map(|bytes| decode(&bytes)).transpose()
 }
 
 fn decode(bytes: &[u8]) -> Result<Board> {

@@ -11,7 +11,10 @@ pub(crate) const REJOIN: &str = "put the data folder back from a copy only if th
                                  folder away, and let it join again under a new node ID (`verger cluster replace`)";
 
 pub(crate) fn failed(path: &Path, doing: &str, error: std::io::Error) -> Error {
-    let error = Error::of_file(format!("{doing} {}", path.display()), error);
+    advised(Error::of_file(format!("{doing} {}", path.display()), error))
+}
+
+fn advised(error: Error) -> Error {
     let fix = match error.kind() {
         ErrorKind::DiskFull => "make room on the disk of the data folder, then start again",
         _ => "see that the data folder can be written and its disk is sound, then start again",
@@ -34,5 +37,5 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The file's bytes, as [`files::read_if_there`].
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    files::read_if_there(path).map_err(|error| failed(path, "read", error))
+    files::read_if_there(path).map_err(advised)
 }

@@ -154,9 +154,7 @@ fn check_name(name: &str) -> Result<()> {
 /// `Damaged` if it cannot be understood, `Permission` if it cannot be read.
 pub(crate) fn read(data: &Path) -> Result<Option<Member>> {
     let path = path(data);
-    let found = read_if_there(&path);
-    let found = found.map_err(|error| Error::of_file(format!("read {}", path.display()), error))?;
-    let Some(bytes) = found else { return Ok(None) };
+    let Some(bytes) = read_if_there(&path)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| {
         Error::damaged(format!("{} does not say which coordinator this is", path.display()))
             .with_source(error)

@@ -76,9 +76,7 @@ impl Index {
     /// `Damaged` if the file does not hold, or what reading it gives.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = path(folder);
-        let found = files::read_if_there(&path);
-        let found = found.map_err(|error| Error::of_file(format!("read {}", path.display()), error))?;
-        let Some(bytes) = found else { return Ok(Self::default()) };
+        let Some(bytes) = files::read_if_there(&path)? else { return Ok(Self::default()) };
         decode(&bytes).map_err(|error| {
             let step = format!("{} does not say what was archived of the ledger", path.display());
             let fix = "put the file back from a copy of the data folder; or stop this node, and let it join again under a new ID \

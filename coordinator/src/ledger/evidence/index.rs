@@ -44,9 +44,7 @@ impl PartIndex {
     /// `Damaged` if the file does not hold, or what reading it gives.
     pub(crate) fn load(folder: &EvidenceFolder) -> Result<Self> {
         let path = folder.folder.join(FILE_NAME);
-        let found = files::read_if_there(&path);
-        let found = found.map_err(|error| Error::of_file(format!("read {}", path.display()), error))?;
-        let Some(bytes) = found else { return Ok(Self::default()) };
+        let Some(bytes) = files::read_if_there(&path)? else { return Ok(Self::default()) };
         decode(&bytes).map_err(|error| {
             let step = format!("{} does not say what was archived of the evidence", path.display());
             let fix = "stop the coordinator; `verger ledger restore` makes it again of what is in the archive";
