@@ -1,5 +1,6 @@
 //! The lock of a local disk, the lease in the store, and their renewal while a cycle runs.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,6 +18,7 @@ use verger_proto::term::Term;
 use verger_proto::{Command, Effect, StoreTime};
 use verger_worker::bucket_lease::{ACTS_MAX, LEASE, Lease, LeaseKeeper, LockFile, Request, TTL_DEFAULT};
 
+use super::beside::beside;
 use super::state::Known;
 use super::{CycleRequest, Session};
 
@@ -124,30 +126,19 @@ impl Held {
         work: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         self.began.store(true, Ordering::Relaxed);
-        let over = AtomicBool::new(false);
         let lost: Mutex<Option<Error>> = Mutex::default();
-        let done = std::thread::scope(|scope| {
-            let renewer = scope.spawn(|| {
-                while !over.load(Ordering::Relaxed) {
-                    std::thread::park_timeout(RENEW_EVERY);
-                    if over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if let Err(error) = self.renew(session)
-                        && error.kind() == ErrorKind::Locked
-                    {
-                        let (repository, reason) = (self.id.clone(), error.chain());
-                        let _ = drive.submit(Command::LoseLease { repository, term: self.term, reason });
-                        lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                        session.workspace.stop.ask();
-                        return;
-                    }
-                }
-            });
-            // Also when the work panics: the scope waits for the renewer, which would hold the lease for ever.
-            let _end = EndOfWork { over: &over, beside: renewer.thread() };
-            work()
-        });
+        let renew = || {
+            let Err(error) = self.renew(session) else { return ControlFlow::Continue(()) };
+            if error.kind() != ErrorKind::Locked {
+                return ControlFlow::Continue(());
+            }
+            let (repository, reason) = (self.id.clone(), error.chain());
+            let _ = drive.submit(Command::LoseLease { repository, term: self.term, reason });
+            lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            session.workspace.stop.ask();
+            ControlFlow::Break(())
+        };
+        let done = beside(RENEW_EVERY, renew, work);
         match lost.into_inner().unwrap_or_else(PoisonError::into_inner) {
             Some(error) => Err(error),
             None => done,
@@ -181,18 +172,5 @@ fn is_quiet(drive: &Drive, id: &RepositoryId) -> bool {
     match outstanding {
         Some(outstanding) => !outstanding,
         None => std::iter::from_fn(|| drive.next_lease_order()).any(|order| matches!(order, Effect::CloseLease { .. })),
-    }
-}
-
-/// Ends what goes on beside some work.
-pub(super) struct EndOfWork<'a> {
-    pub(super) over: &'a AtomicBool,
-    pub(super) beside: &'a std::thread::Thread,
-}
-
-impl Drop for EndOfWork<'_> {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        self.beside.unpark();
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! look (owner, due?) -> locks -> lease -> cycle: claim, run, report, until it is closed -> release
 
+mod beside;
 mod due;
 mod lease;
 mod ours;
@@ -39,13 +40,11 @@ use verger_proto::{Command, CycleOptions};
 use verger_worker::bucket_lease;
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
-use verger_worker::progress::{Progress, Stop};
+use verger_worker::progress::{LastWord, Progress, Stop};
 use verger_worker::run::{Choice, Shards, Work, error_kind, recorded};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
-
-use words::Words;
 
 pub use due::own_settings;
 pub use ownership::Ownership;
@@ -232,7 +231,7 @@ struct Session {
     shards: Option<Shards>,
     ahead: Ahead,
     margins: Margins,
-    words: Arc<Words>,
+    words: Arc<LastWord>,
     /// A fleet's machine hears nobody else at this repository: this process drives it.
     has_drive: bool,
 }
@@ -299,7 +298,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     if let Some(parallel) = means.parallel {
         workspace.parallel = parallel;
     }
-    let words = Arc::new(Words::new(means.progress.clone()));
+    let words = Arc::new(LastWord::new(means.progress.clone()));
     workspace.progress = words.clone();
     workspace.stop = means.stop.clone();
     workspace.identity = identity.clone();
@@ -479,7 +478,7 @@ fn drive_to_end(
     cycle: CycleId,
     work: &mut Work<'_>,
     told: &mut trace::Told,
-    words: &Words,
+    words: &LastWord,
 ) -> Result<()> {
     let span = told.span().clone();
     let _under_way = span.enter();
@@ -497,7 +496,7 @@ fn drive_to_end(
         }
         let ticket = hint.ticket(worker);
         let Ok(spec) = control.claim(&ticket) else { continue };
-        let report = words.while_telling(drive, &ticket, || told.job(&spec, work));
+        let report = words::while_telling(words, drive, &ticket, || told.job(&spec, work));
         let interrupted = matches!(&report.outcome,
             verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
         if interrupted {

@@ -1,7 +1,7 @@
 //! What a task tells about how far it is, and how it is told to stop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use verger_kopia::error::{Error, ErrorKind, Result};
 
@@ -43,6 +43,42 @@ pub struct Quiet;
 
 impl Progress for Quiet {
     fn step(&self, _: Step) {}
+}
+
+/// Passes words on, and keeps the last: whoever does the work never waits for somebody to hear it.
+pub struct LastWord {
+    outer: Arc<dyn Progress>,
+    said: AtomicU64,
+    last: Mutex<Option<Step>>,
+}
+
+impl LastWord {
+    /// Passes words on to `outer`.
+    #[must_use]
+    pub fn new(outer: Arc<dyn Progress>) -> Self {
+        Self { outer, said: AtomicU64::new(0), last: Mutex::default() }
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn said(&self) -> u64 {
+        self.said.load(Ordering::Relaxed)
+    }
+
+    /// The last one, if there were more than `heard`, which becomes as many as there were.
+    pub fn since(&self, heard: &mut u64) -> Option<Step> {
+        let said = self.said();
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|_| std::mem::replace(heard, said) != said)
+    }
+}
+
+impl Progress for LastWord {
+    fn step(&self, step: Step) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(step);
+        self.said.fetch_add(1, Ordering::Relaxed);
+        self.outer.step(step);
+    }
 }
 
 /// Counts the work of one stage across threads.

@@ -1,8 +1,8 @@
 //! One shard of a stage that was cut: an order in, a part out. Needs nothing of the cycle but its specification and the exchange, so any
 //! worker does it, whoever leads.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
@@ -15,7 +15,7 @@ use verger_proto::stage::Stage;
 
 use super::failure;
 use crate::exchange::{Exchange, PartKind};
-use crate::progress::{Progress, Step, Stop, Unit};
+use crate::progress::{LastWord, Step, Stop, Unit};
 use crate::task::order::read_order;
 use crate::task::places::Ordered;
 use crate::task::{rewrite_shard, scan_shard};
@@ -59,13 +59,8 @@ pub fn run_shard(
     spec: &JobSpec,
     worker: &WorkerId,
 ) -> JobReport {
-    let heard = Arc::new(Heard::default());
-    let outer = workspace.progress.clone();
-    let own = Workspace {
-        stop: Stop::default(),
-        progress: Arc::new(Tee { outer, heard: heard.clone() }),
-        ..workspace.clone()
-    };
+    let words = Arc::new(LastWord::new(workspace.progress.clone()));
+    let own = Workspace { stop: Stop::default(), progress: words.clone(), ..workspace.clone() };
     if workspace.stop.is_asked() {
         own.stop.ask();
     }
@@ -75,7 +70,7 @@ pub fn run_shard(
     let (ticket, every) = (spec.ticket(worker), shards.tell_every);
     let beat = Beat { control, ticket, every, outer: &workspace.stop, own: &own.stop, fenced: &fenced };
     let result = std::thread::scope(|scope| {
-        scope.spawn(|| beat.go_on(&heard, &ended));
+        scope.spawn(|| beat.go_on(&words, &ended));
         let result = shard(&own, &shards.exchange, spec);
         drop(done);
         result
@@ -139,27 +134,6 @@ pub(super) fn left_damage(content: &str, is_mark: bool, error: &Error, what: &st
     }
 }
 
-/// The last word of a task about how far it is.
-#[derive(Default)]
-struct Heard {
-    words: AtomicU64,
-    last: Mutex<Option<Step>>,
-}
-
-/// Passes words on, and keeps the last.
-struct Tee {
-    outer: Arc<dyn Progress>,
-    heard: Arc<Heard>,
-}
-
-impl Progress for Tee {
-    fn step(&self, step: Step) {
-        *self.heard.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(step);
-        self.heard.words.fetch_add(1, Ordering::Relaxed);
-        self.outer.step(step);
-    }
-}
-
 /// Keeps a claim alive while its shard is done.
 struct Beat<'a> {
     control: &'a dyn Control,
@@ -171,23 +145,21 @@ struct Beat<'a> {
 }
 
 impl Beat<'_> {
-    fn go_on(&self, heard: &Heard, ended: &Receiver<()>) {
-        let (mut known, mut silent) = (0, 0);
+    fn go_on(&self, words: &LastWord, ended: &Receiver<()>) {
+        let (mut heard, mut silent) = (0, 0);
         while ended.recv_timeout(self.every) == Err(RecvTimeoutError::Timeout) {
             if self.outer.is_asked() {
                 self.own.ask();
             }
-            let words = heard.words.load(Ordering::Relaxed);
-            let step = *heard.last.lock().unwrap_or_else(PoisonError::into_inner);
-            let answer = match step {
-                Some(step) if words != known => self.control.progress(&self.ticket, word(step)),
-                _ if silent + 1 >= RENEW_EVERY => self.control.renew(&self.ticket),
-                _ => {
+            let answer = match words.since(&mut heard) {
+                Some(step) => self.control.progress(&self.ticket, word(step)),
+                None if silent + 1 >= RENEW_EVERY => self.control.renew(&self.ticket),
+                None => {
                     silent += 1;
                     continue;
                 }
             };
-            (known, silent) = (words, 0);
+            silent = 0;
             match answer {
                 Ok(Directive::Continue) => {}
                 Ok(Directive::Stop) => self.own.ask(),
