@@ -146,7 +146,7 @@ impl Client {
         let request = || {
             let request = self.request(method.clone(), path).timeout(TIMEOUT);
             match body {
-                Some(body) => request.header("Content-Type", "application/octet-stream").body(body.to_vec()),
+                Some(body) => with_record(request, body),
                 None => request,
             }
         };
@@ -168,7 +168,7 @@ impl Client {
     pub(crate) fn record_once(&self, path: &str, body: &[u8]) -> Result<()> {
         let request = self.request(Method::POST, path).timeout(BRIEFLY);
         let base = self.place().base;
-        match request.header("Content-Type", "application/octet-stream").body(body.to_vec()).send() {
+        match with_record(request, body).send() {
             Ok(response) if response.status().as_u16() == 503 => {
                 Err(Error::new(ErrorKind::StoreUnavailable, format!("{base} does not lead: {}", self.go_on(response))))
             }
@@ -316,6 +316,10 @@ fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
         cause = inner.map(|inner| inner as &(dyn std::error::Error + 'static)).or_else(|| error.source());
     }
     None
+}
+
+fn with_record(request: RequestBuilder, record: &[u8]) -> RequestBuilder {
+    request.header("Content-Type", "application/octet-stream").body(record.to_vec())
 }
 
 fn refused(response: Response) -> Result<Response> {

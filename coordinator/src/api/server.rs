@@ -80,6 +80,11 @@ impl Server {
         }
     }
 
+    /// Wakes whoever follows something.
+    pub(super) fn changed(&self) {
+        self.pulse.send_modify(|beats| *beats = beats.wrapping_add(1));
+    }
+
     /// Looks at the state.
     pub(super) fn state<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         let (mut look, mut found) = (Some(look), None);
@@ -195,7 +200,7 @@ fn beat(server: &Server) {
         let now = server.api.events.newest();
         let words = server.api.backend.words().map_or(0, Words::heard);
         if looks > 1 || now != newest || words != heard {
-            server.pulse.send_modify(|beats| *beats = beats.wrapping_add(1));
+            server.changed();
         }
         (newest, heard) = (now, words);
         if counted.elapsed() >= COUNT_EVERY {

@@ -1,11 +1,13 @@
 //! How things of the state look in JSON. Absent is left out, never null.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use verger_kopia::clock::Timestamp;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
-    Acting, CycleId, CycleOptions, Failure, IndexKind, LogTime, PlanDigest, PlanHeader, Progress, RepositoryId, Safety,
-    TraceId,
+    Acting, CycleId, CycleOptions, Failure, IndexKind, JobId, LogTime, PlanDigest, PlanHeader, Progress, RepositoryId,
+    Safety, TraceId,
 };
 
 use super::board::{Board, Told, outcome};
@@ -174,21 +176,10 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// What is known of it, with the last words of who is at its jobs in place of what the ledger heard before.
-    fn with_words(&self, told: &Told, words: &Words) -> Option<Told> {
-        let Self::Open(cycle) = self else { return None };
-        let claimed = cycle.jobs.values().filter(|job| matches!(job.status, JobStatus::Claimed(..)));
-        let said = claimed.filter_map(|job| Some((job.id, words.last(cycle.id, job.id, job.attempt)?)));
-        let mut told = told.clone();
-        told.progress.extend(said);
-        Some(told)
-    }
-
     /// The cycle; with its jobs one by one, and its report, if `whole`.
     pub(super) fn show(&self, board: &Board, live: Live<'_>, whole: bool) -> Value {
         let (id, repository) = (self.id(), self.repository());
-        let fresh = board.told(id).and_then(|told| self.with_words(told, live.words?));
-        let told = fresh.as_ref().or_else(|| board.told(id));
+        let told = board.told(id);
         let mut value = json!({ "id": id.0 });
         if let Some(known) = board.owner(id).or_else(|| board.known(repository)) {
             value["repository"] = json!(known.name.as_str());
@@ -196,7 +187,7 @@ impl<'a> Found<'a> {
         value["repositoryId"] = json!(repository.to_string());
         value["traceId"] = json!(TraceId::of(repository, id, self.opened()).to_string());
         match self {
-            Self::Open(cycle) => show_open(&mut value, cycle, told, live.now, whole),
+            Self::Open(cycle) => show_open(&mut value, cycle, told, live, whole),
             Self::Past(_, past) => show_past(&mut value, past, told, whole),
         }
         value["freedBytes"] = json!(told.map_or(0, |told| told.freed));
@@ -204,7 +195,7 @@ impl<'a> Found<'a> {
     }
 }
 
-fn show_open(value: &mut Value, cycle: &Cycle, told: Option<&Told>, now: LogTime, whole: bool) {
+fn show_open(value: &mut Value, cycle: &Cycle, told: Option<&Told>, live: Live<'_>, whole: bool) {
     options(value, &cycle.options);
     value["openedAt"] = json!(time(cycle.opened.0));
     let (phase, stop) = match &cycle.phase {
@@ -223,9 +214,11 @@ fn show_open(value: &mut Value, cycle: &Cycle, told: Option<&Told>, now: LogTime
     value["stage"] = json!(cycle.stage.name());
     value["term"] = json!(cycle.term.0);
     value["jobs"] = counts(cycle);
-    value["progress"] = progress(cycle, told, now);
+    let said = told.map(|told| said(cycle, told, live.words)).unwrap_or_default();
+    let spent = told.map_or(0, |told| live.now.since(told.stage_opened));
+    value["progress"] = progress(cycle, &said, spent);
     if whole {
-        let jobs = cycle.jobs.values().map(|one| job(one, told.and_then(|told| told.progress.get(&one.id))));
+        let jobs = cycle.jobs.values().map(|one| job(one, said.get(&one.id)));
         value["jobList"] = Value::Array(jobs.collect());
     }
     let sealed = cycle.sealed.as_ref().map(|sealed| plan(sealed.digest, &sealed.header, true));
@@ -275,10 +268,17 @@ fn counts(cycle: &Cycle) -> Value {
     })
 }
 
+/// How far each job is: what the ledger heard, and in its place the last word of whoever is at it.
+fn said(cycle: &Cycle, told: &Told, words: Option<&Words>) -> BTreeMap<JobId, Progress> {
+    let claimed = cycle.jobs.values().filter(|job| matches!(job.status, JobStatus::Claimed(..)));
+    let last = claimed.filter_map(|job| Some((job.id, words?.last(cycle.id, job.id, job.attempt)?)));
+    told.progress.iter().map(|(job, progress)| (*job, *progress)).chain(last).collect()
+}
+
 /// The sum over the jobs of the stage, and how fast it grew since the stage began. A total that one job does not know, the sum does
 /// not know (0), and no time that is left.
-fn progress(cycle: &Cycle, told: Option<&Told>, now: LogTime) -> Value {
-    let known: Vec<&Progress> = told.into_iter().flat_map(|told| told.progress.values()).collect();
+fn progress(cycle: &Cycle, said: &BTreeMap<JobId, Progress>, spent_milliseconds: u64) -> Value {
+    let known: Vec<&Progress> = said.values().collect();
     let Some(first) = known.first().filter(|first| known.iter().all(|one| one.unit == first.unit)) else {
         return Value::Null;
     };
@@ -286,7 +286,7 @@ fn progress(cycle: &Cycle, told: Option<&Told>, now: LogTime) -> Value {
     let complete = known.len() == cycle.jobs.len() && known.iter().all(|one| one.total > 0);
     let total = if complete { sum(|one| one.total) } else { 0 };
     let done = sum(|one| one.done);
-    let spent = told.map_or(0, |told| now.since(told.stage_opened)) as f64 / 1_000.0;
+    let spent = spent_milliseconds as f64 / 1_000.0;
     let rate = if spent > 0.0 { done as f64 / spent } else { 0.0 };
     let left = (total > 0 && rate > 0.0).then(|| total.saturating_sub(done) as f64 / rate);
     filled(json!({

@@ -71,7 +71,7 @@ fn driven_about(state: &State, driven: &Driven) -> Result<RepositoryId, Refusal>
     if named == driven.repository { Ok(named) } else { Err(Refusal::OtherRepository) }
 }
 
-fn of(state: &State, cycle: CycleId) -> Result<RepositoryId, Refusal> {
+pub(super) fn of(state: &State, cycle: CycleId) -> Result<RepositoryId, Refusal> {
     state.cycles.get(&cycle).map(|cycle| cycle.repository.clone()).ok_or(Refusal::UnknownCycle)
 }
 

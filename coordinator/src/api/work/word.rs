@@ -6,7 +6,7 @@ use verger_proto::Refusal;
 
 use super::take::check_leads_itself;
 use super::wire::Word;
-use super::{nothing, read, sees};
+use super::{allowed, nothing, read, sees};
 use crate::api::call::Call;
 use crate::api::problem::Problem;
 use crate::api::server::{Answer, Server};
@@ -17,13 +17,13 @@ pub(in crate::api) fn progress(server: &Arc<Server>, call: Call) -> Answer {
     let Word { ticket, progress } = read(&call)?;
     let found = server.state(|state| {
         state.directive(&ticket)?;
-        state.cycles.get(&ticket.cycle).map(|cycle| cycle.repository.clone()).ok_or(Refusal::UnknownCycle)
+        allowed::of(state, ticket.cycle)
     });
     let repository = found.map_err(|refusal| Problem::refused(&refusal))?;
     if !sees(server, &call, &repository) {
         return Err(Problem::refused(&Refusal::UnknownCycle));
     }
     server.api.backend.tell(&ticket, progress);
-    server.pulse.send_modify(|beats| *beats = beats.wrapping_add(1));
+    server.changed();
     Ok(nothing())
 }
