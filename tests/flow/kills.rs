@@ -160,20 +160,21 @@ fn kill_one(flow: &mut Flow, chance: &mut Chance, spared: &[String], names: &[&s
             let hands: Vec<&String> = hands.iter().filter(|hand| !spared.contains(hand)).collect();
             let victim = hands[usize::try_from(chance.below(hands.len() as u64)).unwrap()].clone();
             let leads = names.iter().any(|name| flow.leads_now(name).as_ref() == Some(&victim));
-            flow.kill(&victim);
-            chance.nap(500);
-            flow.work(&victim);
-            (killed.workers, killed.leads) = (killed.workers + 1, killed.leads + u64::from(leads));
+            kill_worker(flow, chance, &victim, leads, killed);
         }
     }
 }
 
 fn kill_a_lead(flow: &mut Flow, chance: &mut Chance, names: &[&str], killed: &mut Killed) {
     let lead = names.iter().find_map(|name| flow.leads_now(name)).expect("wishes of this round are under way");
-    flow.kill(&lead);
+    kill_worker(flow, chance, &lead, true, killed);
+}
+
+fn kill_worker(flow: &mut Flow, chance: &mut Chance, victim: &str, leads: bool, killed: &mut Killed) {
+    flow.kill(victim);
     chance.nap(500);
-    flow.work(&lead);
-    (killed.workers, killed.leads) = (killed.workers + 1, killed.leads + 1);
+    flow.work(victim);
+    (killed.workers, killed.leads) = (killed.workers + 1, killed.leads + u64::from(leads));
 }
 
 fn client(weed: &Weed) -> Option<Kopia> {

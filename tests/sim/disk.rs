@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use verger_coordinator::raft::durable::{DurableLog, Extent};
 use verger_coordinator::raft::types::{LogEntry, LogId, Vote};
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::mutant::{self, Mutant};
+
+use super::world::lock;
 
 /// What lies on it.
 #[derive(Clone, Debug, Default)]
@@ -86,10 +88,6 @@ pub struct Disk {
     inner: Arc<Mutex<Inner>>,
     seen: Seen,
     finding: Arc<Mutex<Option<String>>>,
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Disk {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng;
@@ -18,7 +18,7 @@ use verger_proto::{Digest, Effect, FleetId, LogTime, Pool};
 
 use super::clock::TrueTime;
 use super::turns::{Seat, Time};
-use super::world::World;
+use super::world::{World, lock};
 
 /// What is offered again within so many milliseconds is dropped, as a JetStream does, whether or not it still has the first one.
 const SAME_OFFER: u64 = 120_000;
@@ -77,10 +77,6 @@ impl<T: Clone> Line<T> {
         let key = self.waiting.keys().next().copied().filter(|(at, _)| *at <= now)?;
         self.waiting.remove(&key)
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -71,7 +71,7 @@ impl std::fmt::Debug for Way {
     }
 }
 
-fn killed(_: Dead) -> Error {
+pub fn killed(_: Dead) -> Error {
     Error::new(ErrorKind::Interrupted, "the process was killed")
 }
 

@@ -1,7 +1,7 @@
 //! The exchange of a run, and each process's way to it: slow, with errors, and with parts that are damaged behind everybody's back.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +19,8 @@ use verger_worker::exchange::Exchange;
 
 use super::clients::hub::Hub;
 use super::turns::{Dead, Seat};
-use super::way::Weather;
+use super::way::{Weather, killed};
+use super::world::lock;
 
 /// How often a worker says that it lives, in milliseconds: a claim ends after 30 s.
 const BEAT_EVERY: u64 = 5_000;
@@ -72,7 +73,7 @@ impl Yard {
     }
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.parts)
     }
 
     /// What befalls parts that are written from now on.
@@ -131,10 +132,6 @@ pub struct Hand {
     read: Mutex<BTreeMap<BlobId, String>>,
 }
 
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Hand {
     /// A job begins.
     pub fn begin(&self, ticket: Ticket, now: u64) {
@@ -177,10 +174,6 @@ impl std::fmt::Debug for Cart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Cart")
     }
-}
-
-fn killed(_: Dead) -> Error {
-    Error::new(ErrorKind::Interrupted, "the process was killed")
 }
 
 impl Cart {
