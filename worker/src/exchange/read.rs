@@ -17,6 +17,8 @@ use super::seal::{END_BYTES, ExchangeKey, FRAME_BYTES, Frames, HEAD_BYTES_MAX, H
 
 /// Stored bytes asked for at once.
 const READ_BYTES: u64 = 4 << 20;
+/// The end of a part is asked for first: of most it is all, and then nothing else is asked.
+const LAST_BYTES: u64 = 1 << 20;
 
 /// What a part must be.
 #[derive(Debug, Clone)]
@@ -69,14 +71,17 @@ impl PartReader {
     /// Those of [`PartError`]; storage errors.
     pub(super) fn open(storage: &Arc<dyn Storage>, key: &ExchangeKey, expected: Expected) -> Result<Self> {
         let blob = PartName::blob(&expected.name);
-        let step = || read_step(&expected.name);
-        let length = match storage.head(&blob) {
-            Ok(found) => found.length,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(PartError::Missing.at(step())),
-            Err(error) => return Err(error.at(step())),
+        let failed = |error: Error| match error.kind() {
+            ErrorKind::NotFound => PartError::Missing.at(read_step(&expected.name)),
+            _ => error.at(read_step(&expected.name)),
         };
-        let source = Source::Blob { storage: storage.clone(), blob };
-        Self::new(source, length, key, expected)
+        let last = storage.get(&blob, ByteRange::Last(LAST_BYTES)).map_err(failed)?;
+        if (last.len() as u64) < LAST_BYTES {
+            let length = last.len() as u64;
+            return Self::new(Source::Bytes(last), length, key, expected);
+        }
+        let length = storage.head(&blob).map_err(failed)?.length;
+        Self::new(Source::Blob { storage: storage.clone(), blob }, length, key, expected)
     }
 
     /// The same of bytes in memory.
