@@ -1,7 +1,7 @@
 //! The places of a worker: threads that take hints, or ask, and do what there is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use verger_kopia::{Error, ErrorKind, Result};
@@ -14,6 +14,8 @@ use super::{Crew, lead, shards};
 const ASK_EVERY: Duration = Duration::from_secs(2);
 /// After a failure.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After somebody else had a shard first: there may be more of them, and who asks may be told of the same once again.
+const AFTER_LOST: Duration = Duration::from_millis(50);
 /// How soon it is noticed that the worker is to stop.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -73,14 +75,19 @@ impl Drop for Place {
 }
 
 fn fill(crew: &Arc<Crew>) {
+    let mut worked = true;
     while !crew.stop.is_asked() {
         if crew.drained.load(Ordering::Relaxed) {
             std::thread::sleep(GLANCE);
             continue;
         }
-        match crew.counts.at_work(|| once(crew)) {
-            Ok(true) => {}
-            Ok(false) => wait(crew),
+        match crew.counts.at_work(|| once(crew, worked)) {
+            Ok(Found::Work) => worked = true,
+            Ok(Found::Lost) => nap(crew, AFTER_LOST),
+            Ok(Found::Nothing) => {
+                worked = false;
+                wait(crew);
+            }
             Err(error) => {
                 tracing::warn!(error = error.chain(), "no work could be asked for");
                 std::thread::sleep(PAUSE);
@@ -89,15 +96,31 @@ fn fill(crew: &Arc<Crew>) {
     }
 }
 
-/// Does what there is, once; `false`: there was nothing. One place at a time asks: the others would hear the same.
-fn once(crew: &Arc<Crew>) -> Result<bool> {
-    let hint = match crew.asking.try_lock() {
-        Ok(_asking) => first_shard(crew)?,
-        Err(_) => return Ok(false),
+/// What came of asking for work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// It is done.
+    Work,
+    /// Somebody else has it, or it is over.
+    Lost,
+    /// There is none that this worker can do.
+    Nothing,
+}
+
+/// Does what there is, once. One place at a time asks, as the others would hear the same: who comes from work waits until it may, who
+/// had none waits on.
+fn once(crew: &Arc<Crew>, worked: bool) -> Result<Found> {
+    let asking = match crew.asking.try_lock() {
+        Ok(asking) => asking,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) if worked => crew.asking.lock().unwrap_or_else(PoisonError::into_inner),
+        Err(TryLockError::WouldBlock) => return Ok(Found::Nothing),
     };
+    let hint = first_shard(crew)?;
+    drop(asking);
     match hint {
         Some(hint) => shards::take(crew, &hint),
-        None => lead::take(crew),
+        None => lead::take(crew).map(|led| if led { Found::Work } else { Found::Nothing }),
     }
 }
 
@@ -122,11 +145,11 @@ fn wait(crew: &Arc<Crew>) {
         Ok(None) => {}
         Ok(Some(taken)) => {
             let done = crew.counts.at_work(|| match &taken.offer().wake {
-                Wake::Job(hint) => shards::take(crew, hint),
-                Wake::Drive { .. } => lead::take(crew),
+                Wake::Job(hint) => shards::take(crew, hint).map(drop),
+                Wake::Drive { .. } => lead::take(crew).map(drop),
             });
             match done {
-                Ok(_) => taken.done(),
+                Ok(()) => taken.done(),
                 Err(error) => {
                     tracing::warn!(error = error.chain(), "what a hint was of could not be done");
                     taken.later(PAUSE);

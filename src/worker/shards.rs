@@ -21,6 +21,7 @@ use verger_worker::workspace::Workspace;
 
 use super::Crew;
 use super::evidence::RemoteEvidence;
+use super::places::Found;
 use super::remote::Remote;
 
 /// How long an open repository serves one shard after another: to derive its key takes as long as many a shard.
@@ -73,28 +74,28 @@ impl Opened {
     }
 }
 
-/// Does the shard that a hint is of; `false`: somebody else has it, or it is not there any more.
+/// Does the shard that a hint is of.
 ///
 /// # Errors
 /// No coordinator answers. What is wrong with the shard itself is reported to them.
-pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
+pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
     let Some(shards) = crew.site.shards.as_ref().filter(|_| !crew.opened.is_unable(&hint.repository)) else {
-        return Ok(false);
+        return Ok(Found::Nothing);
     };
     let run = crew.runs.fetch_add(1, Ordering::Relaxed);
     let worker = WorkerId::new(crew.run_name(run))
         .map_err(|error| Error::new(ErrorKind::Internal, "name a run").with_source(error))?;
     let backend = match Remote::new(crew.link.clone(), hint.repository.clone(), crew.site.router.clone()) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Lost),
         found => Arc::new(found?),
     };
     let known = registration(&*backend, &hint.repository);
-    let Some(known) = known else { return Ok(false) };
+    let Some(known) = known else { return Ok(Found::Lost) };
     let queue = Arc::new(LocalQueue::default());
     let evidence = Arc::new(RemoteEvidence::new(crew.link.clone()));
     let drive = Drive::joining(backend.clone(), Arc::new(Effects::new(queue)), evidence, crew.clock.clone());
     if !drive.is_there(hint, &worker) {
-        return Ok(false);
+        return Ok(Found::Lost);
     }
     // Before the claim: a worker that cannot costs the shard no attempt.
     let repository = match crew.opened.get(crew, &hint.repository, &known) {
@@ -102,14 +103,14 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
         Err(error) => {
             tracing::warn!(repository = %known.name, error = error.chain(), "shards of a repository are left to others");
             crew.opened.unable(&hint.repository);
-            return Ok(false);
+            return Ok(Found::Nothing);
         }
     };
     let control = LocalControl::new(Arc::new(drive));
     let ticket = hint.ticket(&worker);
     let spec = match control.claim(&ticket) {
         Ok(spec) => spec,
-        Err(ControlError::Refused(_)) => return Ok(false),
+        Err(ControlError::Refused(_)) => return Ok(Found::Lost),
         Err(error) => return Err(unanswered(error)),
     };
     let name = &known.name;
@@ -131,7 +132,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<bool> {
     }
     crew.counts.shard(failed);
     match control.report(&ticket, report) {
-        Ok(()) | Err(ControlError::Refused(_)) => Ok(true),
+        Ok(()) | Err(ControlError::Refused(_)) => Ok(Found::Work),
         Err(error) => Err(unanswered(error)),
     }
 }
