@@ -2,11 +2,11 @@
 """How much faster N workers are than one, on an S3 server behind a proxy that adds a round trip to each request:
 
     benches/workers.py VERGER WEED [--workers 1,4] [--dirs 1500] [--files 100] [--milliseconds 30] [--parallel 2]
-                       [--shard-bytes 1MiB] [--keep DIR] [--runs 1]
+                       [--shard-bytes 1MiB] [--nats NATS_SERVER] [--keep DIR] [--runs 1]
 
 One coordinator without workers of its own, and so many `verger worker` beside it, each with `--concurrency 1`; a full cycle without margins on a fresh
 copy of the same repository for each. `--parallel` is the requests that a worker has in flight: small, it stands for a link of its own, which
-workers on one machine do not have. With 0 workers in the list: one worker without an exchange, whose cycle is not cut, for what sharding costs. Times of
+workers on one machine do not have. Without `--nats` workers ask for shards, each two seconds where there was none. With 0 workers in the list: one worker without an exchange, whose cycle is not cut, for what sharding costs. Times of
 stages are the ledger's. Needs a real `kopia` on PATH (it makes and copies the repository) and SeaweedFS' `weed`."""
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 import tempfile
 
 from fleet import Fleet, must
+from fleet import port as fleet_port
 from peer import make_repository
 from side_by_side_s3 import KEY, MAKE_BUCKET, SECRET, Proxy, fill, start_server
 
@@ -43,11 +44,20 @@ def stages(fleet, cycle):
     return dict(took, cycle=ends[-1] - ends[0])
 
 
+def start_nats(program, folder):
+    """A NATS server with JetStream on loopback, and its address."""
+    free = fleet_port()
+    command = [program, "--addr", "127.0.0.1", "--port", str(free), "--jetstream", "--store_dir", f"{folder}/jetstream"]
+    log = open(f"{folder}/nats", "w", encoding="utf-8")
+    return subprocess.Popen(command, stdout=log, stderr=log), f"nats://127.0.0.1:{free}"
+
+
 def run(arguments, count, port, prefix, folder):
     """One full cycle by so many workers; seconds of its stages."""
     proxy = Proxy(port, arguments.milliseconds)
     home = tempfile.mkdtemp(dir=folder)
-    store = dict(AWS_S3_ENDPOINT=f"http://127.0.0.1:{proxy.port}", AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID=KEY,
+    nats, address = start_nats(arguments.nats, home) if arguments.nats else (None, None)
+    store = dict({"VERGER_NATS": address} if address else {},AWS_S3_ENDPOINT=f"http://127.0.0.1:{proxy.port}", AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID=KEY,
                  AWS_SECRET_ACCESS_KEY=SECRET, BENCH_PASSWORD="bench")
     fleet = Fleet(arguments.verger, home, [1], {1: 0}, **store)
     workers = []
@@ -75,6 +85,9 @@ def run(arguments, count, port, prefix, folder):
         for worker in workers:
             worker.wait()
         fleet.stop()
+        if nats:
+            nats.kill()
+            nats.wait()
         proxy.counts()
 
 
@@ -90,6 +103,7 @@ def main():
     parser.add_argument("--milliseconds", type=int, default=30)
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--shard-bytes", default="1MiB")
+    parser.add_argument("--nats", help="a program `nats-server`: workers get hints from it")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--keep", help="make the repository here, or use the one that is there")
     arguments = parser.parse_args()
