@@ -7,7 +7,7 @@
 mod store;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -163,7 +163,7 @@ impl Fleet {
         world: &World,
         number: usize,
         over: &AtomicBool,
-        deed: impl Fn(&Remote, &Ticket, &JobSpec, &dyn Fn() -> JobReport),
+        deed: impl Fn(&Remote, &Ticket, &JobSpec, &dyn Fn(&Shards) -> JobReport),
     ) -> usize {
         let (remote, worker) = (Remote(self.backend.clone()), WorkerId::new(format!("w{number}")).unwrap());
         let (workspace, mut done) = (self.workspace(world), 0);
@@ -185,7 +185,7 @@ impl Fleet {
                     continue;
                 }
             };
-            deed(&remote, &ticket, &spec, &|| run_shard(&workspace, &self.shards(), &remote, &spec, &worker));
+            deed(&remote, &ticket, &spec, &|shards| run_shard(&workspace, shards, &remote, &spec, &worker));
             done += 1;
         }
         done
@@ -198,8 +198,9 @@ impl Fleet {
             for number in 1..=others {
                 let (over, done) = (&over, &done);
                 scope.spawn(move || {
+                    let shards = self.shards();
                     let count = self.work(world, number, over, |remote, ticket, _, run| {
-                        let _ = remote.report(ticket, run());
+                        let _ = remote.report(ticket, run(&shards));
                     });
                     done.fetch_add(count, Ordering::Relaxed);
                 });
@@ -411,10 +412,11 @@ fn r21_a_late_attempt_is_fenced_and_what_it_wrote_is_never_published() {
             // Takes every shard that it can, does it, and keeps quiet; whoever leads gives it up.
             fleet.work(&course.world, 1, &over, |remote, ticket, _, run| {
                 if ticket.attempt > 1 {
-                    let _ = remote.report(ticket, run());
+                    let _ = remote.report(ticket, run(&fleet.shards()));
                     return;
                 }
-                late.lock().unwrap().push((ticket.clone(), run()));
+                // Each in a session of its own, of which nothing counts.
+                late.lock().unwrap().push((ticket.clone(), run(&fleet.shards())));
                 remote.submit(Command::LoseWorker { worker: ticket.worker.clone() }).unwrap();
                 // It says so only after another attempt has counted, if it has.
                 let (ticket, report) = late.lock().unwrap().last().unwrap().clone();
@@ -435,7 +437,7 @@ fn r21_a_late_attempt_is_fenced_and_what_it_wrote_is_never_published() {
     assert!(found.sessions > course.end.sessions, "late sessions keep their markers until the next cycle");
     let found = End { sessions: course.end.sessions, ..found };
     assert_eq!(found.but_for_times(), course.end.but_for_times());
-    let named: std::collections::BTreeSet<BlobId> = world.view().table.packs().iter().cloned().collect();
+    let named: BTreeSet<BlobId> = world.view().table.packs().iter().cloned().collect();
     let marked: Vec<SessionId> = world.blobs("s").iter().filter_map(|blob| SessionId::of_blob(&blob.id)).collect();
     let orphans = world.blobs("p").into_iter().chain(world.blobs("q")).filter(|blob| !named.contains(&blob.id));
     let orphans: Vec<BlobId> = orphans.map(|blob| blob.id).collect();
@@ -446,9 +448,42 @@ fn r21_a_late_attempt_is_fenced_and_what_it_wrote_is_never_published() {
     report.unwrap();
     world.assert_whole("a late attempt, and the next cycle");
     assert_eq!(world.count("s"), course.end.sessions);
-    let named: std::collections::BTreeSet<BlobId> = world.view().table.packs().iter().cloned().collect();
+    let named: BTreeSet<BlobId> = world.view().table.packs().iter().cloned().collect();
     assert!(orphans.iter().all(|orphan| !named.contains(orphan)), "nobody published them meanwhile");
     assert!(world.blobs("p").iter().chain(&world.blobs("q")).all(|blob| named.contains(&blob.id)), "and they are gone");
+}
+
+#[test]
+fn r21_a_worker_has_one_session_for_its_shards_of_a_cycle_and_its_marker_stands_before_the_first_pack() {
+    let mut course = Course::new("epochs");
+    let fleet = course.fleet(1);
+    let (orders, world) = (count_orders(&fleet), &course.world);
+    let written: Arc<Mutex<Vec<BlobId>>> = Arc::default();
+    let seen = written.clone();
+    world.faults.hook(Box::new(move |effect: &Effect| {
+        if effect.done && effect.call == Call::Put {
+            seen.lock().unwrap().push(effect.id.clone());
+        }
+        Ok(())
+    }));
+    let (report, done) = fleet.cycle(world, 2);
+    assert_eq!(end(world, &report.unwrap()), course.end);
+    let (mut marked, mut used) = (BTreeSet::new(), BTreeSet::new());
+    for blob in &*written.lock().unwrap() {
+        let Some(session) = SessionId::of_blob(blob) else { continue };
+        match blob.as_str().chars().next() {
+            Some('s') => assert!(marked.insert(session), "one marker a session"),
+            Some('p' | 'q') => {
+                assert!(marked.contains(&session), "{blob} was written before its session's marker");
+                used.insert(session);
+            }
+            _ => {}
+        }
+    }
+    let shards = orders.lock().unwrap()["rewrite"];
+    assert!(shards > 3 && done > 0, "{shards} {done}");
+    // Who leads and two others.
+    assert!((1..=3).contains(&used.len()), "{used:?}");
 }
 
 #[test]
@@ -464,7 +499,7 @@ fn r12_a_worker_that_cannot_do_its_shards_costs_time_only() {
             let workspace = fleet.workspace(&course.world);
             fleet.work(&course.world, 1, &over, |remote, ticket, spec, run| {
                 if ticket.attempt > 1 {
-                    let _ = remote.report(ticket, run());
+                    let _ = remote.report(ticket, run(&fleet.shards()));
                     return;
                 }
                 let report = run_shard(&workspace, &other, remote, spec, &ticket.worker);

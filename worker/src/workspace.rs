@@ -70,13 +70,27 @@ impl Workspace {
     /// # Errors
     /// What keeps the name says; storage errors.
     pub fn start_session(&self, repository: &Repository) -> Result<(SessionInfo, BlobId)> {
+        let info = self.new_session(repository);
+        let marker = self.begin_session(repository, &info)?;
+        Ok((info, marker))
+    }
+
+    /// A session of this maintainer that has not begun.
+    #[must_use]
+    pub fn new_session(&self, repository: &Repository) -> SessionInfo {
         let (user, host) = self.identity.split_once('@').unwrap_or((&self.identity, ""));
         let now = repository.clock().now();
         let (start_time, checkpoint_time, id) = (now, now, SessionId::generate(now));
-        let info = SessionInfo { id, start_time, checkpoint_time, user: user.to_owned(), host: host.to_owned() };
+        SessionInfo { id, start_time, checkpoint_time, user: user.to_owned(), host: host.to_owned() }
+    }
+
+    /// Begins it: as [`Workspace::start_session`], which tells the marker's name.
+    ///
+    /// # Errors
+    /// As [`Workspace::start_session`].
+    pub fn begin_session(&self, repository: &Repository, info: &SessionInfo) -> Result<BlobId> {
         (self.began_session)(&info.id)?;
-        let marker = write_marker(repository, &info, &PutOptions::default())?;
-        Ok((info, marker))
+        write_marker(repository, info, &PutOptions::default())
     }
 
     /// Whether a round trip costs about nothing, so that small reads are as good as large ones.

@@ -4,12 +4,14 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::Golden;
 use verger_kopia::Repository;
 use verger_kopia::bitmap::Bitmap;
 use verger_kopia::clock::SystemClock;
+use verger_kopia::session::SessionId;
 use verger_kopia::storage::{Access, BlobId, ByteRange, FsStorage, MemoryStorage, PutOptions, Storage, list_all};
 use verger_proto::control::local::ScriptedControl;
 use verger_proto::job::{JobSpec, OutputRef};
@@ -19,9 +21,9 @@ use verger_proto::{
 };
 use verger_worker::exchange::{Exchange, PartError, PartKind, Parts};
 use verger_worker::run::{SHARD_BYTES, Shards, run_shard};
-use verger_worker::task::order::Making;
+use verger_worker::task::order::{self, Making};
 use verger_worker::task::survey::{Reach, Start, Survey, survey};
-use verger_worker::task::{scan, scan_shard, solve};
+use verger_worker::task::{cut, scan, scan_shard, solve};
 use verger_worker::workspace::Workspace;
 
 /// A golden repository on a store that is not near, taken stock of, with an exchange.
@@ -37,8 +39,12 @@ struct Rig {
 
 impl Rig {
     fn new(name: &str) -> Self {
+        Self::with(name, Access::ReadOnly)
+    }
+
+    fn with(name: &str, access: Access) -> Self {
         let golden = Golden::unpack(name);
-        let storage = FsStorage::open(golden.path(), Access::ReadOnly).unwrap().with_local_disk(false);
+        let storage = FsStorage::open(golden.path(), access).unwrap().with_local_disk(false);
         let workspace = Workspace::new(Repository::open(Arc::new(storage), "golden", Arc::new(SystemClock)).unwrap());
         let survey = survey(&workspace, Reach::All, Start::DryRun, None).unwrap();
         let used = solve::solve(&workspace, &survey, &scan::scan(&workspace, &survey).unwrap()).unwrap().rows;
@@ -244,4 +250,53 @@ fn r26_a_shard_whose_list_does_not_fit_is_refused_with_what_helps() {
     assert_eq!(failure.kind, FailureKind::MemoryLimit);
     assert!(failure.text.contains("--shard-bytes"), "{}", failure.text);
     assert_eq!(workspace.memory.kept(), 0);
+}
+
+/// The sessions whose blobs of these letters there are.
+fn sessions_of(rig: &Rig, letters: &[&str]) -> BTreeSet<SessionId> {
+    let storage = rig.workspace.repository.storage();
+    let blobs = letters.iter().flat_map(|letter| list_all(&**storage, letter).unwrap());
+    blobs.filter_map(|blob| SessionId::of_blob(&blob.id)).collect()
+}
+
+#[test]
+fn r21_shards_share_a_session_within_one_cycle_under_one_term_alone() {
+    let rig = Rig::with("epochs", Access::ReadWrite);
+    let (table, repository) = (&rig.survey.view.table, &rig.workspace.repository);
+    let mut rows: Vec<u32> = table.rows().filter(|row| !table.is_deleted(*row)).collect();
+    rows.sort_by_key(|row| (table.packs()[table.pack(*row) as usize].clone(), table.offset(*row)));
+    let packs: BTreeSet<&BlobId> = rows.iter().map(|row| &table.packs()[table.pack(*row) as usize]).collect();
+    let shards = cut::cut(packs.iter().map(|pack| (*pack, 1)), 1).unwrap();
+    assert!(shards.len() > 2, "{}", shards.len());
+    let (before, view) = (sessions_of(&rig, &["p", "q"]), Digest::of(b"view"));
+    let worker = rig.shards();
+    let did = |shards: &Shards, cycle: u64, term: u64, number: usize, cut: &[Shard]| {
+        let parts = rig.exchange.parts(repository, &rig.id, CycleId(cycle));
+        let making = Making { parts: &parts, kind: PartKind::RewriteOrder, attempt: 1, view };
+        let orders = order::write_orders(&rig.workspace, &making, table, cut, &rows).unwrap();
+        let spec = JobSpec {
+            stage: Stage::Rewrite,
+            cycle: CycleId(cycle),
+            term: Term(term),
+            ..rig.spec(cut[number].clone(), 1, &orders)
+        };
+        let control = ScriptedControl::new(spec.clone());
+        let done = run_shard(&rig.workspace, shards, &control, &spec, &WorkerId::new("w1").unwrap());
+        assert_eq!(done.outcome, Outcome::Done);
+        (
+            sessions_of(&rig, &["p", "q"]).difference(&before).cloned().collect::<BTreeSet<_>>(),
+            sessions_of(&rig, &["s"]),
+        )
+    };
+    let (first, marked) = did(&worker, 1, 1, 0, &shards);
+    assert!(first.len() == 1 && first.is_subset(&marked), "{first:?} {marked:?}");
+    assert_eq!(did(&worker, 1, 1, 1, &shards), (first.clone(), marked), "the same for the next shard of the cycle");
+    // That cycle closes, and its markers go.
+    let gone: Vec<BlobId> = list_all(&**repository.storage(), "s").unwrap().into_iter().map(|blob| blob.id).collect();
+    assert!(repository.storage().delete(&gone, None).failed.is_empty());
+    let (second, marked) = did(&worker, 2, 1, 0, &shards);
+    let new: BTreeSet<SessionId> = second.difference(&first).cloned().collect();
+    assert!(new.len() == 1 && new.is_subset(&marked), "another cycle has another session, with its marker: {new:?}");
+    assert_eq!(did(&worker, 2, 2, 1, &shards).0.len(), 3, "and so has another term");
+    assert_eq!(did(&rig.shards(), 2, 2, 2, &shards).0.len(), 4, "and another worker");
 }

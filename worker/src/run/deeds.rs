@@ -265,7 +265,7 @@ impl Work<'_> {
                 published.left.extend(done.left);
             }
             deeds.leave_out(Stage::Publish, planned - deeds.position.first)?;
-            sessions.into_iter().try_for_each(|session| deeds.end_session(session))?;
+            deeds.end_sessions(sessions)?;
         } else {
             // The rewriting was gone around: nothing moved.
             deeds.leave_out(Stage::Publish, planned)?;

@@ -18,6 +18,7 @@ use crate::exchange::{Exchange, PartKind};
 use crate::progress::{LastWord, Step, Stop, Unit};
 use crate::task::order::read_order;
 use crate::task::places::Ordered;
+use crate::task::shard_session::ShardSessions;
 use crate::task::{rewrite_shard, scan_shard};
 use crate::workspace::Workspace;
 
@@ -38,13 +39,15 @@ pub struct Shards {
     pub shard_bytes: u64,
     /// How often whoever leads hears how far a shard is.
     pub tell_every: Duration,
+    /// What the packs of its rewrites are written in.
+    pub sessions: ShardSessions,
 }
 
 impl Shards {
     /// With words about progress as often as by default.
     #[must_use]
     pub fn new(exchange: Exchange, shard_bytes: u64) -> Self {
-        Self { exchange, shard_bytes, tell_every: TELL_EVERY }
+        Self { exchange, shard_bytes, tell_every: TELL_EVERY, sessions: ShardSessions::default() }
     }
 }
 
@@ -71,7 +74,7 @@ pub fn run_shard(
     let beat = Beat { control, ticket, every, outer: &workspace.stop, own: &own.stop, fenced: &fenced };
     let result = std::thread::scope(|scope| {
         scope.spawn(|| beat.go_on(&words, &ended));
-        let result = shard(&own, &shards.exchange, spec);
+        let result = shard(&own, shards, spec);
         drop(done);
         result
     });
@@ -91,7 +94,7 @@ pub fn run_shard(
     }
 }
 
-fn shard(workspace: &Workspace, exchange: &Exchange, spec: &JobSpec) -> Result<JobReport> {
+fn shard(workspace: &Workspace, shards: &Shards, spec: &JobSpec) -> Result<JobReport> {
     workspace.stop.check()?;
     let unique = hex::encode(workspace.repository.unique_id());
     if unique != spec.repository.unique.as_str() {
@@ -101,7 +104,7 @@ fn shard(workspace: &Workspace, exchange: &Exchange, spec: &JobSpec) -> Result<J
     let Some(kind) = PartKind::order_of(spec.stage) else {
         return Err(Error::new(ErrorKind::Internal, format!("{} has no shards", spec.stage)));
     };
-    let parts = exchange.parts(&workspace.repository, &spec.repository, spec.cycle);
+    let parts = shards.exchange.parts(&workspace.repository, &spec.repository, spec.cycle);
     let (ordered, order) = read_order(workspace, &parts, spec, kind)?;
     let rows = u64::from(ordered.len()).saturating_mul(Ordered::ROW_BYTES);
     workspace.memory.keep(workspace.memory.kept().saturating_add(rows));
@@ -109,7 +112,7 @@ fn shard(workspace: &Workspace, exchange: &Exchange, spec: &JobSpec) -> Result<J
         let found = scan_shard::scan_shard(workspace, &parts, &ordered, spec, &order)?;
         return Ok(JobReport::done(vec![found]));
     }
-    let moved = rewrite_shard::rewrite_shard(workspace, &parts, &ordered, spec, &order)?;
+    let moved = rewrite_shard::rewrite_shard(workspace, &parts, &ordered, spec, &order, &shards.sessions)?;
     let damages: Vec<Damage> = moved
         .left
         .iter()

@@ -41,6 +41,7 @@ pub mod delete;
 mod entries;
 pub mod rewrite;
 pub mod rewrite_shard;
+pub mod shard_session;
 
 pub mod order;
 

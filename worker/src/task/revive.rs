@@ -54,7 +54,16 @@ impl Deeds<'_> {
     /// # Errors
     /// Storage errors.
     pub fn end_session(&self, session: OpenSession) -> Result<()> {
-        self.remove_marker(&session)
+        self.end_sessions(vec![session])
+    }
+
+    /// Ends sessions whose entries are durable.
+    ///
+    /// # Errors
+    /// Storage errors.
+    pub(crate) fn end_sessions(&self, sessions: Vec<OpenSession>) -> Result<()> {
+        let markers: Vec<BlobId> = sessions.into_iter().filter_map(|session| session.marker).collect();
+        session::delete_markers(self.guard.repository(), &markers)
     }
 
     pub(crate) fn remove_marker(&self, session: &OpenSession) -> Result<()> {

@@ -1,13 +1,15 @@
-//! A rewrite in shards: each copies its contents into packs of a session of its own, and says what is to be published. Nothing points
+//! A rewrite in shards: each copies its contents into packs of a session of its worker, and says what is to be published. Nothing points
 //! to those packs: of a late or doubled attempt they are orphans, since only what the attempt that counted reported is published.
+
+use std::collections::BTreeMap;
 
 use verger_kopia::bitmap::Bitmap;
 use verger_kopia::content::ContentId;
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::index::Table;
 use verger_kopia::maintenance::rules::plan::{RewritePack, RewritePlan};
-use verger_kopia::session::{self, SessionId, SessionInfo};
-use verger_kopia::storage::{BlobId, PutOptions};
+use verger_kopia::session::SessionId;
+use verger_kopia::storage::BlobId;
 use verger_proto::Shard;
 use verger_proto::job::{JobSpec, OutputRef};
 use verger_proto::stage::Stage;
@@ -16,7 +18,8 @@ use super::cut;
 use super::order::{self, Making};
 use super::places::{Ordered, Places};
 use super::rewrite::{Copied, Order, copy};
-use crate::exchange::{EntryPen, Moved, NotedSession, PartError, PartKind, Parts, Records, reason, write_moved};
+use super::shard_session::ShardSessions;
+use crate::exchange::{EntryPen, Moved, PartError, PartKind, PartName, Parts, Records, reason, write_moved};
 use crate::workspace::Workspace;
 
 /// Cuts the rewrite by the bytes that are to be copied of each pack, and writes the orders. `None`: it is too little.
@@ -58,15 +61,16 @@ pub fn rewrite_shard(
     ordered: &Ordered,
     spec: &JobSpec,
     order: &OutputRef,
+    sessions: &ShardSessions,
 ) -> Result<ShardMoved> {
-    let noted = begin_session(workspace, parts, spec, order)?;
+    let (session, noted) = sessions.of(workspace, parts, spec, order)?;
     let now = workspace.repository.storage().now()?.as_second();
     let packs = by_pack(ordered);
-    let (stage, session) = (Stage::Rewrite.name(), &noted.0);
+    let (stage, session) = (Stage::Rewrite.name(), &session);
     let copied = copy(workspace, &Order { stage, table: ordered, packs: &packs, session, now, revive: false })?;
     let mut part = parts.write(PartKind::Rewrite, &spec.shard, spec.attempt, order.view, &workspace.spill)?;
     let mut pen = EntryPen::default();
-    write_moved(&Moved::Session(noted.1), &mut pen, &mut part)?;
+    write_moved(&Moved::Session(noted), &mut pen, &mut part)?;
     for entry in copied.entries {
         pen.write(&entry, &mut part)?;
     }
@@ -79,29 +83,6 @@ pub fn rewrite_shard(
     let output = part.finish(&workspace.memory)?;
     let left = copied.left.into_iter().map(|(row, error)| (ordered.id(row), ordered.entry(row).deleted, error));
     Ok(ShardMoved { output, left: left.collect() })
-}
-
-/// Notes the session where the lead finds it, then where this process keeps its own, then writes its marker: all before the first
-/// pack (R21).
-fn begin_session(
-    workspace: &Workspace,
-    parts: &Parts,
-    spec: &JobSpec,
-    order: &OutputRef,
-) -> Result<(SessionId, NotedSession)> {
-    let repository = &workspace.repository;
-    let now = repository.clock().now();
-    let id = SessionId::generate(now);
-    let mut noted = NotedSession { session: id.to_string(), marker: None };
-    let mut note = parts.write(PartKind::RewriteSession, &spec.shard, spec.attempt, order.view, &workspace.spill)?;
-    write_moved(&Moved::Session(noted.clone()), &mut EntryPen::default(), &mut note)?;
-    note.finish(&workspace.memory)?;
-    (workspace.began_session)(&id)?;
-    let (user, host) = workspace.identity.split_once('@').unwrap_or((&workspace.identity, ""));
-    let (user, host) = (user.to_owned(), host.to_owned());
-    let info = SessionInfo { id: id.clone(), start_time: now, checkpoint_time: now, user, host };
-    noted.marker = Some(session::write_marker(repository, &info, &PutOptions::default())?);
-    Ok((id, noted))
 }
 
 fn by_pack(ordered: &Ordered) -> Vec<RewritePack> {
@@ -122,7 +103,7 @@ pub struct Gathered {
     /// Everything to publish, and what was left, in the order of the shards.
     pub copied: Copied,
     /// The sessions of the packs, with their markers.
-    pub sessions: Vec<(SessionId, Option<BlobId>)>,
+    pub sessions: BTreeMap<SessionId, Option<BlobId>>,
     /// Planned rows that a shard has said something of.
     covered: Bitmap,
     planned: u64,
@@ -149,17 +130,18 @@ pub fn gather(
     parts: &Parts,
     outputs: &[&OutputRef],
 ) -> Result<Gathered> {
-    let mut readers = Vec::new();
-    for output in outputs {
-        readers.push(Records::new(parts.read(output, PartKind::Rewrite)?));
-    }
-    readers.sort_by(|one, other| one.part().shard().from.cmp(&other.part().shard().from));
     let planned: Bitmap = plan.packs.iter().flat_map(|source| source.rows.iter().copied()).collect();
     let covered = Bitmap::new(table.len() as u32);
     let mut gathered = Gathered { covered, planned: planned.iter().count() as u64, ..Gathered::default() };
-    for records in readers {
-        workspace.stop.check()?;
-        take_in(workspace, table, &planned, records, &mut gathered)?;
+    let mut outputs = outputs.to_vec();
+    outputs.sort_by_key(|output| PartName::parse(&output.name).map(|name| name.from));
+    // Several are asked for at once, and taken in one after another, in the order of their keys.
+    for some in outputs.chunks(workspace.parallel.max(1)) {
+        let opened = order::each(some.len(), some.len(), |number| {
+            workspace.stop.check()?;
+            parts.read(some[number], PartKind::Rewrite).map(Records::new)
+        })?;
+        opened.into_iter().try_for_each(|records| take_in(workspace, table, &planned, records, &mut gathered))?;
     }
     Ok(gathered)
 }
@@ -186,7 +168,7 @@ fn take_in(
             }
             Moved::Session(noted) => {
                 let id = SessionId::from_text(&noted.session).ok_or_else(|| records.part().bad("it has no session"))?;
-                gathered.sessions.push((id, noted.marker.clone()));
+                gathered.sessions.insert(id, noted.marker.clone());
                 continue;
             }
         };
