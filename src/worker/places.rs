@@ -16,6 +16,8 @@ const ASK_EVERY: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(1);
 /// After somebody else had a shard first: there may be more of them, and who asks may be told of the same once again.
 const AFTER_LOST: Duration = Duration::from_millis(50);
+/// So often in a row; then it is as if there were none.
+const LOST_MAX: u32 = 10;
 /// How soon it is noticed that the worker is to stop.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -75,17 +77,20 @@ impl Drop for Place {
 }
 
 fn fill(crew: &Arc<Crew>) {
-    let mut worked = true;
+    let (mut worked, mut lost) = (true, 0);
     while !crew.stop.is_asked() {
         if crew.drained.load(Ordering::Relaxed) {
             std::thread::sleep(GLANCE);
             continue;
         }
         match crew.counts.at_work(|| once(crew, worked)) {
-            Ok(Found::Work) => worked = true,
-            Ok(Found::Lost) => nap(crew, AFTER_LOST),
-            Ok(Found::Nothing) => {
-                worked = false;
+            Ok(Found::Work) => (worked, lost) = (true, 0),
+            Ok(Found::Lost) if lost < LOST_MAX => {
+                lost += 1;
+                nap(crew, AFTER_LOST);
+            }
+            Ok(Found::Lost | Found::Nothing) => {
+                (worked, lost) = (false, 0);
                 wait(crew);
             }
             Err(error) => {
