@@ -80,7 +80,9 @@ pub(super) fn read_contents<S: Send>(
         }
         states.lock().unwrap_or_else(PoisonError::into_inner).push(state);
     };
-    let threads = workspace.parallel.max(workspace.threads).clamp(1, reads.len().max(1));
+    // Each has a request in flight: a line that is to be spared is, whatever the processor could do.
+    let threads = if workspace.is_local() { workspace.parallel.max(workspace.threads) } else { workspace.parallel };
+    let threads = threads.clamp(1, reads.len().max(1));
     if threads == 1 {
         work();
     } else {
