@@ -110,6 +110,8 @@ struct Fleet {
     shard_bytes: u64,
 }
 
+    /// Shards that were split.
+    splits: Arc<AtomicUsize>,
 impl Fleet {
     fn new(world: &World, id: &RepositoryId, shard_bytes: u64) -> Self {
         let store = Arc::new(MemoryStorage::new(world.clock.clone()));
@@ -118,8 +120,13 @@ impl Fleet {
         let router = Arc::new(Router::default());
         let ledger = folder(&world.state_dir(), id);
         make_folders(&ledger).unwrap();
-        let backend = FileBackend::open(&ledger, world.clock.clone(), router.clone(), None).unwrap();
-        Self { backend: Arc::new(backend), router, id: id.clone(), store, faults, exchange, shard_bytes }
+        let splits = Arc::<AtomicUsize>::default();
+        let counted = splits.clone();
+        let observer = Box::new(move |_, event: &Event| {
+            counted.fetch_add(usize::from(event.kind() == "shard_split"), Ordering::Relaxed);
+        });
+        let backend = FileBackend::open(&ledger, world.clock.clone(), router.clone(), Some(observer)).unwrap();
+        Self { backend: Arc::new(backend), router, id: id.clone(), store, faults, exchange, shard_bytes, splits }
     }
 
     fn shards(&self) -> Shards {
@@ -371,6 +378,8 @@ fn r12_a_part_that_is_lost_or_damaged_ends_the_cycle_before_anything_is_publishe
             assert!(hit.load(Ordering::Relaxed), "{what} {kind}");
             match report {
                 // A shard of the rewrite that has no order is gone around: nothing of it moves.
+            // In a half of its shard the same order is damaged in the same way.
+            assert_eq!(fleet.splits.load(Ordering::Relaxed), 0, "{what} {kind}");
                 Ok(report) => {
                     assert_eq!((kind, report.outcome.as_str()), ("rewrite.order", "degraded"), "{what}");
                     assert!(report.damage.iter().any(|one| one.text.contains("gone around")), "{:?}", report.damage);
