@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "sharded/any_order.rs"]
+mod any_order;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -108,10 +110,10 @@ struct Fleet {
     faults: Arc<FaultStorage>,
     exchange: Exchange,
     shard_bytes: u64,
-}
-
     /// Shards that were split.
     splits: Arc<AtomicUsize>,
+}
+
 impl Fleet {
     fn new(world: &World, id: &RepositoryId, shard_bytes: u64) -> Self {
         let store = Arc::new(MemoryStorage::new(world.clock.clone()));
@@ -376,10 +378,10 @@ fn r12_a_part_that_is_lost_or_damaged_ends_the_cycle_before_anything_is_publishe
             }));
             let (report, _) = fleet.cycle(&course.world, 1);
             assert!(hit.load(Ordering::Relaxed), "{what} {kind}");
-            match report {
-                // A shard of the rewrite that has no order is gone around: nothing of it moves.
             // In a half of its shard the same order is damaged in the same way.
             assert_eq!(fleet.splits.load(Ordering::Relaxed), 0, "{what} {kind}");
+            match report {
+                // A shard of the rewrite that has no order is gone around: nothing of it moves.
                 Ok(report) => {
                     assert_eq!((kind, report.outcome.as_str()), ("rewrite.order", "degraded"), "{what}");
                     assert!(report.damage.iter().any(|one| one.text.contains("gone around")), "{:?}", report.damage);
