@@ -38,6 +38,8 @@ pub mod store;
 
 pub mod machine;
 
+pub mod words;
+
 pub mod files;
 pub mod work_key;
 
