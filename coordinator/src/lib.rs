@@ -58,6 +58,7 @@ pub mod auth;
 pub mod providers;
 
 pub mod meters;
+pub mod page;
 
 pub mod api;
 
