@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use verger_coordinator::page::{CONTENT_TYPE, Page};
 use verger_kopia::clock::Clock;
@@ -94,7 +95,7 @@ fn readiness(crew: &Crew) -> (StatusCode, &'static str) {
     }
 }
 
-fn metrics(crew: &Crew) -> std::result::Result<([(HeaderName, &'static str); 1], String), StatusCode> {
+fn metrics(crew: &Crew) -> Response {
     let (counts, mut page) = (&crew.counts, Page::default());
     let rows = |kind: &'static str, counts: &[AtomicU64; 2]| {
         let row = |(outcome, count): (&str, &AtomicU64)| {
@@ -119,6 +120,8 @@ fn metrics(crew: &Crew) -> std::result::Result<([(HeaderName, &'static str); 1],
     // Nobody shows a token here: names of repositories are not told.
     page.stores(crew.site.meters.all_calls().into_iter().map(|calls| (None, calls)));
     page.held_back();
-    let text = page.text().map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
+    match page.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
