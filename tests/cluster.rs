@@ -324,3 +324,40 @@ fn r22_a_killed_drivers_cycle_is_ended_by_another_node_without_a_quiet_day() {
     assert_eq!(opened, 1, "the same cycle went on");
     verified(&golden);
 }
+
+/// Of stages that end before the ledger hears of progress, nothing but words tells how far they are. A store that bears few requests makes
+/// them last.
+#[test]
+fn how_far_a_followers_worker_is_can_be_seen_at_every_node() {
+    let golden = Golden::unpack("epochs");
+    let mut fleet = Fleet::start_with(0, &["--requests-per-second", "25"], &[]);
+    let leader = fleet.leader();
+    let (worker, third) = (1 + leader % 3, 1 + (leader + 1) % 3);
+    fleet.workers = 1;
+    assert!(fleet.stop(worker));
+    fleet.up(worker);
+    fleet.wait_for_voters(&[1, 2, 3]);
+    assert_eq!(fleet.leader(), leader, "it was not asked to go");
+    add(&fleet, "photos", &golden);
+    run(fleet.verger(&FULL).args(["--key", "one"]));
+    let done_at = |id: u64| {
+        let told = fleet.told_by(id, &["cycle", "list", "photos", "--json"]);
+        let number = json(&told).as_array().and_then(|all| all.first()?["id"].as_u64())?;
+        let shown = json(&fleet.told_by(id, &["cycle", "show", &number.to_string(), "--json"]));
+        shown["progress"]["done"].as_u64().filter(|done| *done > 0)
+    };
+    let (began, mut seen) = (Instant::now(), [None, None]);
+    while seen.contains(&None) {
+        for (at, id) in seen.iter_mut().zip([leader, third]) {
+            *at = at.or_else(|| done_at(id));
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "nobody says how far it is: {seen:?}");
+    }
+    let events = events_of(&fleet);
+    let drivers: Vec<u64> = events.iter().filter_map(|event| event["driver"]["node"].as_u64()).collect();
+    assert!(drivers.contains(&worker) && drivers.iter().all(|node| *node == worker), "{drivers:?}");
+    let told = events.iter().filter(|event| event["kind"] == "job_progressed").map(|event| &event["progress"]["done"]);
+    assert!(told.filter_map(Value::as_u64).all(|done| done == 0), "the ledger did not hear of it");
+    let report = fleet.json(&[&FULL[..], &["--key", "one", "--wait", "--json"]].concat());
+    assert_eq!(report["outcome"], "done", "{report}");
+}

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "sharded/any_order.rs"]
+mod any_order;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -108,6 +110,8 @@ struct Fleet {
     faults: Arc<FaultStorage>,
     exchange: Exchange,
     shard_bytes: u64,
+    /// Shards that were split.
+    splits: Arc<AtomicUsize>,
 }
 
 impl Fleet {
@@ -118,8 +122,13 @@ impl Fleet {
         let router = Arc::new(Router::default());
         let ledger = folder(&world.state_dir(), id);
         make_folders(&ledger).unwrap();
-        let backend = FileBackend::open(&ledger, world.clock.clone(), router.clone(), None).unwrap();
-        Self { backend: Arc::new(backend), router, id: id.clone(), store, faults, exchange, shard_bytes }
+        let splits = Arc::<AtomicUsize>::default();
+        let counted = splits.clone();
+        let observer = Box::new(move |_, event: &Event| {
+            counted.fetch_add(usize::from(event.kind() == "shard_split"), Ordering::Relaxed);
+        });
+        let backend = FileBackend::open(&ledger, world.clock.clone(), router.clone(), Some(observer)).unwrap();
+        Self { backend: Arc::new(backend), router, id: id.clone(), store, faults, exchange, shard_bytes, splits }
     }
 
     fn shards(&self) -> Shards {
@@ -370,6 +379,8 @@ fn r12_a_part_that_is_lost_or_damaged_ends_the_cycle_before_anything_is_publishe
             }));
             let (report, _) = fleet.cycle(&course.world, 1);
             assert!(hit.load(Ordering::Relaxed), "{what} {kind}");
+            // In a half of its shard the same order is damaged in the same way.
+            assert_eq!(fleet.splits.load(Ordering::Relaxed), 0, "{what} {kind}");
             match report {
                 // A shard of the rewrite that has no order is gone around: nothing of it moves.
                 Ok(report) => {

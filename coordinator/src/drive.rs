@@ -6,7 +6,6 @@ mod driven;
 mod effects;
 mod file;
 mod replicated;
-mod words;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,7 +28,6 @@ pub use driven::DrivenBackend;
 pub use effects::{Effects, Router, Run};
 pub use file::{FileBackend, Observer};
 pub use replicated::ReplicatedBackend;
-pub use words::Words;
 
 /// The machine as the workers of one repository see it, and what runs its effects.
 pub struct Drive {

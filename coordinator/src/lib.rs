@@ -38,6 +38,8 @@ pub mod store;
 
 pub mod machine;
 
+pub mod words;
+
 pub mod files;
 pub mod work_key;
 
@@ -56,6 +58,7 @@ pub mod auth;
 pub mod providers;
 
 pub mod meters;
+pub mod page;
 
 pub mod api;
 

@@ -60,6 +60,12 @@ impl Meters {
         calls.entry(name.clone()).or_default().clone()
     }
 
+    /// Those of all repositories that this process worked on.
+    #[must_use]
+    pub fn all_calls(&self) -> Vec<Arc<Calls>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Those of a repository that this process worked on.
     #[must_use]
     pub fn known_calls(&self, name: &RepositoryName) -> Option<Arc<Calls>> {

@@ -184,7 +184,7 @@ pub(crate) fn lose_worker(turn: &mut Turn<'_>, worker: &WorkerId) {
 /// Looks for what ran out: claims, offers that nobody took, deadlines that a stopping cycle waited for, leases.
 pub(crate) fn tick(turn: &mut Turn<'_>) {
     let at = turn.at;
-    lose_claims(turn, |_, until| until < at);
+    lose_claims(turn, |_, until| until < at && !mutant::on(Mutant::S7ClaimForEver));
     for id in turn.state.cycles.keys().copied().collect::<Vec<_>>() {
         // The cycle is there: its number was read a moment ago.
         let _ = turn.with_cycle(id, |turn, cycle| {

@@ -253,6 +253,8 @@ mutants! {
     S7FailureIsTheEnd,
     /// S7: what the work queue has acknowledged is not offered again. The message is lost, and what it was of is never done.
     S7AckBelieved,
+    /// S7: a claim has no end. Its worker is dead, and what it had is never done.
+    S7ClaimForEver,
     /// S9: the master key is in the debug text of a repository, and so in a log.
     S9KeyInDebug,
     /// S9: a secret of a store is shown in debug texts, and so in a log.

@@ -13,6 +13,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use support::script::{Answer, Request, ScriptServer, error, xml};
 use verger_kopia::ErrorKind;
 use verger_kopia::storage::address::BucketPrefix;
+use verger_kopia::storage::calls::Held;
 use verger_kopia::storage::s3::{S3Options, S3Storage};
 use verger_kopia::storage::settings::S3Settings;
 use verger_kopia::storage::{BlobId, ByteRange, Condition, ETag, PutOptions, Storage, list_all};
@@ -150,8 +151,13 @@ fn refused_conditions_keep_their_meaning() {
     assert_eq!(put(404, "NoSuchKey", matching()), (ErrorKind::PreconditionFailed, 1));
     assert_eq!(put(501, "NotImplemented", Condition::IfAbsent), (ErrorKind::Unsupported, 1));
     assert_eq!(put(500, "InternalError", Condition::IfAbsent), (ErrorKind::StoreUnavailable, 1));
-    assert_eq!(put(503, "SlowDown", Condition::Always).0, ErrorKind::StoreUnavailable);
-    assert!(put(503, "SlowDown", Condition::Always).1 > 1, "plain writes are tried again");
+    let before = Held::here();
+    assert_eq!(before, Held::default(), "no store asked for patience yet");
+    let (kind, tries) = put(503, "SlowDown", Condition::Always);
+    assert_eq!(kind, ErrorKind::StoreUnavailable);
+    assert!(tries > 1, "plain writes are tried again");
+    let expected = Held { by_store: tries as u64, again: tries as u64 - 1, ..Held::default() };
+    assert_eq!(Held::here(), expected, "whoever asks knows what the store said in between");
 }
 
 #[test]

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use verger_coordinator::page::{CONTENT_TYPE, Page};
 use verger_kopia::clock::Clock;
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::work_queue::meters::Fate;
 
 use super::Crew;
 
@@ -92,40 +95,33 @@ fn readiness(crew: &Crew) -> (StatusCode, &'static str) {
     }
 }
 
-fn metrics(crew: &Crew) -> String {
-    let counts = &crew.counts;
-    let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
-        rows.iter().for_each(|(labels, value)| text.push_str(&format!("{name}{labels} {value}\n")));
-    };
-    let rows = |kind: &str, counts: &[AtomicU64; 2]| {
-        ["done", "failed"]
-            .iter()
-            .zip(counts)
-            .map(|(outcome, count)| {
-                (format!("{{kind=\"{kind}\",outcome=\"{outcome}\"}}"), count.load(Ordering::Relaxed))
-            })
-            .collect::<Vec<_>>()
+fn metrics(crew: &Crew) -> Response {
+    let (counts, mut page) = (&crew.counts, Page::default());
+    let rows = |kind: &'static str, counts: &[AtomicU64; 2]| {
+        let row = |(outcome, count): (&str, &AtomicU64)| {
+            let labels = [("kind", kind), ("outcome", outcome)].map(|(label, value)| (label, value.to_owned()));
+            (labels.to_vec(), count.load(Ordering::Relaxed))
+        };
+        ["done", "failed"].into_iter().zip(counts).map(row).collect::<Vec<_>>()
     };
     let jobs = [rows("cycle", &counts.cycles), rows("shard", &counts.shards)].concat();
-    family("verger_worker_jobs_total", "counter", "Cycles and shards that this worker ended", &jobs);
-    let busy = [(String::new(), counts.busy.load(Ordering::Relaxed))];
-    family("verger_worker_places_busy", "gauge", "Places that do something", &busy);
-    let limit = [(String::new(), crew.site.opener.engine.memory_limit)];
-    family("verger_worker_memory_limit_bytes", "gauge", "Memory that each cycle or shard may use", &limit);
+    page.counts("worker_jobs", "Cycles and shards that this worker ended", jobs);
+    page.level("worker_places_busy", "Places that do something", counts.busy.load(Ordering::Relaxed) as f64);
+    let limit = crew.site.opener.engine.memory_limit;
+    page.level("worker_memory_limit_bytes", "Memory that each cycle or shard may use", limit as f64);
     if let Some(queue) = &crew.queue {
-        let fates = verger_proto::work_queue::meters::Fate::ALL;
-        let rows: Vec<_> =
-            fates.iter().map(|(fate, label)| (format!("{{fate=\"{label}\"}}"), queue.meters().get(*fate))).collect();
-        family("verger_work_queue_offers_total", "counter", "Offers of the work queue, by what became of them", &rows);
-        let rejected: Vec<_> = queue
-            .meters()
-            .rejected()
-            .iter()
-            .map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), *count))
-            .collect();
-        family("verger_work_queue_rejected_total", "counter", "Messages that were not believed", &rejected);
+        let meters = queue.meters();
+        let fates = Fate::ALL.iter().map(|(fate, label)| (vec![("fate", (*label).to_owned())], meters.get(*fate)));
+        page.counts("work_queue_offers", "Offers of the work queue, by what became of them", fates);
+        let rejected = meters.rejected();
+        let rejected = rejected.iter().map(|(reason, count)| (vec![("reason", (*reason).to_owned())], *count));
+        page.counts("work_queue_rejected", "Messages that were not believed", rejected);
     }
-    text
+    // Nobody shows a token here: names of repositories are not told.
+    page.stores(crew.site.meters.all_calls().into_iter().map(|calls| (None, calls)));
+    page.held_back();
+    match page.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }

@@ -1,8 +1,8 @@
 //! Days in the life of a repository whose cycles a simulated cluster orders: real engines, simulated clients at work meanwhile, and
 //! machines, disks, wires, processes and the store that break.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng;
@@ -25,7 +25,7 @@ use super::course::Failure;
 use super::faults::{heal, storm};
 use super::judge::{Judge, Seen};
 use super::oracle::Finding;
-use super::others::{Worker, shards};
+use super::others::{Fate, Worker, shards};
 use super::post::{self, Ear, Hearing};
 use super::steps::registration;
 use super::store::{alone, careful};
@@ -73,6 +73,8 @@ pub struct Course {
     pub marks: u32,
     /// Shards that others did than who led.
     pub shards: u32,
+    /// Those among them whose workers hear no hints.
+    pub asked: u32,
     /// Parts of the exchange that were not what was reported.
     pub spoiled: u32,
 }
@@ -127,8 +129,7 @@ struct Plan {
 /// Workers of other processes, and what befalls them.
 #[derive(Clone, Debug, Default)]
 struct Others {
-    /// What befalls each, and which shard of a scan it does not look into.
-    lots: Vec<(Lot, Option<u32>)>,
+    fates: Vec<Fate>,
     /// Which part is damaged, and how.
     spoiling: Option<Spoiling>,
 }
@@ -137,9 +138,7 @@ impl Plan {
     /// A shard may come to nothing.
     fn may_be_spoiled(&self) -> bool {
         self.others.as_ref().is_some_and(|others| {
-            let is_struck =
-                |(lot, lazy): &(Lot, Option<u32>)| lazy.is_some() || lot.kill.is_some() || lot.pause.is_some();
-            others.spoiling.is_some() || self.weather.faults > 0 || others.lots.iter().any(is_struck)
+            others.spoiling.is_some() || self.weather.faults > 0 || others.fates.iter().any(Fate::is_struck)
         })
     }
 }
@@ -203,7 +202,8 @@ impl<'a> Run<'a> {
             snapshots: u32::try_from(live.model.snapshots.len()).unwrap(),
             deeds: self.seen.deeds.load(Ordering::Relaxed),
             marks: self.seen.marks.load(Ordering::Relaxed),
-            shards: self.seen.shards.load(Ordering::Relaxed),
+            shards: self.seen.shards.load(Ordering::Relaxed) + self.seen.asked.load(Ordering::Relaxed),
+            asked: self.seen.asked.load(Ordering::Relaxed),
             spoiled: self.exchange.as_ref().map_or(0, |(yard, _)| yard.spoiled()),
             ..self.course.clone()
         }
@@ -231,8 +231,8 @@ impl<'a> Run<'a> {
         for (number, request) in [careful(Some(Mode::Full)), alone(Mode::Full)].into_iter().enumerate() {
             hub.advance(ALL_EXPIRED);
             let weather = Weather { slow: 200, ..Weather::default() };
-            let lots = vec![<(Lot, Option<u32>)>::default(); 2];
-            let others = self.exchange.is_some().then_some(Others { lots, spoiling: None });
+            let fates = [false, true].map(|asks| Fate { asks, ..Fate::default() }).to_vec();
+            let others = self.exchange.is_some().then_some(Others { fates, spoiling: None });
             let hints = post::Weather::default();
             let plan = Plan { request, lot: Lot::default(), weather, rival: None, hints, others };
             let done = self.course.done;
@@ -343,20 +343,21 @@ impl<'a> Run<'a> {
         let (Some((yard, ear)), Some(others)) = (&self.exchange, &plan.others) else { return };
         yard.plan(others.spoiling);
         ear.set_weather(plan.hints);
-        for (lot, lazy_at) in &others.lots {
+        for fate in &others.fates {
             let repository = self.repository.clone().unwrap();
             let judge = Judge::new(self.scene.hub.clone(), &self.world, self.seen.clone(), Some(repository.clone()));
             let (weather, over, dices) =
-                (plan.weather, over.clone(), [7, 8].map(|use_| dice(self.dice.random(), use_)));
+                (plan.weather, over.clone(), [7, 8, 11].map(|use_| dice(self.dice.random(), use_)));
             let (world, time, ear, yard) = (self.world.clone(), self.time.clone(), ear.clone(), yard.clone());
             let (maintainer, folder) = (self.scene.maintainer.clone(), self.folders[0].path().to_owned());
-            let (lazy_at, done) = (*lazy_at, self.seen.shards.clone());
-            table.seat_other(lot.clone(), move |seat| {
-                let [first, second] = dices;
+            let (fate, done) = (fate.clone(), if fate.asks { &self.seen.asked } else { &self.seen.shards }.clone());
+            table.seat_other(fate.lot.clone(), move |seat| {
+                let [first, second, third] = dices;
                 let way = Way::new(seat.clone(), Arc::new(judge), weather, first).in_shards(true);
                 let cart = Cart::new(yard.clone(), seat.clone(), Arc::<Hand>::default(), weather, second);
                 let ear = ear.of(seat.clone(), time.clone());
-                let worker = Worker { world, time, seat, ear, yard, maintainer, repository, folder, lazy_at, done };
+                let dice = Mutex::new(third);
+                let worker = Worker { world, time, seat, ear, yard, maintainer, repository, folder, fate, dice, done };
                 worker.work(way, cart, &over)
             });
         }
@@ -456,20 +457,21 @@ fn outcome(report: &CycleReport) -> String {
 
 /// Workers of other processes, and what befalls them and what they leave.
 fn others(dice: &mut SmallRng) -> Others {
-    let lot = |dice: &mut SmallRng| {
+    let fate = |dice: &mut SmallRng| {
         let kill = dice.random_bool(0.3).then(|| (dice.random_range(1..SHARD_REQUESTS), dice.random_bool(0.5)));
         let pause =
             dice.random_bool(0.3).then(|| (dice.random_range(1..SHARD_REQUESTS), dice.random_range(5_000..HOUR)));
         let lazy_at = dice.random_bool(0.1).then(|| dice.random_range(1..4));
-        (Lot { kill, pause }, lazy_at)
+        let (asks, is_unheard) = (dice.random_bool(0.3), dice.random_bool(0.2));
+        Fate { lot: Lot { kill, pause }, lazy_at, asks, is_unheard }
     };
-    let lots = (0..dice.random_range(1..=3)).map(|_| lot(dice)).collect();
+    let fates = (0..dice.random_range(1..=3)).map(|_| fate(dice)).collect();
     let spoiling = |dice: &mut SmallRng| {
         let (kind, how) = (*KINDS.choose(dice).unwrap(), *Damage::ALL.choose(dice).unwrap());
         Spoiling { kind, number: dice.random_range(1..3), how }
     };
     let spoiling = dice.random_bool(0.6).then(|| spoiling(dice));
-    Others { lots, spoiling }
+    Others { fates, spoiling }
 }
 
 /// How a process may end.

@@ -26,6 +26,8 @@ pub struct Seen {
     pub marks: AtomicU32,
     /// Shards that others than their lead did.
     pub shards: Arc<AtomicU32>,
+    /// And those among them whose workers hear no hints.
+    pub asked: Arc<AtomicU32>,
 }
 
 /// The judge of one process.

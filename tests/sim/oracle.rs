@@ -108,6 +108,10 @@ impl Oracle {
                 }
             }
             Event::JobCompleted { ticket, .. } => self.completed(ticket)?,
+            // A shard reads nothing of the exchange but its order, and each part of it has the same one.
+            Event::ShardSplit { job, failure, .. } => must(!failure.text.contains("of the exchange"), || {
+                format!("job {job} is split for what no part of it mends: {}", failure.text)
+            })?,
             Event::CycleClosed { cycle, .. } => {
                 must(self.open.remove(cycle).is_some(), || format!("cycle {cycle} ends, and was not open"))?;
                 must(self.closed.insert(*cycle), || format!("cycle {cycle} ends twice"))?;

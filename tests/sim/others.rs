@@ -2,12 +2,15 @@
 //! report, as `src/worker/shards.rs` does. Who leads need not live to see it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use verger_coordinator::drive::{Backend, Drive, Effects, LocalControl};
 use verger_coordinator::ledger::evidence::EvidenceFolder;
+use verger_coordinator::machine::{JobStatus, Phase, State};
 use verger_kopia::spill::SpillFolder;
 use verger_kopia::storage::BlobId;
 use verger_kopia::{ErrorKind, Repository};
@@ -22,19 +25,32 @@ use verger_worker::workspace::Workspace;
 
 use super::post::Ear;
 use super::support::OWNER;
-use super::turns::{ClusterBackend, Ended, Seat, Time, look};
+use super::turns::{ClusterBackend, Dead, Ended, Lot, Seat, Time, look};
 use super::way::Way;
-use super::world::World;
+use super::world::{World, lock};
 use super::yard::{Cart, Hand, Yard};
 
 /// How long a hint is waited for at a time.
 const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Who asks alone and hears of nothing asks again after so many milliseconds.
+const ASK_ALONE: u64 = 2_000;
 /// After a claim that nobody answered.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A shard ends within a moment, whatever time it takes here: so long in real time nobody hears of it but at its requests.
 const NEVER: Duration = Duration::from_secs(3_600);
 /// As many shards as there are packs: what chance names them changes nothing then.
 pub const SHARD_BYTES: u64 = 1;
+
+/// Shards that wait for a worker, as a coordinator tells whoever asks.
+fn waiting(state: &State) -> Vec<Hint> {
+    let running = state.cycles.values().filter(|cycle| cycle.phase == Phase::Running);
+    let open = running.flat_map(|cycle| {
+        let is_open = |status: &JobStatus| matches!(status, JobStatus::Open(from) if *from <= state.now);
+        let shards = cycle.jobs.values().filter(move |job| !job.shard.is_whole() && is_open(&job.status));
+        shards.map(|job| Hint::from(&cycle.spec(job)))
+    });
+    open.collect()
+}
 
 /// Where a process's shards lie.
 pub fn shards(cart: Cart) -> Shards {
@@ -52,10 +68,28 @@ pub struct Worker {
     pub maintainer: Repository,
     pub repository: RepositoryId,
     pub folder: PathBuf,
-    /// It says of this shard of a scan that there was nothing in it: the first one, the second one, …
-    pub lazy_at: Option<u32>,
+    pub fate: Fate,
+    pub dice: Mutex<SmallRng>,
     /// Shards that it did.
     pub done: Arc<AtomicU32>,
+}
+
+/// What a worker is like, and what befalls it.
+#[derive(Clone, Debug, Default)]
+pub struct Fate {
+    pub lot: Lot,
+    /// It says of this shard of a scan that there was nothing in it: the first one, the second one, …
+    pub lazy_at: Option<u32>,
+    /// It hears no hints, and asks a coordinator now and then, whichever runs and however far behind it is.
+    pub asks: bool,
+    /// Nobody hears that it lives: its claims are given away while it goes on, and says in the end that they are done.
+    pub is_unheard: bool,
+}
+
+impl Fate {
+    pub fn is_struck(&self) -> bool {
+        self.lazy_at.is_some() || self.is_unheard || self.lot.kill.is_some() || self.lot.pause.is_some()
+    }
 }
 
 /// The same at work.
@@ -74,7 +108,9 @@ impl Worker {
         let hand = cart.hand.clone();
         let backend = ClusterBackend { world: self.world.clone(), seat: self.seat.clone(), hand: hand.clone() };
         let backend = Arc::new(backend);
-        self.live(&backend, &hand);
+        if !self.fate.is_unheard {
+            self.live(&backend, &hand);
+        }
         let mut workspace = Workspace::new(self.maintainer.through(Arc::new(way)));
         (workspace.parallel, workspace.threads) = (1, 1);
         workspace.spill = SpillFolder::new(&self.folder);
@@ -98,6 +134,14 @@ impl Worker {
 impl AtWork {
     fn until(&self, over: &AtomicBool) -> Ended {
         let killed = || Err((ErrorKind::Interrupted, "the process was killed".to_owned()));
+        while self.worker.fate.asks && !over.load(Ordering::Relaxed) {
+            let hint = self.ask().map_err(|_| killed().unwrap_err())?;
+            // What could not be said is asked for again.
+            let is_done = hint.is_some_and(|hint| self.take(&hint).is_ok());
+            if self.worker.seat.is_dead() || !is_done && self.worker.seat.wait(ASK_ALONE).is_err() {
+                return killed();
+            }
+        }
         while !over.load(Ordering::Relaxed) {
             let taken = match self.worker.ear.take(&[Pool::default()], ASK_EVERY) {
                 Ok(Some(taken)) => taken,
@@ -115,6 +159,16 @@ impl AtWork {
             }
         }
         Ok("no more shards".to_owned())
+    }
+
+    /// A shard that waits, as some coordinator knows it.
+    fn ask(&self) -> Result<Option<Hint>, Dead> {
+        let Worker { world, seat, dice, .. } = &self.worker;
+        seat.begin()?;
+        let node = world.running().choose(&mut *lock(dice)).and_then(|id| world.node(*id));
+        let waiting = node.map(|node| node.state(waiting)).unwrap_or_default();
+        seat.end()?;
+        Ok(waiting.choose(&mut *lock(dice)).cloned())
     }
 
     /// Does the shard that a hint is of, if it is there.
@@ -158,7 +212,7 @@ impl AtWork {
             return None;
         }
         let number = self.scans.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.worker.lazy_at != Some(number) {
+        if self.worker.fate.lazy_at != Some(number) {
             return None;
         }
         let view = spec.inputs.first()?.view;

@@ -38,9 +38,9 @@ impl Damage {
     pub const ALL: [Self; 4] = [Self::Flipped, Self::Cut, Self::Emptied, Self::Lost];
 }
 
-/// What parts are, as in their names: what was copied is least often there, and has nobody behind its reader who would miss it. A lost
+/// What parts are, as in their names: what was copied is least often there, and has nobody behind its reader who would miss it. A bad
 /// order of a rewrite is gone around, and which pack stays then hangs on its name, which no seed tells.
-pub const KINDS: [&str; 6] = ["scan.order", "scan", "rewrite", "rewrite", "rewrite", "rewrite"];
+pub const KINDS: [&str; 7] = ["scan.order", "scan.order", "scan", "rewrite", "rewrite", "rewrite", "rewrite"];
 
 /// Which part is damaged, and how: the first of its kind in a cycle, the second one, …
 #[derive(Clone, Copy, Debug)]
@@ -98,8 +98,7 @@ impl Yard {
         if spoiling.number > 0 {
             return;
         }
-        // An order that is damaged fails in each of up to 256 pieces of its shard, one after the other; one that is gone does not.
-        let how = if spoiling.kind.ends_with(".order") { Damage::Lost } else { spoiling.how };
+        let how = spoiling.how;
         parts.spoiling = None;
         parts.bad.insert(part.clone(), format!("{how:?}"));
         drop(parts);

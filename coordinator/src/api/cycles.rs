@@ -49,6 +49,7 @@ pub(super) fn find(server: &Server, call: &Call, whole: bool) -> Result<Value, P
 }
 
 pub(super) fn get(server: &Arc<Server>, call: Call) -> Answer {
+    server.ask_words(call.cycle()?);
     ok(&find(server, &call, true)?)
 }
 

@@ -11,6 +11,7 @@ use super::call::Call;
 use super::problem::Problem;
 use super::server::{Answer, Server};
 use super::{Standing, metrics, openapi};
+use crate::page::CONTENT_TYPE;
 
 /// An answer with a JSON body.
 pub(super) fn json_answer(status: StatusCode, value: &Value) -> Response {
@@ -42,7 +43,7 @@ pub(super) fn document(_: &Arc<Server>, _: Call) -> Answer {
 
 pub(super) fn metrics(server: &Arc<Server>, _: Call) -> Answer {
     let mut response = Response::new(Body::from(metrics::text(server)?));
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let kind = HeaderValue::from_static(CONTENT_TYPE);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     Ok(response)
 }

@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{Semaphore, watch};
-use verger_proto::{Command, Event, LogTime, Ordered};
+use verger_proto::{Command, CycleId, Event, LogTime, Ordered};
 
 use super::board::Board;
 use super::call::{Call, bearer};
@@ -22,7 +22,6 @@ use super::problem::Problem;
 use super::route::{ROUTES, Route};
 use super::{Api, Standing, work};
 use crate::auth::{Actor, Denied, Reach, enter};
-use crate::drive::Words;
 use crate::machine::State;
 
 /// How long the state is waited for at a time; a change that falls between two waits is seen after it at the latest.
@@ -112,6 +111,13 @@ impl Server {
         self.figures.store(board.next, Ordering::Relaxed);
     }
 
+    /// Hears how far the jobs of a cycle are from whoever leads, if that is another process: words of workers are told there.
+    pub(super) fn ask_words(&self, cycle: CycleId) {
+        if matches!(self.api.stand.standing(), Standing::HandsOn { .. }) {
+            self.api.backend.ask_words(cycle);
+        }
+    }
+
     /// Why no command can be taken now.
     pub(super) fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -198,7 +204,7 @@ fn beat(server: &Server) {
             looks > 1
         });
         let now = server.api.events.newest();
-        let words = server.api.backend.words().map_or(0, Words::heard);
+        let words = server.api.backend.words().map_or(0, |words| *words.heard().borrow());
         if looks > 1 || now != newest || words != heard {
             server.changed();
         }

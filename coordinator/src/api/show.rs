@@ -12,8 +12,8 @@ use verger_proto::{
 
 use super::board::{Board, Told, outcome};
 use super::{plans, store};
-use crate::drive::Words;
 use crate::machine::{Cycle, Job, JobStatus, Past, Phase, Repository, State};
+use crate::words::Words;
 
 /// Milliseconds since 1970 as RFC 3339.
 pub(super) fn time(milliseconds: u64) -> String {

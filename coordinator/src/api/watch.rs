@@ -2,22 +2,44 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
+use verger_proto::CycleId;
 
 use super::call::Call;
 use super::cycles::find;
 use super::feed::{Listener, listen, message};
 use super::server::{Answer, Server};
 
+/// How often whoever leads is asked.
+const ASK_EVERY: Duration = Duration::from_millis(400);
+
 pub(super) fn watch(server: &Arc<Server>, call: Call) -> Answer {
     let pulse = server.pulse.subscribe();
-    let now = find(server, &call, true)?;
+    let (cycle, now) = (call.cycle()?, find(server, &call, true)?);
     let (listener, response) = listen(server, "text/event-stream")?;
-    tokio::spawn(tell(server.clone(), call, now, listener, pulse));
+    let on = server.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = tell(on.clone(), call, now, listener, pulse) => {}
+            () = ask(on.clone(), cycle) => {}
+        }
+    });
     Ok(response)
+}
+
+/// Keeps hearing from whoever leads. What is news wakes all that follow something.
+async fn ask(server: Arc<Server>, cycle: CycleId) {
+    loop {
+        let on = server.clone();
+        if tokio::task::spawn_blocking(move || on.ask_words(cycle)).await.is_err() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(ASK_EVERY).await;
+    }
 }
 
 fn kind(before: &Value, now: &Value) -> &'static str {

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use verger_kopia::error::Result;
-use verger_proto::{Command, CommandId, Event, Progress, Ticket};
+use verger_proto::{Command, CommandId, CycleId, Event, Progress, Ticket};
 
-use super::words::Words;
 use crate::machine::State;
+use crate::words::{Word, Words};
 
 /// Orders commands, applies them, and keeps what came of them: one process with a file, or a raft group.
 pub trait Backend: Send + Sync {
@@ -36,9 +36,12 @@ pub trait Backend: Send + Sync {
     /// Says how far a job is to whoever watches: at once, kept by nobody, and lost where nobody hears it.
     fn tell(&self, ticket: &Ticket, progress: Progress) {
         if let Some(words) = self.words() {
-            words.hear(ticket, progress);
+            words.hear(Word::of(ticket, progress));
         }
     }
+
+    /// Hears of whoever knows more how far the jobs of a cycle are, if that is another process: briefly, or not at all.
+    fn ask_words(&self, _cycle: CycleId) {}
 
     /// What was told to this process.
     fn words(&self) -> Option<&Words> {

@@ -9,8 +9,8 @@ use verger_proto::{Command, Driven, Driver, Event, Progress, Refusal, Repository
 
 use super::backend::Backend;
 use super::refusal;
-use super::words::Words;
 use crate::machine::State;
+use crate::words::Words;
 
 /// Says everything in the name of a driver.
 pub struct DrivenBackend {

@@ -10,10 +10,10 @@ use verger_proto::{Command, Event, LogTime};
 
 use super::backend::Backend;
 use super::effects::Run;
-use super::words::Words;
 use crate::ledger::file::FileLedger;
 use crate::ledger::{Entry, Ledger};
 use crate::machine::{State, apply};
+use crate::words::Words;
 
 /// Told of every event, after it is durable. Must be quick, and must not submit.
 pub type Observer = Box<dyn Fn(LogTime, &Event) + Send + Sync>;

@@ -1,35 +1,65 @@
 //! A raft group orders commands: this process is one of its nodes.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::{Command, CommandId, Event};
+use verger_proto::{Command, CommandId, CycleId, Event, Progress, Ticket};
 
 use super::backend::Backend;
-use super::words::Words;
 use crate::machine::State;
 use crate::raft::node::{Node, SubmitError};
+use crate::words::{Word, Words};
 
 /// So long a command is asked again under its number before it has no answer: a leader is chosen within seconds. With the last try it
 /// is less than a call of the API may take.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
+/// Words that are under way to the leader; more are not said.
+const TOLD_MAX: usize = 32;
+/// The leader did not hear a word, or had none: for so long none is said to it, or asked of it. It may be gone, or of a version that does not
+/// know words.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Words are asked for this often, however many people ask.
+const ASK_EVERY: Duration = Duration::from_millis(300);
+
+/// Until when the leader is not spoken to about progress.
+#[derive(Clone, Default)]
+struct Silence(Arc<Mutex<Option<Instant>>>);
+
+impl Silence {
+    fn is_kept(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn keep_unless(&self, is_heard: bool) {
+        if !is_heard {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SILENCE);
+        }
+    }
+}
 
 /// Blocks on a node. Never called from the runtime's own threads.
 pub struct ReplicatedBackend {
     node: Arc<Node>,
     runtime: Handle,
-    words: Words,
+    /// For words to the leader.
+    room: Arc<Semaphore>,
+    silence: Silence,
+    /// When words of a cycle were asked for.
+    asked: Mutex<BTreeMap<CycleId, Instant>>,
 }
 
 impl ReplicatedBackend {
     /// Of a node that runs on `runtime`.
     #[must_use]
     pub fn new(node: Arc<Node>, runtime: Handle) -> Self {
-        Self { node, runtime, words: Words::default() }
+        let room = Arc::new(Semaphore::new(TOLD_MAX));
+        Self { node, runtime, room, silence: Silence::default(), asked: Mutex::default() }
     }
 
     /// The node.
@@ -78,16 +108,23 @@ impl Backend for ReplicatedBackend {
     }
 
     fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool) {
-        let mut applied = self.node.applied();
+        let (mut applied, mut heard) = (self.node.applied(), self.node.words().heard());
         let until = Instant::now() + at_most;
         loop {
             // Seen before it is looked at: what comes in between is looked at once more.
             applied.borrow_and_update();
+            heard.borrow_and_update();
             if self.node.state(|state| look(state)) {
                 return;
             }
             let left = until.saturating_duration_since(Instant::now());
-            let changed = self.runtime.block_on(async { tokio::time::timeout(left, applied.changed()).await });
+            let changed = async {
+                tokio::select! {
+                    changed = applied.changed() => changed,
+                    changed = heard.changed() => changed,
+                }
+            };
+            let changed = self.runtime.block_on(async { tokio::time::timeout(left, changed).await });
             match changed {
                 Ok(Ok(())) => {}
                 // Time is over, or the node has gone.
@@ -96,7 +133,38 @@ impl Backend for ReplicatedBackend {
         }
     }
 
+    /// People ask whoever leads, so it is told there, too. Whoever does the work does not wait for that.
+    fn tell(&self, ticket: &Ticket, progress: Progress) {
+        let word = Word::of(ticket, progress);
+        self.node.words().hear(word);
+        if self.silence.is_kept() {
+            return;
+        }
+        let Ok(room) = self.room.clone().try_acquire_owned() else { return };
+        let (node, silence) = (self.node.clone(), self.silence.clone());
+        self.runtime.spawn(async move {
+            silence.keep_unless(node.tell_leader(word).await);
+            drop(room);
+        });
+    }
+
+    fn ask_words(&self, cycle: CycleId) {
+        if self.silence.is_kept() || !self.node.state(|state| state.cycles.contains_key(&cycle)) {
+            return;
+        }
+        let now = Instant::now();
+        {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.retain(|_, at| now.saturating_duration_since(*at) < ASK_EVERY);
+            if asked.contains_key(&cycle) {
+                return;
+            }
+            asked.insert(cycle, now);
+        }
+        self.silence.keep_unless(self.runtime.block_on(self.node.ask_words(cycle)));
+    }
+
     fn words(&self) -> Option<&Words> {
-        Some(&self.words)
+        Some(self.node.words())
     }
 }

@@ -18,10 +18,11 @@ use openraft::raft::{
 use openraft::{RaftNetwork, RaftNetworkFactory};
 use serde::{Deserialize, Serialize};
 use verger_proto::envelope::{self, EnvelopeError, Kind};
-use verger_proto::{Event, Proposal};
+use verger_proto::{CycleId, Event, Proposal};
 
 use super::standing::{Standing, Standings};
 use super::types::{Peer, TypeConfig};
+use crate::words::Word;
 
 /// Milliseconds until a node that could not be reached is tried again.
 const AGAIN_MILLISECONDS: u64 = 200;
@@ -61,6 +62,10 @@ pub enum Request {
     },
     /// Lead this command into the log, stamped with your clock.
     Submit(Proposal),
+    /// Hear how far a job is.
+    Tell(Word),
+    /// Say how far the jobs of this cycle are.
+    Words(CycleId),
 }
 
 /// An answer, with how far the answering node is.
@@ -89,6 +94,10 @@ pub enum Answer {
     Refused(String),
     /// To [`Request::Submit`].
     Submitted(Result<Submitted, NotSubmitted>),
+    /// To [`Request::Tell`]: whether or not it is of any use.
+    Heard,
+    /// To [`Request::Words`].
+    Words(Vec<Word>),
 }
 
 /// A command that is in the log.

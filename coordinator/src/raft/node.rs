@@ -1,6 +1,7 @@
 //! A coordinator's node: its data folder, its raft, its machine.
 
 mod look;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use super::{archiving, files, runtime, snapshot};
 use crate::ledger::archive::Archive;
 use crate::ledger::segment::SEGMENT_BYTES;
 use crate::machine::State;
+use crate::words::Words;
 
 const SNAPSHOT_PIECE_BYTES: u64 = 1 << 20;
 /// A command must fit a record of the log, that record a message, and it and its events one of the ledger.
@@ -133,6 +135,7 @@ pub struct Node {
     guard: AbortHandle,
     archiving: Mutex<Option<AbortHandle>>,
     resumed: Option<(Vote, u64)>,
+    words: Words,
 }
 
 impl std::fmt::Debug for Node {
@@ -190,8 +193,22 @@ impl Node {
         machine.follow(raft.server_metrics());
         let folder = Arc::new(Mutex::new(Some(folder)));
         let guard = stop_if_old(&options.data_dir, &standings, &raft, folder.clone(), failures.clone());
-        let archiving = Mutex::default();
-        Ok(Self { raft, machine, log, folder, failures, options, boots, standings, links, archiving, guard, resumed })
+        let (archiving, words) = (Mutex::default(), Words::default());
+        Ok(Self {
+            raft,
+            machine,
+            log,
+            folder,
+            failures,
+            options,
+            boots,
+            standings,
+            links,
+            archiving,
+            guard,
+            resumed,
+            words,
+        })
     }
 
     /// How often this folder was opened.
@@ -450,6 +467,8 @@ impl Node {
             Request::Vote(request) => Answer::Vote(self.raft.vote(request).await),
             Request::Snapshot(request) => Answer::Snapshot(self.raft.install_snapshot(request).await),
             Request::Submit(proposal) => Answer::Submitted(self.submit_for(proposal).await),
+            Request::Tell(word) => self.hear_for(word),
+            Request::Words(cycle) => Answer::Words(self.state(|state| self.words.of(state, cycle))),
             Request::Ledger { from, bytes_max } => {
                 let ledger = self.machine.ledger();
                 let most = usize::try_from(bytes_max.min(1 << 20)).unwrap_or(1 << 20);

@@ -1,6 +1,9 @@
 //! How often a store was called, for figures: by what, on which class of blobs, with which answer. Never by blob.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::BlobId;
 use crate::error::ErrorKind;
@@ -161,15 +164,69 @@ impl HeldBack {
         ["store", "limit"][self as usize]
     }
 
-    /// One more.
-    pub fn count(self) {
+    /// One more, which waited for so long, where that is known.
+    pub fn count(self, waited: Duration) {
         HELD_BACK[self as usize].fetch_add(1, Ordering::Relaxed);
+        Held::note(|held| {
+            let by = match self {
+                Self::Store => &mut held.by_store,
+                Self::Limit => &mut held.by_limit,
+            };
+            *by += 1;
+            held.waited += waited;
+        });
     }
 
     /// How many, since the process began.
     #[must_use]
     pub fn total(self) -> u64 {
         HELD_BACK[self as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// What held requests back. A request is made by the thread that waits for it, so whoever looks before it and after it knows what it met,
+/// whatever lies between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Answers by which the store asked for fewer.
+    pub by_store: u64,
+    /// Waits for a limit that was set here.
+    pub by_limit: u64,
+    /// How long these took.
+    pub waited: Duration,
+    /// Attempts that a store's client made again by itself.
+    pub again: u64,
+}
+
+thread_local! {
+    static HELD: Cell<Held> = const { Cell::new(Held { by_store: 0, by_limit: 0, waited: Duration::ZERO, again: 0 }) };
+}
+
+impl Held {
+    fn note(change: impl FnOnce(&mut Self)) {
+        let mut held = Self::here();
+        change(&mut held);
+        HELD.set(held);
+    }
+
+    /// Requests of this thread, since it began.
+    #[must_use]
+    pub fn here() -> Self {
+        HELD.get()
+    }
+
+    /// A client makes an attempt again.
+    pub fn count_again() {
+        Self::note(|held| held.again += 1);
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            by_store: self.by_store - before.by_store,
+            by_limit: self.by_limit - before.by_limit,
+            waited: self.waited.saturating_sub(before.waited),
+            again: self.again - before.again,
+        }
     }
 }
 
@@ -181,11 +238,13 @@ pub struct Calls {
     cells: [AtomicU64; CELLS],
     read: AtomicU64,
     written: AtomicU64,
+    held: Mutex<Held>,
 }
 
 impl Default for Calls {
     fn default() -> Self {
-        Self { cells: std::array::from_fn(|_| AtomicU64::new(0)), read: AtomicU64::new(0), written: AtomicU64::new(0) }
+        let cells = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { cells, read: AtomicU64::new(0), written: AtomicU64::new(0), held: Mutex::default() }
     }
 }
 
@@ -198,6 +257,24 @@ impl Calls {
         }
         self.read.fetch_add(read, Ordering::Relaxed);
         self.written.fetch_add(written, Ordering::Relaxed);
+    }
+
+    /// Counts what this thread's requests met since it looked.
+    pub fn count_held(&self, before: Held) {
+        let new = Held::here().since(before);
+        if new != Held::default() {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.by_store += new.by_store;
+            held.by_limit += new.by_limit;
+            held.waited += new.waited;
+            held.again += new.again;
+        }
+    }
+
+    /// What held these calls back.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was called at all, and how often.
@@ -244,6 +321,15 @@ mod tests {
             all.iter().map(|(op, class, code, _)| (op.name(), class.name(), code.name())).collect();
         assert_eq!((shown.len(), calls.bytes()), (CELLS, (CELLS as u64 * 2, CELLS as u64 * 3)));
         assert_eq!(all.first().map(|one| (one.0, one.1.name(), one.2)), Some((Op::Get, "p", Code::Ok)));
+        let before = Held::here();
+        HeldBack::Limit.count(Duration::from_millis(20));
+        HeldBack::Store.count(Duration::ZERO);
+        Held::count_again();
+        calls.count_held(before);
+        calls.count_held(Held::here());
+        let expected = Held { by_store: 1, by_limit: 1, waited: Duration::from_millis(20), again: 1 };
+        assert_eq!(calls.held(), expected, "each thing once, and of this thread alone");
+        assert_eq!(std::thread::spawn(Held::here).join().unwrap(), Held::default());
         assert_eq!((Class::of("").name(), Class::of_all(&[]).name()), ("other", "other"));
     }
 }

@@ -72,8 +72,9 @@ impl Bucket {
             if state.0 < 0.0 { -state.0 / rate } else { 0.0 }
         };
         if wait > 0.0 {
-            HeldBack::Limit.count();
-            clock.sleep(Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX));
+            let wait = Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX);
+            clock.sleep(wait);
+            HeldBack::Limit.count(wait);
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::calls::{Calls, Class, Code, Op};
+use super::calls::{Calls, Class, Code, Held, Op};
 use super::scope::{STORE_SPANS, Scope};
 use super::{
     BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
@@ -31,6 +31,8 @@ struct Call<'a> {
     op: Op,
     class: Class,
     span: Span,
+    /// What held this thread's requests back before.
+    held: Held,
 }
 
 impl TracedStorage {
@@ -57,7 +59,7 @@ impl TracedStorage {
                 otel.status_code = Empty,
             )
         });
-        Call { store: self, op, class, span }
+        Call { store: self, op, class, span, held: Held::here() }
     }
 
     fn run<T>(
@@ -80,6 +82,7 @@ impl TracedStorage {
 impl Call<'_> {
     fn end(self, code: Code, (read, written): (u64, u64)) {
         self.store.calls.count(self.op, self.class, code, read, written);
+        self.store.calls.count_held(self.held);
         self.store.scope.count(read.saturating_add(written));
         if self.span.is_disabled() {
             return;
@@ -188,6 +191,25 @@ mod tests {
         let expected =
             [("get", "p", "ok", 1), ("head", "x", "not-found", 1), ("put", "p", "ok", 1), ("delete", "p", "ok", 1)];
         assert_eq!((shown, calls.bytes()), (expected.to_vec(), (3, 4)));
+    }
+
+    #[test]
+    fn what_holds_a_call_back_is_counted_with_its_store() {
+        use crate::clock::SetClock;
+        use crate::storage::throttle::{Throttle, ThrottledStorage};
+        let clock = Arc::new(SetClock::new("2026-01-02T03:04:05Z".parse().unwrap()));
+        let throttle = Throttle { writes_per_second: Some(2.0), ..Throttle::default() };
+        let inner = Arc::new(ThrottledStorage::new(Arc::new(MemoryStorage::default()), &throttle, clock));
+        let [calls, others] = [(); 2].map(|()| Arc::new(Calls::default()));
+        let store = TracedStorage::new(inner, calls.clone(), Scope::default());
+        let quiet = TracedStorage::new(Arc::new(MemoryStorage::default()), others.clone(), Scope::default());
+        for number in 0..5 {
+            for store in [&store, &quiet] {
+                store.put(&BlobId::new(format!("p{number}")), "abcd".into(), &PutOptions::default()).unwrap();
+            }
+        }
+        let expected = Held { by_limit: 3, waited: Duration::from_millis(1_500), ..Held::default() };
+        assert_eq!((calls.held(), others.held()), (expected, Held::default()), "two a second, after two at once");
     }
 
     /// Counts the spans that are made, by name.

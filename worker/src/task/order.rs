@@ -64,13 +64,24 @@ pub fn write_orders(
 /// Reads what a shard is to do: the order that holds its keys, and of that what lies in them.
 ///
 /// # Errors
-/// Those of [`PartError`]; `MemoryLimit`; storage errors.
+/// Those of [`PartError`], `StoreUnavailable` all that would be `Damaged`; `MemoryLimit`; storage errors.
 pub fn read_order(
     workspace: &Workspace,
     parts: &Parts,
     spec: &JobSpec,
     kind: PartKind,
 ) -> Result<(Ordered, OutputRef)> {
+    read(workspace, parts, spec, kind).map_err(no_matter_of_a_part)
+}
+
+/// A smaller shard has the same order: what is wrong with it is no matter of a part of it, to be looked for in ever smaller ones. As one
+/// that is not there, it is tried again, and then that is the reason why the shard is not done.
+fn no_matter_of_a_part(error: Error) -> Error {
+    let is_damaged = error.kind() == ErrorKind::Damaged && PartError::of(&error).is_some();
+    if is_damaged { error.into_kind(ErrorKind::StoreUnavailable) } else { error }
+}
+
+fn read(workspace: &Workspace, parts: &Parts, spec: &JobSpec, kind: PartKind) -> Result<(Ordered, OutputRef)> {
     let Some(reference) = order_of(spec, kind) else {
         return Err(PartError::NoOrder.at(format!("look for the order of {} shard {}", spec.stage, spec.id)));
     };

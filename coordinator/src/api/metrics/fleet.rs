@@ -10,8 +10,8 @@ use verger_proto::{CycleId, LogTime, Progress, RepositoryId, Stage};
 
 use super::super::board::{Board, Told};
 use super::super::workers;
-use super::page::{Labels, Page};
 use crate::machine::{Cycle, JobStatus, State};
+use crate::page::{Labels, Page};
 use crate::schedule::outlook;
 
 /// Seconds: a quick cycle of a small repository to a full one that takes a week.

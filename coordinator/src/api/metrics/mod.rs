@@ -4,7 +4,6 @@
 //! this process did is counted since it began. A figure that nobody measured is left out: zero is a measured zero.
 
 mod fleet;
-mod page;
 mod process;
 mod reports;
 
@@ -14,7 +13,7 @@ use super::server::Server;
 pub(super) use fleet::Durations;
 pub(super) use process::Requests;
 
-use page::Page;
+use crate::page::Page;
 
 /// All figures, as text.
 pub(super) fn text(server: &Server) -> Result<String, Problem> {
@@ -30,7 +29,7 @@ pub(super) fn text(server: &Server) -> Result<String, Problem> {
             fleet::of_the_workers(&mut page, state, now);
             fleet::of_the_cycles(&mut page, state, &board, now);
             reports::of_the_reports(&mut page, state);
-            process::of_the_stores(&mut page, state, &server.api.meters);
+            page.stores(process::known_calls(state, &server.api.meters));
         });
     }
     page.text().map_err(|error| Problem::internal(error.to_string()))

@@ -1,12 +1,15 @@
 //! What this process did since it began.
 
+use std::sync::Arc;
+
 use axum::http::StatusCode;
-use verger_kopia::storage::calls::HeldBack;
+use verger_kopia::storage::calls::Calls;
+use verger_proto::RepositoryName;
 
 use super::super::server::Server;
-use super::page::{Count, Labels, Page};
 use crate::machine::State;
 use crate::meters::{Meters, Raft};
+use crate::page::{Count, Page};
 
 /// Requests by route, method and status.
 #[derive(Clone, Debug, Default)]
@@ -43,8 +46,7 @@ pub(super) fn of_the_process(page: &mut Page, server: &Server) {
         let help = "Segments of the ledger, and files of evidence, that wait to be archived";
         page.level("ledger_archive_pending_segments", help, pending as f64);
     }
-    let held_back = HeldBack::ALL.map(|cause| (vec![("cause", cause.name().to_owned())], cause.total()));
-    page.counts("store_throttled", "Requests that were held back", held_back);
+    page.held_back();
 }
 
 fn of_the_raft(page: &mut Page, raft: Raft) {
@@ -68,22 +70,8 @@ fn resident() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-pub(super) fn of_the_stores(page: &mut Page, state: &State, meters: &Meters) {
-    let mut requests: Vec<(Labels, u64)> = Vec::new();
-    let mut bytes: Vec<(Labels, u64)> = Vec::new();
-    for registration in state.repositories.values().filter_map(|entry| entry.registration.as_ref()) {
-        let Some(calls) = meters.known_calls(&registration.name) else { continue };
-        let repo = || ("repo", registration.name.to_string());
-        for (op, class, code, count) in calls.all() {
-            let [op, class, code] = [("op", op.name()), ("class", class.name()), ("code", code.name())];
-            let labels = [op, class, code].map(|(label, value)| (label, value.to_owned()));
-            requests.push((std::iter::once(repo()).chain(labels).collect(), count));
-        }
-        let (read, written) = calls.bytes();
-        for (direction, count) in [("read", read), ("written", written)] {
-            bytes.push((vec![repo(), ("direction", direction.to_owned())], count));
-        }
-    }
-    page.counts("store_requests", "Calls to stores, by operation, class of blobs and answer", requests);
-    page.counts("store_bytes", "Bytes of blobs that were read and written", bytes);
+/// Calls to the stores of repositories that are looked after: this process may not have worked on all of them.
+pub(super) fn known_calls(state: &State, meters: &Meters) -> Vec<(Option<RepositoryName>, Arc<Calls>)> {
+    let known = state.repositories.values().filter_map(|entry| entry.registration.as_ref());
+    known.filter_map(|known| Some((Some(known.name.clone()), meters.known_calls(&known.name)?))).collect()
 }

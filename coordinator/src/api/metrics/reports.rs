@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::page::{Labels, Page};
 use crate::machine::{Repository, State};
+use crate::page::{Labels, Page};
 
 /// Names of figures, of Kopia's own in the run record of `snapshot-gc` that make them up, and what they are.
 const CONTENTS: [(&str, &[&str], &str); 4] = [

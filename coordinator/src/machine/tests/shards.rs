@@ -214,7 +214,7 @@ fn a_pack_that_cannot_be_rewritten_is_gone_around_alone_and_one_that_cannot_be_r
 }
 
 #[test]
-fn a_lost_worker_s_shards_are_others_and_its_late_word_is_fenced() {
+fn s7_a_lost_worker_s_shards_are_others_and_its_late_word_is_fenced() {
     let mut rig = cut_scan(&["p8", "q8"]);
     drive(&mut rig);
     let [first, second] = [0, 1].map(|at| jobs(&rig)[at].id);

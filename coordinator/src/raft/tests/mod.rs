@@ -11,3 +11,4 @@ mod network;
 mod recover;
 mod seeded;
 mod snapshot;
+mod words;

@@ -10,12 +10,13 @@ use aws_sdk_s3::config::interceptors::{
     BeforeTransmitInterceptorContextRef,
 };
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_smithy_runtime_api::client::retries::RequestAttempts;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest, Md5};
 
 use crate::clock::Clock;
-use crate::storage::calls::HeldBack;
+use crate::storage::calls::{Held, HeldBack};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -104,13 +105,25 @@ pub(super) fn content_md5(body: &[u8]) -> String {
     STANDARD.encode(Md5::digest(body))
 }
 
-/// Counts the attempts that the store answered with a wish for fewer.
+/// Counts the attempts that the store answered with a wish for fewer, and those that are made again for whatever reason.
 #[derive(Debug)]
 pub(super) struct Patience;
 
 impl Intercept for Patience {
     fn name(&self) -> &'static str {
         "Patience"
+    }
+
+    fn read_before_attempt(
+        &self,
+        _: &BeforeTransmitInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        if config.load::<RequestAttempts>().is_some_and(|made| made.attempts() > 1) {
+            Held::count_again();
+        }
+        Ok(())
     }
 
     fn read_before_deserialization(
@@ -120,7 +133,7 @@ impl Intercept for Patience {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if matches!(context.response().status().as_u16(), 429 | 503) {
-            HeldBack::Store.count();
+            HeldBack::Store.count(Duration::ZERO);
         }
         Ok(())
     }

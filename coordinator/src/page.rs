@@ -1,4 +1,6 @@
-//! The page that figures are put on.
+//! The page that figures are put on, for Prometheus: a coordinator's, and a worker's.
+
+mod stores;
 
 use std::sync::atomic::AtomicU64;
 
@@ -9,12 +11,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
 
 /// Names and values of labels: never a blob, a content, a path or a person.
-pub(super) type Labels = Vec<(&'static str, String)>;
-pub(super) type Count = Family<Labels, Counter<u64, AtomicU64>>;
+pub type Labels = Vec<(&'static str, String)>;
+pub(crate) type Count = Family<Labels, Counter<u64, AtomicU64>>;
 type Level = Family<Labels, Gauge<f64, AtomicU64>>;
 
 /// Figures under one prefix.
-pub(super) struct Page(Registry);
+pub struct Page(Registry);
+
+/// What the text is.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Default for Page {
     fn default() -> Self {
@@ -24,7 +29,7 @@ impl Default for Page {
 
 impl Page {
     /// What is now. Nothing is written where there is no figure.
-    pub(super) fn levels(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
+    pub fn levels(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
         let (family, mut any) = (Level::default(), false);
         for (labels, figure) in figures {
             family.get_or_create(&labels).set(figure);
@@ -36,14 +41,14 @@ impl Page {
     }
 
     /// One figure.
-    pub(super) fn level(&mut self, name: &str, help: &str, figure: f64) {
+    pub fn level(&mut self, name: &str, help: &str, figure: f64) {
         let gauge = Gauge::<f64, AtomicU64>::default();
         gauge.set(figure);
         self.0.register(name, help, gauge);
     }
 
     /// What only grows; `_total` comes after the name.
-    pub(super) fn counts(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, u64)>) {
+    pub fn counts(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, u64)>) {
         let (family, mut any) = (Count::default(), false);
         for (labels, figure) in figures {
             family.get_or_create(&labels).inc_by(figure);
@@ -55,19 +60,34 @@ impl Page {
     }
 
     /// As [`Page::counts`], one figure.
-    pub(super) fn count(&mut self, name: &str, help: &str, figure: u64) {
+    pub fn count(&mut self, name: &str, help: &str, figure: u64) {
         let counter = Counter::<u64, AtomicU64>::default();
         counter.inc_by(figure);
         self.0.register(name, help, counter);
     }
 
+    /// As [`Page::counts`], of seconds.
+    pub fn seconds(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
+        let (family, mut any) = (Family::<Labels, Counter<f64, AtomicU64>>::default(), false);
+        for (labels, figure) in figures {
+            family.get_or_create(&labels).inc_by(figure);
+            any = true;
+        }
+        if any {
+            self.0.register(name, help, family);
+        }
+    }
+
     /// What is counted elsewhere.
-    pub(super) fn kept(&mut self, name: &str, help: &str, metric: impl Metric) {
+    pub(crate) fn kept(&mut self, name: &str, help: &str, metric: impl Metric) {
         self.0.register(name, help, metric);
     }
 
     /// All of it.
-    pub(super) fn text(&self) -> Result<String, std::fmt::Error> {
+    ///
+    /// # Errors
+    /// Whatever a figure that is counted elsewhere says.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.0)?;
         Ok(text)
