@@ -4,9 +4,11 @@
 
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/small.rs"]
+mod small;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use fleet::Fleet;
 use serde_json::Value;
+use small::{Small, fill};
 use support::{Golden, Kopia, OWNER, PASSWORD, fails, json, run, verger};
 
 /// A coordinator in a process of its own, and the command line of the same user.
@@ -469,6 +472,46 @@ fn bad_input_is_named_and_has_its_code() {
     let line = fails(&mut nowhere, 22);
     assert!(line.contains("verger up"), "{line}");
     assert!(golden.bytes() == before, "the repository changed");
+}
+
+#[test]
+fn on_a_full_disk_it_stops_with_its_code_and_nothing_acknowledged_is_lost() {
+    let Some(small) = Small::mount(64 << 10) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let data = small.0.join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&data, home.path().join("data")).unwrap();
+    let mut fleet = Fleet::start(home, &[], &[]);
+    let create = |fleet: &Fleet, name: &str| {
+        fleet.owner(&["token", "create", name, "--scope", "read", "--all-tenants", "--quiet"]).output().unwrap()
+    };
+    let mut acknowledged = BTreeSet::new();
+    let mut filler = Vec::new();
+    let refused = loop {
+        if acknowledged.len() == 3 {
+            filler = fill(&small.0);
+        }
+        let name = format!("t{}", acknowledged.len());
+        let output = create(&fleet, &name);
+        if !output.status.success() {
+            break output;
+        }
+        acknowledged.insert(name);
+        assert!(acknowledged.len() < 2_000, "the disk is never full");
+    };
+    assert!(acknowledged.len() >= 3, "it was full too soon");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!([Some(22), Some(23)].contains(&refused.status.code()), "{said}");
+    assert_eq!(fleet.ends(), Some(23));
+    let log = std::fs::read_to_string(fleet.log()).unwrap();
+    assert!(log.lines().last().unwrap().contains("Make room"), "{log}");
+    filler.into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    fleet.again(&[]);
+    let listed = json(&run(&mut fleet.owner(&["token", "list", "--json"])));
+    let names: BTreeSet<String> =
+        listed.as_array().unwrap().iter().map(|token| token["name"].as_str().unwrap().to_owned()).collect();
+    assert!(names.is_superset(&acknowledged), "{acknowledged:?} were acknowledged, and these are left: {names:?}");
+    run(&mut fleet.owner(&["token", "create", "later", "--scope", "read", "--all-tenants", "--quiet"]));
 }
 
 #[test]
