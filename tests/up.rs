@@ -9,9 +9,10 @@ mod small;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fleet::Fleet;
@@ -472,6 +473,27 @@ fn bad_input_is_named_and_has_its_code() {
     let line = fails(&mut nowhere, 22);
     assert!(line.contains("verger up"), "{line}");
     assert!(golden.bytes() == before, "the repository changed");
+}
+
+#[test]
+fn events_are_followed_and_those_since_a_time_are_told() {
+    let up = Up::start();
+    let create = |name: &str| run(&mut up.verger(&["token", "create", name, "--scope", "read", "--all-tenants"]));
+    create("before");
+    let since = up.events(&[])[0]["at"].as_str().unwrap().to_owned();
+    let mut following = up.verger(&["events", "--since", &since, "--follow", "--json"]);
+    let mut following = following.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()["name"].clone();
+    assert_eq!(next(), "before");
+    create("after");
+    assert_eq!(next(), "after", "it comes while it is followed");
+    following.kill().unwrap();
+    following.wait().unwrap();
+    assert_eq!(up.events(&["--since", &since]).len(), 2);
+    assert_eq!(up.events(&["--since", "2100-01-01T00:00:00Z"]), Vec::<Value>::new());
+    let wrong = fails(&mut up.verger(&["events", "--since", "soon"]), 2);
+    assert!(wrong.contains("RFC 3339"), "{wrong}");
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Clocks {
         let answered = self.now();
         let half = answered.duration_since(asked) / 2;
         let ahead = LogTime::of(asked.saturating_add(half).unwrap_or(asked)).0;
-        let ahead = i64::try_from(i128::from(shown.0) - i128::from(ahead)).unwrap_or(i64::MAX) / 1000;
+        let ahead = i64::try_from(i128::from(shown.0) - i128::from(ahead)).unwrap_or(i64::MAX);
         let before = self.0.ahead.lock().unwrap_or_else(PoisonError::into_inner).insert(node, ahead);
         match (before.is_some_and(is_off), is_off(ahead)) {
             (false, true) => {
