@@ -221,10 +221,11 @@ fn a_provider_with_a_certificate_of_a_private_authority_is_believed_by_whoever_k
     let settings = folder.path().join("verger.yaml");
     std::fs::write(&settings, format!("up:\n  oidc-ca-file: {own}\n")).unwrap();
     let settings = settings.display().to_string();
-    let all: [(&[&str], &[(&str, &str)]); 3] =
-        [(&["--oidc-ca-file", &own], &[]), (&[], &[("VERGER_OIDC_CA_FILE", &own)]), (&["--config", &settings], &[])];
-    for (more, environment) in all {
-        let fleet = Fleet::start(tempfile::tempdir().unwrap(), &[&flags[..], more].concat(), environment);
+    let by_flag = (vec!["--oidc-ca-file", &own], Vec::new());
+    let by_variable = (Vec::new(), vec![("VERGER_OIDC_CA_FILE", own.as_str())]);
+    let by_file = (vec!["--config", &settings], Vec::new());
+    for (more, environment) in [by_flag, by_variable, by_file] {
+        let fleet = Fleet::start(tempfile::tempdir().unwrap(), &[&flags[..], &more].concat(), &environment);
         let home = tempfile::tempdir().unwrap();
         let listed = run(fleet.of(home.path(), &["repo", "list", "--json"]).env("VERGER_TOKEN", &ann));
         assert_eq!(json(&listed), json!([]), "{more:?} {environment:?}");
