@@ -306,7 +306,7 @@ fn trusting(mut builder: reqwest::blocking::ClientBuilder, trust: &Trust) -> Res
 }
 
 /// What TLS says, if it is TLS that says something. To ask again would not help.
-fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+pub(crate) fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(tls) = error.downcast_ref::<rustls::Error>() {

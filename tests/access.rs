@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use fleet::Fleet;
 use provider::Provider;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use serde_json::{Value, json};
 use support::{Golden, OWNER, PASSWORD, fails, json, run};
 
@@ -190,6 +190,51 @@ fn tokens_of_an_identity_provider_are_taken_beside_its_own() {
 }
 
 #[test]
+fn a_provider_with_a_certificate_of_a_private_authority_is_believed_by_whoever_knows_that_authority() {
+    let folder = tempfile::tempdir().unwrap();
+    let (own, foreign) = (Authority::new(), Authority::new());
+    let (certificate, key) = own.sign(&["localhost"], 2100);
+    let provider = Provider::start_with_tls(certificate.der().clone(), &key);
+    let (own, foreign) = (own.pem(folder.path(), "own.pem"), foreign.pem(folder.path(), "foreign.pem"));
+    let flags = [
+        ["--oidc-issuer", &provider.issuer],
+        ["--oidc-audience", "verger"],
+        ["--oidc-tenant-claim", "tenant"],
+        ["--oidc-scope", "read=groups=staff"],
+    ];
+    let flags = flags.concat();
+    let ann = provider.token("one", &json!({}));
+    // Without a file this machine's authorities count: a variable says them, for a test that is to be the same everywhere.
+    for file in [None, Some(&foreign)] {
+        let given: Vec<(&str, &str)> = file.iter().map(|path| ("VERGER_OIDC_CA_FILE", path.as_str())).collect();
+        let fleet = Fleet::start(tempfile::tempdir().unwrap(), &flags, &given);
+        let home = tempfile::tempdir().unwrap();
+        let refused = fails(fleet.of(home.path(), &["repo", "list"]).env("VERGER_TOKEN", &ann), 20);
+        assert!(refused.contains("not known now"), "{refused}");
+        let log = std::fs::read_to_string(fleet.log()).unwrap();
+        let says = ["keys cannot be had", "invalid peer certificate", "--oidc-ca-file"];
+        assert!(log.lines().any(|line| says.iter().all(|word| line.contains(word))), "{log}");
+        // It costs nobody else anything.
+        run(&mut fleet.owner(&["repo", "list"]));
+    }
+    // By a flag, by its variable, and by the file of settings.
+    let settings = folder.path().join("verger.yaml");
+    std::fs::write(&settings, format!("up:\n  oidc-ca-file: {own}\n")).unwrap();
+    let settings = settings.display().to_string();
+    let by_flag = (vec!["--oidc-ca-file", &own], Vec::new());
+    let by_variable = (Vec::new(), vec![("VERGER_OIDC_CA_FILE", own.as_str())]);
+    let by_file = (vec!["--config", &settings], Vec::new());
+    for (more, environment) in [by_flag, by_variable, by_file] {
+        let fleet = Fleet::start(tempfile::tempdir().unwrap(), &[&flags[..], &more].concat(), &environment);
+        let home = tempfile::tempdir().unwrap();
+        let listed = run(fleet.of(home.path(), &["repo", "list", "--json"]).env("VERGER_TOKEN", &ann));
+        assert_eq!(json(&listed), json!([]), "{more:?} {environment:?}");
+        let log = std::fs::read_to_string(fleet.log()).unwrap();
+        assert!(log.contains("the identity provider has these keys now"), "{log}");
+    }
+}
+
+#[test]
 fn providers_that_could_not_be_believed_end_the_start() {
     let home = tempfile::tempdir().unwrap();
     let up = |flags: &[&str]| {
@@ -219,14 +264,19 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(parameters, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Writes a certificate for these names and its key, and gives the key.
-    fn write(&self, folder: &Path, stem: &str, names: &[&str], until: i32) -> KeyPair {
+    /// A certificate for these names, and its key.
+    fn sign(&self, names: &[&str], until: i32) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut parameters =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
-        let certificate = parameters.signed_by(&key, &self.0).unwrap();
+        (parameters.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    /// Writes a certificate for these names and its key, and gives the key.
+    fn write(&self, folder: &Path, stem: &str, names: &[&str], until: i32) -> KeyPair {
+        let (certificate, key) = self.sign(names, until);
         // The key first: what is seen in between does not fit, and the one before goes on.
         std::fs::write(folder.join(format!("{stem}.key")), key.serialize_pem()).unwrap();
         std::fs::write(folder.join(format!("{stem}.crt")), certificate.pem()).unwrap();

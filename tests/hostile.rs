@@ -4,6 +4,8 @@
 
 #[path = "support/client.rs"]
 mod client;
+#[path = "support/small.rs"]
+mod small;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -18,6 +20,7 @@ use std::time::Duration;
 
 use client::{Client, Trust};
 use serde_json::Value;
+use small::{Small, fill};
 use store::{World, alone, careful};
 use support::{Golden, OWNER, run};
 use verger_kopia::content::Entry;
@@ -394,43 +397,6 @@ fn pipes_links_and_folders_among_the_files() {
     assert_eq!(report["outcome"], "done");
     for name in odd.iter().chain(&["p0123.f", "q0123.f", "p99", "qff.f"]) {
         assert!(root.join(name).symlink_metadata().is_ok(), "{name} went");
-    }
-}
-
-/// A small file system in memory; `None`, and a word, where none can be mounted.
-struct Small(PathBuf, #[allow(dead_code)] tempfile::TempDir);
-
-impl Small {
-    fn mount(kilobytes: u64) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("small");
-        fs::create_dir(&path).unwrap();
-        let options = format!("size={kilobytes}k");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "none"]).arg(&path).output();
-        if !mount.is_ok_and(|output| output.status.success()) {
-            support::skipped("no tmpfs can be mounted: full disks are only played");
-            return None;
-        }
-        Some(Self(path, folder))
-    }
-}
-
-impl Drop for Small {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).output();
-    }
-}
-
-fn fill(folder: &Path) {
-    let mut block = vec![1_u8; 1 << 20];
-    while !block.is_empty() {
-        let path = folder.join(format!("filler{}", block.len()));
-        if fs::write(&path, &block).is_err() {
-            let _ = fs::remove_file(&path);
-            block.truncate(block.len() / 2);
-        } else {
-            block.truncate(block.len() / 2);
-        }
     }
 }
 

@@ -1,8 +1,10 @@
 //! Passwords, keys and tokens go through a whole run of `verger up`, and are found nowhere afterwards: not in the ledger, the raft log,
-//! the events, answers, logs, figures or errors (S9).
+//! the events, answers, logs, figures, spans or errors (S9).
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/collector.rs"]
+mod collector;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod support;
@@ -13,6 +15,7 @@ use std::process::Command;
 use aes_gcm::aead::{Aead as _, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce};
 use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use collector::{Collector, Mood};
 use fleet::Fleet;
 use memchr::memmem;
 use serde_json::{Value, json};
@@ -230,7 +233,10 @@ fn forty_secrets_go_through_a_run_and_stay_where_they_are() {
     let password = canaries.make("password of the repository");
     change_password(&golden, &password, &mut canaries);
     let [certificate, key] = certificate(secrets.path(), &mut canaries);
+    let spans = Collector::start(Mood::Good);
     let mut environment = vec![
+        ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), spans.endpoint.clone()),
+        ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "100".to_owned()),
         ("PHOTOS_PASSWORD".to_owned(), password),
         ("AWS_ACCESS_KEY_ID".to_owned(), "nobody".to_owned()),
         ("AWS_REGION".to_owned(), "nowhere".to_owned()),
@@ -295,6 +301,9 @@ fn forty_secrets_go_through_a_run_and_stay_where_they_are() {
     assert_eq!(kept.len(), 1, "the owner's token is the only secret that is kept");
     let owners = std::fs::read_to_string(&kept[0]).unwrap();
     canaries.token("the owner's token", &owners);
+    let told = spans.bytes();
+    assert!(memmem::find(&told, b"cycle full").is_some(), "there were spans");
+    canaries.said.push(("spans".to_owned(), told));
     judge(&canaries, &fleet, &golden, &tokens);
 }
 

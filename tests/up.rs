@@ -4,16 +4,20 @@
 
 #[path = "support/fleet.rs"]
 mod fleet;
+#[path = "support/small.rs"]
+mod small;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fleet::Fleet;
 use serde_json::Value;
+use small::{Small, fill};
 use support::{Golden, Kopia, OWNER, PASSWORD, fails, json, run, verger};
 
 /// A coordinator in a process of its own, and the command line of the same user.
@@ -469,6 +473,67 @@ fn bad_input_is_named_and_has_its_code() {
     let line = fails(&mut nowhere, 22);
     assert!(line.contains("verger up"), "{line}");
     assert!(golden.bytes() == before, "the repository changed");
+}
+
+#[test]
+fn events_are_followed_and_those_since_a_time_are_told() {
+    let up = Up::start();
+    let create = |name: &str| run(&mut up.verger(&["token", "create", name, "--scope", "read", "--all-tenants"]));
+    create("before");
+    let since = up.events(&[])[0]["at"].as_str().unwrap().to_owned();
+    let mut following = up.verger(&["events", "--since", &since, "--follow", "--json"]);
+    let mut following = following.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap()["name"].clone();
+    assert_eq!(next(), "before");
+    create("after");
+    assert_eq!(next(), "after", "it comes while it is followed");
+    following.kill().unwrap();
+    following.wait().unwrap();
+    assert_eq!(up.events(&["--since", &since]).len(), 2);
+    assert_eq!(up.events(&["--since", "2100-01-01T00:00:00Z"]), Vec::<Value>::new());
+    let wrong = fails(&mut up.verger(&["events", "--since", "soon"]), 2);
+    assert!(wrong.contains("RFC 3339"), "{wrong}");
+}
+
+#[test]
+fn on_a_full_disk_it_stops_with_its_code_and_nothing_acknowledged_is_lost() {
+    let Some(small) = Small::mount(64 << 10) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let data = small.0.join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&data, home.path().join("data")).unwrap();
+    let mut fleet = Fleet::start(home, &[], &[]);
+    let create = |fleet: &Fleet, name: &str| {
+        fleet.owner(&["token", "create", name, "--scope", "read", "--all-tenants", "--quiet"]).output().unwrap()
+    };
+    let mut acknowledged = BTreeSet::new();
+    let mut filler = Vec::new();
+    let refused = loop {
+        if acknowledged.len() == 3 {
+            filler = fill(&small.0);
+        }
+        let name = format!("t{}", acknowledged.len());
+        let output = create(&fleet, &name);
+        if !output.status.success() {
+            break output;
+        }
+        acknowledged.insert(name);
+        assert!(acknowledged.len() < 2_000, "the disk is never full");
+    };
+    assert!(acknowledged.len() >= 3, "it was full too soon");
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!([Some(22), Some(23)].contains(&refused.status.code()), "{said}");
+    assert_eq!(fleet.ends(), Some(23));
+    let log = std::fs::read_to_string(fleet.log()).unwrap();
+    assert!(log.lines().last().unwrap().contains("Make room"), "{log}");
+    filler.into_iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    fleet.again(&[]);
+    let listed = json(&run(&mut fleet.owner(&["token", "list", "--json"])));
+    let names: BTreeSet<String> =
+        listed.as_array().unwrap().iter().map(|token| token["name"].as_str().unwrap().to_owned()).collect();
+    assert!(names.is_superset(&acknowledged), "{acknowledged:?} were acknowledged, and these are left: {names:?}");
+    run(&mut fleet.owner(&["token", "create", "later", "--scope", "read", "--all-tenants", "--quiet"]));
 }
 
 #[test]

@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 use verger_kopia::error::{Error, Result};
 
+/// What helps against a file that is whole, and that a newer program wrote.
+pub(crate) const NEWER: &str =
+    "nothing is damaged and nothing was changed: start the verger that wrote it, or a newer one";
+
 /// Makes a folder and those above it, each on stable storage when this returns: a synced file in a folder whose own name was lost with
 /// the power is lost, too.
 ///

@@ -47,6 +47,14 @@ pub enum ChainError {
     Previous(u64),
 }
 
+impl ChainError {
+    /// As [`EnvelopeError::is_of_newer`].
+    #[must_use]
+    pub fn is_of_newer(&self) -> bool {
+        matches!(self, Self::Envelope(error) if error.is_of_newer())
+    }
+}
+
 impl ChainHead {
     /// Encodes the next record and moves on.
     ///

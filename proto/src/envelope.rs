@@ -105,6 +105,14 @@ pub enum EnvelopeError {
     Body(String),
 }
 
+impl EnvelopeError {
+    /// Whether the record is whole, and of a program that knows more than this one: another version, or a sound body that does not decode.
+    #[must_use]
+    pub fn is_of_newer(&self) -> bool {
+        matches!(self, Self::Version(_) | Self::Body(_))
+    }
+}
+
 /// A record's header, already checked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Header {

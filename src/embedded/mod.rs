@@ -356,7 +356,7 @@ fn dry_run(
     let worker = means.worker()?;
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
-    let mut told = trace::Told::begin(session, &drive, &id, cycle);
+    let mut told = trace::Told::begin(session, &drive, &id, cycle, &worker);
     let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, &session.words);
     told.rest();
     let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
@@ -403,7 +403,7 @@ fn held_cycle(
         Work::new(session.workspace.clone(), &control, worker.clone(), choice, Some(keeper), schedule, earlier)
             .with_shards(session.shards.clone());
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
-    let mut told = trace::Told::begin(&session, drive, &known.id, cycle);
+    let mut told = trace::Told::begin(&session, drive, &known.id, cycle, worker);
     let driven = held.while_renewing(&session, drive, || {
         drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session.words)
     });

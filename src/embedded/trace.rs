@@ -8,7 +8,9 @@ use verger_coordinator::drive::Drive;
 use verger_kopia::storage::calls::Calls;
 use verger_kopia::storage::scope::{CYCLE_SPANS, Within};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{CycleId, JobReport, JobSpec, LogTime, Mode, RepositoryId, Stage, Term, TraceId, TraceParent};
+use verger_proto::{
+    CycleId, JobReport, JobSpec, LogTime, Mode, RepositoryId, Stage, Term, TraceId, TraceParent, WorkerId,
+};
 use verger_worker::run::Work;
 use verger_worker::trace;
 use verger_worker::workspace::Workspace;
@@ -36,7 +38,13 @@ pub(super) struct Told {
 
 impl Told {
     /// Begins to tell of a cycle, or goes on with what an earlier process told.
-    pub(super) fn begin(session: &Session, drive: &Drive, repository: &RepositoryId, cycle: CycleId) -> Self {
+    pub(super) fn begin(
+        session: &Session,
+        drive: &Drive,
+        repository: &RepositoryId,
+        cycle: CycleId,
+        worker: &WorkerId,
+    ) -> Self {
         let known = drive.state(|state| {
             let open = state.cycles.get(&cycle);
             open.map(|open| (open.opened, open.term, open.stage, open.options.mode, open.options.dry_run))
@@ -56,6 +64,7 @@ impl Told {
                 repository = session.name,
                 cycle = cycle.0,
                 trace_id = %trace,
+                worker = %worker,
                 kopia.repo_id = %repository.unique,
                 kopia.epoch = Empty,
                 lease.term = term.0,
@@ -133,6 +142,8 @@ impl Told {
         if result.as_ref().is_err_and(|error| error.kind() != ErrorKind::Interrupted) {
             span.record("otel.status_code", "ERROR");
         }
+        // A span ends when it was left last, which was with its last job: what came after it belongs to it, too.
+        span.in_scope(|| ());
         let trace_id = Some(self.trace.to_string());
         result.map(|report| CycleReport { trace_id, ..report })
     }
@@ -144,7 +155,7 @@ fn outcome(error: &Error) -> &'static str {
 
 /// The span of a shard of a cycle that another process leads, below its stage there. It names the cycle as that one's does.
 #[must_use]
-pub fn shard(parent: TraceParent, repository: &str, spec: &JobSpec) -> Span {
+pub fn shard(parent: TraceParent, repository: &str, spec: &JobSpec, worker: &WorkerId) -> Span {
     let span = tracing::error_span!(
         target: CYCLE_SPANS,
         parent: None,
@@ -153,6 +164,7 @@ pub fn shard(parent: TraceParent, repository: &str, spec: &JobSpec) -> Span {
         repository,
         cycle = spec.cycle.0,
         trace_id = %parent.trace,
+        worker = %worker,
         store.requests = Empty,
         store.bytes = Empty,
     );

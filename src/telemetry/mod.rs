@@ -11,14 +11,15 @@ mod exporter;
 pub(crate) mod ids;
 mod lines;
 mod queue;
+mod sampler;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::{Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
@@ -31,6 +32,8 @@ use exporter::Exporter;
 
 /// How long a process that ends waits for a collector to take what is left.
 const FLUSH_MAX: Duration = Duration::from_secs(3);
+/// The attribute that says where a process runs, unless OpenTelemetry's variables say it.
+const HOST: &str = "host.name";
 const NATS_CLIENT: &str = "async_nats";
 
 /// What to tell, and where.
@@ -189,16 +192,26 @@ fn traces(export: &Export) -> std::result::Result<Traces, String> {
         Some(name) => resource.with_service_name(name.clone()),
         None => resource,
     };
-    let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION"))).build();
+    let resource = resource.with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
+    // Of one host spans have one clock: a viewer looks for clocks that differ everywhere else.
+    let resource = match Resource::builder().build().get(&Key::from_static_str(HOST)) {
+        Some(_) => resource.build(),
+        None => resource.with_attribute(KeyValue::new(HOST, host())).build(),
+    };
     let exporter = Exporter::new(export, &resource)?;
     let counts = Arc::new(SpanCounts::default());
     let (queue, flush) = queue::start(exporter, export, counts.clone()).map_err(|error| error.to_string())?;
     let provider = SdkTracerProvider::builder()
         .with_id_generator(ids::Ids::default())
+        .with_sampler(sampler::ByTrace::as_asked())
         .with_resource(resource)
         .with_span_processor(queue)
         .build();
     Ok((provider, flush, counts))
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 impl Telemetry {

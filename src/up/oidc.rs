@@ -10,6 +10,8 @@ use verger_coordinator::providers::{Fetch, Pace, Providers, Source};
 use verger_kopia::clock::Clock;
 use verger_kopia::{Error, ErrorKind, Result};
 
+use crate::client;
+
 /// One document takes at most this.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// More than any provider's document has.
@@ -35,7 +37,7 @@ pub(super) fn start(all: Vec<Believed>, clock: &Arc<dyn Clock>) -> Result<Option
         return Ok(None);
     }
     let source = |believed: Believed| {
-        let fetch = Box::new(Web(client(believed.ca_file.as_deref())?));
+        let fetch = Box::new(Web(web(believed.ca_file.as_deref())?));
         Ok(Source { provider: believed.provider, keys_url: believed.keys_url, fetch })
     };
     let sources = all.into_iter().map(source).collect::<Result<Vec<_>>>()?;
@@ -44,7 +46,7 @@ pub(super) fn start(all: Vec<Believed>, clock: &Arc<dyn Clock>) -> Result<Option
     providers.map(Some).map_err(failed)
 }
 
-fn client(ca_file: Option<&std::path::Path>) -> Result<reqwest::blocking::Client> {
+fn web(ca_file: Option<&std::path::Path>) -> Result<reqwest::blocking::Client> {
     // An answer that leads elsewhere could lead anywhere.
     let builder = reqwest::blocking::Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
     let builder = match ca_file {
@@ -80,14 +82,20 @@ impl Fetch for Web {
     }
 }
 
-/// With its causes, which say what happened.
+/// With its causes, which say what happened, and what helps against one that is not believed.
 fn told(error: reqwest::Error) -> String {
     let error = error.without_url();
+    let fix = match client::tls_error(&error) {
+        Some(rustls::Error::InvalidCertificate(_)) => {
+            "; give its authority with --oidc-ca-file, and the name that its certificate is for"
+        }
+        _ => "",
+    };
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);
     while let Some(next) = cause {
         text.push_str(&format!(": {next}"));
         cause = next.source();
     }
-    text
+    text + fix
 }

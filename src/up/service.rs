@@ -114,13 +114,29 @@ fn meters(node: &Arc<Node>, memory_limit: u64, spans: Option<Arc<SpanCounts>>) -
     meters
 }
 
+/// A node that cannot go on ends its process: what it says of why is the process's last word.
+fn stop_with(runtime: &tokio::runtime::Runtime, node: &Arc<Node>, stop: &Stop) -> Arc<std::sync::Mutex<Option<Error>>> {
+    let failure = Arc::new(std::sync::Mutex::new(None));
+    let (kept, node, stop) = (failure.clone(), node.clone(), stop.clone());
+    runtime.spawn(async move {
+        let error = node.stopped().await;
+        if !stop.is_asked() {
+            tracing::error!(error = error.chain(), "this coordinator cannot go on");
+            *kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+            stop.ask();
+        }
+    });
+    failure
+}
+
 impl Service<'_> {
     /// Answers and works until `stop` is asked; then parks what is under way, and closes the node. `said` hears where it answers.
     ///
     /// # Errors
-    /// `Permission` for the address, and whatever keeps the token from being kept.
+    /// `Permission` for the address, whatever keeps the token from being kept, and why the node cannot go on.
     pub(super) fn run(self, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
         let Self { runtime, node, router, opener, clock, identity, .. } = self;
+        let failure = stop_with(&runtime, &node, stop);
         if let Some(archive) = &self.archive {
             let _entered = runtime.enter();
             node.archive_to(archive.clone());
@@ -173,6 +189,7 @@ impl Service<'_> {
         waking.end();
         runtime.block_on(node.shutdown());
         runtime.shutdown_background();
-        Ok(())
+        let failed = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        failed.map_or(Ok(()), Err)
     }
 }

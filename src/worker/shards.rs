@@ -116,7 +116,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
     let name = &known.name;
     tracing::debug!(repository = %name, cycle = spec.cycle.0, job = spec.id.0, stage = spec.stage.name(), "a shard begins");
     let workspace = workspace(crew, &known, repository);
-    let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec);
+    let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec, &worker);
     let told = trace::job(&workspace, &span, &spec);
     let under_way = told.span().clone().entered();
     let report = run_shard(&workspace, shards, &control, &spec, &worker);

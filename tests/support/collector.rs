@@ -1,5 +1,7 @@
 //! A collector of traces on a loopback socket, as bad as a test wants it.
 
+#![allow(dead_code, reason = "helpers of tests are tests")]
+
 #[path = "collector_grpc.rs"]
 mod grpc;
 

@@ -5,6 +5,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::{told, verger};
 
@@ -51,6 +52,21 @@ impl Fleet {
         let mut process = self.process.take().unwrap();
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// Waits until it ends by itself; its exit code.
+    pub fn ends(&mut self) -> Option<i32> {
+        let (mut process, began) = (self.process.take().unwrap(), Instant::now());
+        loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                return status.code();
+            }
+            if began.elapsed() > Duration::from_secs(60) {
+                self.process = Some(process);
+                panic!("it goes on");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub fn base(&self) -> String {

@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,6 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rcgen::{KeyPair, PKCS_ED25519, PublicKeyData as _, SigningKey as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 /// It answers as long as this lives.
@@ -25,35 +27,42 @@ pub struct Provider {
 impl Provider {
     /// With keys "one", which it publishes, and "two".
     pub fn start() -> Self {
+        Self::begin("http", None)
+    }
+
+    /// The same behind TLS, with this certificate of `localhost` and its key.
+    pub fn start_with_tls(certificate: CertificateDer<'static>, key: &KeyPair) -> Self {
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let crypto = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(crypto).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
+        Self::begin("https", Some(Arc::new(config)))
+    }
+
+    fn begin(scheme: &str, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let issuer = format!("http://{address}/realms/attic");
+        let base = format!(
+            "{scheme}://{}",
+            if tls.is_some() { format!("localhost:{}", address.port()) } else { address.to_string() }
+        );
+        let issuer = format!("{base}/realms/attic");
         let keys = ["one", "two"].map(|id| (id, KeyPair::generate_for(&PKCS_ED25519).unwrap())).into();
         let provider = Self { issuer: issuer.clone(), address, keys, published: Arc::default() };
         provider.publish("one");
         let published = provider.published.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let mut stream = stream.unwrap();
+                let stream = stream.unwrap();
                 let Some(keys) = published.lock().unwrap().clone() else { return };
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-                while line.trim_end() != "" {
-                    line.clear();
-                    reader.read_line(&mut line).unwrap();
-                }
-                let (status, body) = match path.as_str() {
-                    "/realms/attic/.well-known/openid-configuration" => {
-                        ("200 OK", json!({ "issuer": issuer, "jwks_uri": format!("http://{address}/keys") }))
+                // Whoever does not believe the certificate goes away in the middle.
+                let _ = match &tls {
+                    None => answer(stream, &issuer, &base, keys),
+                    Some(tls) => {
+                        let connection = ServerConnection::new(tls.clone()).unwrap();
+                        answer(StreamOwned::new(connection, stream), &issuer, &base, keys)
                     }
-                    "/keys" => ("200 OK", keys),
-                    _ => ("404 Not Found", json!({})),
                 };
-                let body = body.to_string();
-                let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
-                stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
             }
         });
         provider
@@ -84,8 +93,31 @@ impl Provider {
 
     /// Who acts in the ledger.
     pub fn actor(&self, subject: &str) -> String {
-        format!("oidc:{}/{subject}", self.issuer.trim_start_matches("http://"))
+        let (_, name) = self.issuer.split_once("://").unwrap();
+        format!("oidc:{name}/{subject}")
     }
+}
+
+fn answer(stream: impl Read + Write, issuer: &str, base: &str, keys: Value) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    while line.trim_end() != "" {
+        line.clear();
+        reader.read_line(&mut line)?;
+    }
+    let (status, body) = match path.as_str() {
+        "/realms/attic/.well-known/openid-configuration" => {
+            ("200 OK", json!({ "issuer": issuer, "jwks_uri": format!("{base}/keys") }))
+        }
+        "/keys" => ("200 OK", keys),
+        _ => ("404 Not Found", json!({})),
+    };
+    let body = body.to_string();
+    let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    reader.get_mut().write_all(format!("{head}{body}").as_bytes())?;
+    reader.get_mut().flush()
 }
 
 impl Provider {

@@ -57,7 +57,7 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("capabilities", "Store"), ("warnings", "[string]"),
     ]),
     ("Store", &[
-        ("localDisk", "boolean"), ("clockOffsetMs", "integer"), ("roundTripMs", "integer"), ("notTried?", "[string]"),
+        ("localDisk", "boolean"), ("clockOffsetMs", "signed"), ("roundTripMs", "integer"), ("notTried?", "[string]"),
         ("conditionalWrites?", "boolean"), ("conditionalDeletes?", "boolean"), ("readAfterWrite?", "boolean"),
         ("readLateMs?", "integer"), ("listAfterWrite?", "boolean"), ("listLateMs?", "integer"),
         ("stampOffsetMs?", "integer"), ("versions?", "boolean"), ("defaultRetentionSeconds?", "integer"),
@@ -141,7 +141,7 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
     ]),
     ("Member", &[
         ("node", "integer"), ("peerAddress", "string"), ("apiAddress", "string"), ("votes", "boolean"),
-        ("leader", "boolean"), ("index?", "integer"), ("behind?", "integer"),
+        ("leader", "boolean"), ("index?", "integer"), ("behind?", "integer"), ("clockAheadMs?", "signed"),
     ]),
     ("NewMember", &[
         ("node", "integer"), ("key", "string"), ("peerAddress", "string"), ("apiAddress", "string"),
@@ -158,6 +158,7 @@ fn kind(text: &str) -> Value {
         "string" | "boolean" | "object" => json!({ "type": text }),
         "number" => json!({ "type": "number", "minimum": 0 }),
         "integer" => json!({ "type": "integer", "format": "int64", "minimum": 0 }),
+        "signed" => json!({ "type": "integer", "format": "int64" }),
         "time" => json!({ "type": "string", "format": "date-time" }),
         words if words.contains('|') => json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() }),
         list if list.starts_with('[') => json!({ "type": "array", "items": kind(list.trim_matches(['[', ']'])) }),

@@ -183,6 +183,39 @@ mod tests {
         }
     }
 
+    /// A record of these bytes, whatever they say, that continues the chain.
+    fn goes_on_with(folder: &Path, body: Vec<u8>) -> Vec<u8> {
+        let mut head = open(folder).unwrap().0.head;
+        let bytes = [std::fs::read(folder.join(FILE_NAME)).unwrap(), head.append(LogTime(7), body).unwrap()].concat();
+        std::fs::write(folder.join(FILE_NAME), &bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn what_a_newer_program_wrote_is_refused_by_its_version_and_nothing_changes() {
+        let newer = |version: u16| {
+            let mut record = envelope::encode(Kind::Entry, &entry(3)).unwrap();
+            record[4..6].copy_from_slice(&version.to_le_bytes());
+            let bit = |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+            let crc = !record[..12].iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit));
+            record[12..16].copy_from_slice(&crc.to_le_bytes());
+            record
+        };
+        // A kind of event that is not known here: of a list of one, the number of its variant.
+        let unknown = envelope::encode(Kind::Entry, &(Command::Tick, vec![9_999_u32])).unwrap();
+        for (body, says) in
+            [(newer(2), "version 2 is not known"), (newer(7), "version 7"), (unknown, "does not decode")]
+        {
+            let (folder, _, _) = small();
+            let bytes = goes_on_with(folder.path(), body);
+            let error = open(folder.path()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert!(error.chain().contains(says) && error.to_string().contains("record 3 of the ledger"), "{error:?}");
+            assert!(error.fix().is_some_and(|fix| fix.contains("the verger that wrote it")), "{error:?}");
+            assert_eq!(std::fs::read(folder.path().join(FILE_NAME)).unwrap(), bytes);
+        }
+    }
+
     #[test]
     fn zeros_at_the_end_are_cut_and_a_record_lost_in_the_middle_is_refused() {
         let (folder, bytes, ends) = small();

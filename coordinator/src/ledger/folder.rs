@@ -8,12 +8,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::Digest;
-use verger_proto::chain::ChainHead;
+use verger_proto::chain::{ChainError, ChainHead};
 
 use super::archive::index::Index;
 use super::archive::{Archive, Archived};
 use super::follow::{Broken, Follower, Step};
 use super::{Record, segment};
+use crate::files::NEWER;
 
 /// Between two records of a ledger, its chain verified up to here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -237,7 +238,12 @@ fn cut_short(path: &Path, next: u64) -> Error {
         .with_fix("put back the whole file from another node or a copy, or with `verger ledger restore`")
 }
 
-fn damaged(path: &Path, sequence: u64, at: u64, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+fn damaged(path: &Path, sequence: u64, at: u64, error: ChainError) -> Error {
+    if error.is_of_newer() {
+        let step =
+            format!("record {sequence} of the ledger {} (byte {at}) is not known to this verger", path.display());
+        return Error::new(ErrorKind::Unsupported, step).with_fix(NEWER).with_source(error);
+    }
     let step = format!("record {sequence} of the ledger {} (byte {at}) does not continue its chain", path.display());
     let fix = "put the file back from a copy; or move its folder away: the repository is not harmed by that, a new ledger \
                begins, and what was deleted so far can be read from the old one up to this record";

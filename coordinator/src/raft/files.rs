@@ -26,6 +26,11 @@ pub(crate) fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::damaged(format!("{}: {what}", path.display())).with_fix(REJOIN)
 }
 
+/// What is whole, and of a verger that knows more.
+pub(crate) fn newer(path: &Path, what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{}: {what}", path.display())).with_fix(files::NEWER)
+}
+
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     files::sync_folder(folder).map_err(|error| failed(folder, "sync the folder", error))
 }

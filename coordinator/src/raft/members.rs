@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use verger_proto::{Command, CommandId, Event, Ordered};
 
+use super::network::clocks::Clocks;
 use super::node::{Node, SubmitError};
 use super::types::Peer;
 use crate::api::{Members as Shown, MembersError, Newcomer};
@@ -29,6 +30,7 @@ type Metrics = openraft::RaftMetrics<u64, Peer>;
 #[derive(Clone, Debug)]
 pub struct Members {
     node: Arc<Node>,
+    clocks: Clocks,
     runtime: Handle,
 }
 
@@ -48,10 +50,10 @@ fn fresh() -> CommandId {
 }
 
 impl Members {
-    /// Of `node`, which runs on `runtime`.
+    /// Of `node`, which runs on `runtime` and hears the others' `clocks`.
     #[must_use]
-    pub fn new(node: Arc<Node>, runtime: Handle) -> Self {
-        Self { node, runtime }
+    pub fn new(node: Arc<Node>, clocks: Clocks, runtime: Handle) -> Self {
+        Self { node, clocks, runtime }
     }
 
     fn metrics(&self) -> Metrics {
@@ -233,6 +235,9 @@ impl Shown for Members {
                 if let Some(index) = has(*id) {
                     value["index"] = json!(index);
                     value["behind"] = json!(last.saturating_sub(index));
+                }
+                if let Some(ahead) = self.clocks.ahead(*id) {
+                    value["clockAheadMs"] = json!(ahead);
                 }
                 value
             })

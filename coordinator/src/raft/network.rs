@@ -1,5 +1,6 @@
 //! What coordinators ask each other, over any transport.
 
+pub mod clocks;
 pub mod http;
 pub mod memory;
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use reqwest::Method;
 use serde_json::{Value, json};
+use verger_coordinator::raft::network::clocks;
 use verger_kopia::{Error, ErrorKind, Result};
 
 use super::{Coordinator, recover, text_of};
@@ -184,15 +185,51 @@ fn show(output: Output, status: &Value) -> Result<()> {
             Some(behind) => format!("{behind} entries behind"),
         };
         let (id, peer, api) = (text_of(node, "node"), text_of(node, "peerAddress"), text_of(node, "apiAddress"));
-        format!("{id:<4} {role:<7} {peer:<24} {api:<30} {behind}")
+        let clock = ahead(node).map(|clock| format!(", its clock is {clock}")).unwrap_or_default();
+        format!("{id:<4} {role:<7} {peer:<24} {api:<30} {behind}{clock}")
     }))
 }
 
+/// How far a clock is off, if it is by so much that people must know.
+fn ahead(node: &Value) -> Option<String> {
+    let ahead = node["clockAheadMs"].as_i64().filter(|ahead| clocks::is_off(*ahead))? / 1000;
+    Some(format!("{} s {}", ahead.unsigned_abs(), if ahead > 0 { "ahead" } else { "behind" }))
+}
+
 fn trouble(status: &Value) -> Result<()> {
-    match status["trouble"].as_str() {
-        Some(trouble) => Err(Error::new(ErrorKind::StoreUnavailable, trouble).with_fix(
+    if let Some(trouble) = status["trouble"].as_str() {
+        return Err(Error::new(ErrorKind::StoreUnavailable, trouble).with_fix(
             "Start the coordinators that do not run; docs/operating/cluster.md has what to do without a majority",
-        )),
-        None => Ok(()),
+        ));
+    }
+    let nodes = status["nodes"].as_array().into_iter().flatten();
+    let off = nodes.filter_map(|node| Some(format!("that of coordinator {} is {}", node["node"], ahead(node)?)));
+    let off: Vec<String> = off.collect();
+    if off.is_empty() {
+        return Ok(());
+    }
+    let step = format!("clocks differ: seen from coordinator {}, {}", status["node"], off.join(", "));
+    Err(Error::new(ErrorKind::Clock, step)
+        .with_fix("Set the one that is wrong (NTP): the leader's says when things are due"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_by_more_than_five_minutes_are_trouble_with_a_code_of_its_own() {
+        let status = |ahead: [i64; 2]| {
+            let node = |id: u64, ahead: i64| json!({ "node": id, "clockAheadMs": ahead });
+            json!({ "node": 1, "nodes": [{ "node": 1 }, node(2, ahead[0]), node(3, ahead[1])] })
+        };
+        assert!(trouble(&status([300_000, -300_000])).is_ok());
+        let error = trouble(&status([-420_500, 600_000])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Clock);
+        let said = error.to_string();
+        assert!(said.contains("coordinator 2 is 420 s behind") && said.contains("3 is 600 s ahead"), "{said}");
+        let mut alone = status([600_000, 0]);
+        alone["trouble"] = json!("nobody leads now");
+        assert_eq!(trouble(&alone).unwrap_err().kind(), ErrorKind::StoreUnavailable, "the worse one is said");
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use verger_coordinator::drive::{Router, Run as _};
 use verger_coordinator::raft::members::Members;
+use verger_coordinator::raft::network::clocks::Clocks;
 use verger_coordinator::raft::network::http::{self, Credentials, PeerClient, PeerFiles, Security};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
@@ -69,12 +70,12 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let router = Arc::new(Router::default());
     let (hints, heard) = hints();
     let waking = Waking::new(nats.as_ref(), &member.fleet, member.node, &data_dir, heard)?;
-    let effects = router.clone();
+    let (effects, clocks) = (router.clone(), Clocks::new(clock.clone()));
     let node = NodeOptions {
         id: member.node,
         cluster: member.cluster(),
         data_dir: data_dir.join(NODE),
-        transport: Arc::new(PeerClient::new(security.clone())),
+        transport: Arc::new(PeerClient::new(security.clone(), clocks.clone())),
         clock: clock.clone(),
         effects: Some(Arc::new(move |effect, _| {
             hints.pass(&effect);
@@ -85,10 +86,9 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     let first = member.first.then(|| BTreeMap::from([(member.node, Peer { address: peer_address.clone(), api })]));
     let node = runtime.block_on(open(node, first))?;
     runtime.spawn(http::serve(listener, security, node.clone(), std::future::pending()));
-    let members = Members::new(node.clone(), runtime.handle().clone());
+    let members = Members::new(node.clone(), clocks, runtime.handle().clone());
     let begun = member.first.then(|| member.key().map(|key| (member.node, key))).transpose()?;
     runtime.spawn(members.clone().look_after(begun));
-    let failure = stop_with(&runtime, &node, stop);
     let identity = format!("verger@fleet-{}", member.fleet);
     let leads = node.clone();
     let service = Service {
@@ -111,9 +111,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
     };
     service.run(stop, |base| {
         said(&format!("coordinator {} of {} as {identity}; {base}, peers at {peer_address}", member.node, member.name));
-    })?;
-    let failed = failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    failed.map_or(Ok(()), Err)
+    })
 }
 
 /// Opens a node, and begins a cluster of these members with it, if it is the first.
@@ -125,21 +123,6 @@ async fn open(options: NodeOptions, first: Option<BTreeMap<u64, Peer>>) -> Resul
         begun.map_err(|error| Error::new(ErrorKind::Internal, "begin a cluster").with_source(error))?;
     }
     Ok(Arc::new(node))
-}
-
-/// A node that cannot go on ends its process: what it says of why is the process's last word.
-fn stop_with(runtime: &tokio::runtime::Runtime, node: &Arc<Node>, stop: &Stop) -> Arc<std::sync::Mutex<Option<Error>>> {
-    let failure = Arc::new(std::sync::Mutex::new(None));
-    let (kept, node, stop) = (failure.clone(), node.clone(), stop.clone());
-    runtime.spawn(async move {
-        let error = node.stopped().await;
-        if !stop.is_asked() {
-            tracing::error!(error = error.chain(), "this coordinator cannot go on");
-            *kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-            stop.ask();
-        }
-    });
-    failure
 }
 
 fn member(node: Option<u64>, data_dir: &Path) -> Result<Member> {

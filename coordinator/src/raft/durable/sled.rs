@@ -17,12 +17,13 @@ use sled::{Batch, Db};
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::mutant::{self, Mutant};
 use verger_proto::Digest;
+use verger_proto::chain::ChainError;
 use verger_proto::envelope::{self, Kind};
 
 use super::mark::MarkFile;
 use super::{DurableLog, Extent, chain};
 use crate::files::make_folders;
-use crate::raft::files::{damaged, failed, sync_folder};
+use crate::raft::files::{damaged, failed, newer, sync_folder};
 use crate::raft::types::{LogEntry, LogId, Vote};
 
 const FOLDER: &str = "log";
@@ -296,7 +297,7 @@ fn verify(db: &Db, folder: &Path, head: &Head) -> Result<()> {
         if index != next {
             return Err(lost(folder, next, "is missing"));
         }
-        let (entry, digest) = chain::decode(index, &record, before).map_err(|error| lost(folder, index, error))?;
+        let (entry, digest) = chain::decode(index, &record, before).map_err(|error| unfit(folder, index, &error))?;
         before = Some(digest);
         next = next.saturating_add(1);
         if index == last.index && entry.log_id != last {
@@ -307,6 +308,15 @@ fn verify(db: &Db, folder: &Path, head: &Head) -> Result<()> {
         return Err(lost(folder, next, "is missing, or not the one that was written"));
     }
     Ok(())
+}
+
+fn unfit(folder: &Path, index: u64, error: &ChainError) -> Error {
+    match error.is_of_newer() {
+        true => {
+            newer(&folder.join("db"), format!("entry {index} of the raft log is not known to this verger: {error}"))
+        }
+        false => lost(folder, index, error),
+    }
 }
 
 fn lost(folder: &Path, index: u64, what: impl std::fmt::Display) -> Error {
@@ -419,7 +429,7 @@ impl DurableLog for SledLog {
                 break;
             }
             let (entry, digest) =
-                chain::decode(index, &record, before).map_err(|error| lost(&self.folder, index, error))?;
+                chain::decode(index, &record, before).map_err(|error| unfit(&self.folder, index, &error))?;
             before = Some(digest);
             entries.push(entry);
             next = next.saturating_add(1);
@@ -482,5 +492,5 @@ impl DurableLog for SledLog {
 fn last_of(db: &Db, folder: &Path, index: u64) -> Result<(LogEntry, Digest)> {
     let found = records(db, folder, index..index.saturating_add(1)).next();
     let (_, record) = found.unwrap_or_else(|| Err(lost(folder, index, "is missing")))?;
-    chain::decode(index, &record, None).map_err(|error| lost(folder, index, error))
+    chain::decode(index, &record, None).map_err(|error| unfit(folder, index, &error))
 }

@@ -22,6 +22,8 @@ pub use server::serve;
 const MESSAGE_BYTES_MAX: usize = BODY_BYTES_MAX + HEADER_BYTES;
 const PATH: &str = "/raft/v1";
 const CONTENT_TYPE: &str = "application/vnd.verger.raft";
+/// In an answer: what the clock of whoever answers shows, in milliseconds since 1970. Whoever does not know it goes without.
+const CLOCK_HEADER: &str = "verger-clock";
 
 /// A connection, encrypted or not.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

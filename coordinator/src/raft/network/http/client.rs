@@ -11,8 +11,10 @@ use http::{Method, Request, StatusCode, header};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use verger_proto::LogTime;
 
-use super::{CONTENT_TYPE, PATH, Security, Stream, host, read_body};
+use super::{CLOCK_HEADER, CONTENT_TYPE, PATH, Security, Stream, host, read_body};
+use crate::raft::network::clocks::Clocks;
 use crate::raft::network::{Answering, Call, Reply, Transport, Unreached};
 use crate::raft::types::Peer;
 
@@ -32,6 +34,7 @@ pub struct PeerClient(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     security: Security,
+    clocks: Clocks,
     slots: Mutex<BTreeMap<(u64, String), Slot>>,
     /// Nodes that the last call did not get through to.
     down: Mutex<BTreeSet<u64>>,
@@ -59,10 +62,10 @@ fn unreached(error: impl std::fmt::Display) -> Unreached {
 }
 
 impl PeerClient {
-    /// One without connections yet.
+    /// One without connections yet. What others' clocks show is told to `clocks`.
     #[must_use]
-    pub fn new(security: Security) -> Self {
-        Self(Arc::new(Shared { security, slots: Mutex::default(), down: Mutex::default() }))
+    pub fn new(security: Security, clocks: Clocks) -> Self {
+        Self(Arc::new(Shared { security, clocks, slots: Mutex::default(), down: Mutex::default() }))
     }
 
     async fn connection(&self, to: u64, address: &str) -> Result<Connection, Unreached> {
@@ -110,9 +113,14 @@ impl PeerClient {
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
             .body(())
             .map_err(unreached)?;
+        let asked = self.0.clocks.now();
         let (response, mut stream) = send.send_request(request, false).map_err(unreached)?;
         stream.send_data(Bytes::from(body), true).map_err(unreached)?;
         let response = response.await.map_err(unreached)?;
+        let shown = response.headers().get(CLOCK_HEADER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if let Some(shown) = shown {
+            self.0.clocks.hear(to, LogTime(shown), asked);
+        }
         let (status, body) = (response.status(), read_body(response.into_body()).await.map_err(unreached)?);
         connection.silent.store(0, Ordering::Relaxed);
         if status != StatusCode::OK {

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::credentials::is_for;
-use super::{PATH, Security, Stream, TooLongOr, host, node_name, read_body};
+use super::{CLOCK_HEADER, PATH, Security, Stream, TooLongOr, host, node_name, read_body};
 use crate::raft::network::Call;
 use crate::raft::node::Node;
 
@@ -108,6 +108,7 @@ async fn answer(
     };
     let mut head = Response::new(());
     *head.status_mut() = status;
+    head.headers_mut().insert(CLOCK_HEADER, HeaderValue::from(node.now().0));
     // Whoever asked may be gone: nobody is left to be told.
     let _ = respond.send_response(head, false).and_then(|mut stream| stream.send_data(Bytes::from(body), true));
 }

@@ -1,6 +1,7 @@
 //! Coordinators with good certificates, with others, and strangers.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -8,10 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::api::Members as _;
+use crate::raft::members::Members;
+use crate::raft::network::clocks::Clocks;
 use crate::raft::network::{Answer, Call, Request, Transport, Unreached};
 use crate::raft::node::{Node, SubmitError};
 use crate::raft::testing::{Cluster, proposal};
 use crate::raft::types::Peer;
+use verger_kopia::clock::{Clock as _, SetClock, SystemClock};
 use verger_proto::CommandId;
 
 /// An authority, and files that it signed.
@@ -62,6 +67,10 @@ async fn served(security: Security) -> (Cluster, String) {
     (cluster, address)
 }
 
+fn clocks() -> Clocks {
+    Clocks::new(Arc::new(SystemClock))
+}
+
 fn call(from: u64, cluster: &str, to: u64) -> Call {
     let (standing, known) = Default::default();
     let request = Request::Ledger { from: 0, bytes_max: 1 };
@@ -69,7 +78,7 @@ fn call(from: u64, cluster: &str, to: u64) -> Call {
 }
 
 async fn ask(security: Security, address: &str, from: u64) -> Result<Answer, Unreached> {
-    let client = PeerClient::new(security);
+    let client = PeerClient::new(security, clocks());
     let asked = client.call(&Peer::at(address), call(from, "attic", 1), Duration::from_secs(5)).await;
     asked.map(|reply| reply.answer)
 }
@@ -96,7 +105,7 @@ async fn a_certificate_of_the_authority_opens_and_all_else_does_not() {
     let refused = ask(authority.good(2), &wrong, 2).await.unwrap_err();
     assert!(refused.0.contains("TLS"), "{refused}");
     for (cluster, to) in [("cellar", 1), ("attic", 2)] {
-        let client = PeerClient::new(authority.good(2));
+        let client = PeerClient::new(authority.good(2), clocks());
         let mut peer_call = call(9, cluster, 1);
         peer_call.cluster = cluster.to_owned();
         peer_call.to = to;
@@ -209,19 +218,25 @@ async fn files_are_read_again_and_bad_ones_change_nothing() {
     cluster.stop_all().await;
 }
 
-/// Three nodes over real sockets: a command to any of them counts once, and the leader's death is survived.
+/// Three nodes over real sockets: a command to any of them counts once, and the leader's death is survived. The clock of one is ten
+/// minutes ahead, which costs nothing and is seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_over_sockets_takes_commands_at_any_node() {
     let authority = Authority::new();
     let mut cluster = Cluster::empty(1);
     let mut servers = std::collections::BTreeMap::new();
-    let mut members = std::collections::BTreeMap::new();
+    let (mut members, mut heard) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
     for id in 1..=3 {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         members.insert(id, Peer::at(listener.local_addr().unwrap().to_string()));
         let security = authority.good(id);
         let mut options = cluster.options(id);
-        options.transport = std::sync::Arc::new(PeerClient::new(security.clone()));
+        if id == AHEAD {
+            options.clock = Arc::new(SetClock::new(SystemClock.now() + Duration::from_secs(600)));
+        }
+        let clocks = Clocks::new(options.clock.clone());
+        options.transport = Arc::new(PeerClient::new(security.clone(), clocks.clone()));
+        heard.insert(id, clocks);
         cluster.start_with(options).await;
         let node = cluster.nodes[&id].clone();
         servers.insert(id, tokio::spawn(serve(listener, security, node, std::future::pending())));
@@ -241,6 +256,16 @@ async fn a_cluster_over_sockets_takes_commands_at_any_node() {
     };
     let events = ask(cluster.nodes[&follower].clone()).await;
     assert_eq!(events.len(), 1);
+    let shown = Members::new(cluster.nodes[&leader].clone(), heard[&leader].clone(), tokio::runtime::Handle::current());
+    let shown = shown.status();
+    for node in shown["nodes"].as_array().unwrap() {
+        let id = node["node"].as_u64().unwrap();
+        let ahead = 600_000 * (i64::from(id == AHEAD) - i64::from(leader == AHEAD));
+        match node["clockAheadMs"].as_i64() {
+            Some(ms) => assert!(id != leader && (ms - ahead).abs() < 60_000, "{shown}"),
+            None => assert_eq!(id, leader, "{shown}"),
+        }
+    }
     servers.remove(&leader).unwrap().abort();
     cluster.stop(leader).await;
     for id in (1..=3).filter(|id| *id != leader) {
@@ -251,6 +276,8 @@ async fn a_cluster_over_sockets_takes_commands_at_any_node() {
     assert_eq!(ledgers, [1, 1]);
     cluster.stop_all().await;
 }
+
+const AHEAD: u64 = 3;
 
 fn records(data: &Path) -> u64 {
     crate::ledger::file::FileLedger::read(&data.join("ledger"), |_| Ok(())).unwrap().records
