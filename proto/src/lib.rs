@@ -19,6 +19,7 @@ pub mod job;
 
 pub mod plan;
 
+pub mod lease;
 pub mod repo;
 pub mod store;
 pub mod token;
@@ -57,6 +58,7 @@ pub use id::{
 };
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
 pub use mode::{CycleOptions, IndexKind, Mode, Safety};
+pub use lease::{SeenLease, Unable};
 pub use plan::{PlanHeader, StageWork};
 pub use proposal::{CommandId, Proposal};
 pub use refusal::Refusal;
