@@ -245,6 +245,10 @@ mutants! {
     I13NotLater,
     /// I14: the schedule is written without looking at who wrote it meanwhile. Another owner's records are gone, and it deletes early.
     I14RecordsOverwritten,
+    /// S3: any signature of a message in the work queue holds. Whoever may publish there speaks as a coordinator.
+    S3AnySignatureHolds,
+    /// S3: messages of any length are kept and read. Whoever may publish there fills the queue and the workers' memory.
+    S3AnyLengthIsRead,
     /// S3: orders under an older term are heard. A worker that was given up does deeds beside its successor.
     S3OldTermHeard,
     /// S3: an earlier attempt at a job is heard. Two workers do the same batch from two states.

@@ -38,6 +38,7 @@ pub mod refusal;
 
 pub mod chain;
 pub mod envelope;
+pub mod mutant;
 
 pub mod control;
 pub mod queue;
@@ -57,8 +58,8 @@ pub use id::{
     CycleId, FleetId, JobId, PlanDigest, Pool, RepositoryId, RepositoryName, SessionName, StoreId, UniqueId, WorkerId,
 };
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
-pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use lease::{SeenLease, Unable};
+pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};
 pub use proposal::{CommandId, Proposal};
 pub use refusal::Refusal;
