@@ -86,7 +86,9 @@ pub(crate) fn unable(
     if is_known || entry.registration.is_none() || !is_plain(&reason) {
         return Ok(());
     }
-    entry.unable.retain(|one| is_unable(one, at) && one.worker != worker);
+    // A later process of that name, but none that merely says that name with another token.
+    let is_it = |one: &Unable| one.worker == worker && one.driver.boots == driver.boots;
+    entry.unable.retain(|one| is_unable(one, at) && !is_it(one));
     if entry.unable.len() >= UNABLE_MAX {
         entry.unable.remove(0);
     }

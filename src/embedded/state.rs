@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
 
 use rand::Rng;
@@ -10,6 +11,7 @@ use verger_coordinator::files::{make_folders, replace};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::spill::SpillFolder;
+use verger_kopia::storage::{Storage, StoreLock};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::id::{RepositoryId, StoreId, UniqueId};
 use verger_proto::report::Severity;
@@ -19,6 +21,9 @@ use super::Session;
 use super::report::CycleReport;
 
 const FILE: &str = "known.json";
+/// How often `verger.lock` is tried, and how long apart.
+const LOCK_ATTEMPTS: usize = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is remembered of one repository at one address.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -84,17 +89,13 @@ impl Known {
     /// Says in the store which one it is, unless somebody has: whoever comes later means the same.
     fn named(self, repository: &Repository) -> Result<Self> {
         let storage = repository.storage();
-        let _lock = match bucket_lease::lock_local(&**storage) {
-            Ok(lock) => lock,
-            // Whoever is at work there says it, and is asked when this one wants to work.
-            Err(error) if error.kind() == ErrorKind::Locked => return Ok(self),
-            Err(error) => return Err(error),
-        };
         let (unique, store) = (self.id.unique.as_str(), self.id.store.as_str());
-        let body = bucket_lease::name_store(&**storage, unique, store)?;
-        if !body.is_of(unique, &storage.address()) {
-            return Ok(self);
-        }
+        let body = match lock_to_name(&**storage)? {
+            Some(_lock) => Some(bucket_lease::name_store(&**storage, unique, store)?),
+            // Whoever is at work there says it, and is asked again when this one wants to work.
+            None => bucket_lease::read(&**storage)?.map(|(_, body)| body),
+        };
+        let Some(body) = body.filter(|body| body.is_of(unique, &storage.address())) else { return Ok(self) };
         let store = StoreId::new(body.store_id.clone()).map_err(|e| Error::damaged("read the lease").with_source(e))?;
         let memory = Memory { store_id: body.store_id, ..self.memory };
         Ok(Self { id: RepositoryId { unique: self.id.unique, store }, memory, ..self })
@@ -134,6 +135,19 @@ impl Known {
         }
         keep(state_dir, &self.key, self.memory)
     }
+}
+
+/// `verger.lock` of a local disk, and nothing elsewhere, where nobody is locked out; `None` if somebody holds it for longer than it takes
+/// to say which store this is.
+#[allow(clippy::option_option, reason = "whether it was taken, and whether there is one")]
+fn lock_to_name(storage: &dyn Storage) -> Result<Option<Option<StoreLock>>> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match bucket_lease::lock_local(storage) {
+            Err(error) if error.kind() == ErrorKind::Locked => std::thread::sleep(LOCK_PAUSE),
+            taken => return taken.map(Some),
+        }
+    }
+    Ok(None)
 }
 
 /// The refusal of a store that is not the one that was added.
