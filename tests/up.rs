@@ -177,12 +177,20 @@ fn a_store_is_probed_when_it_is_added_and_nothing_of_it_stays() {
 #[test]
 fn r6_two_fleets_that_add_a_store_before_anybody_held_its_lease_share_it() {
     let golden = Golden::unpack("default");
-    let (one, other) = (Up::start(), Up::start());
+    let (one, other, third) = (Up::start(), Up::start(), Up::start());
+    // Who only looks writes nothing, and calls the store as it likes.
+    let before = golden.bytes();
+    let guessed = json(&run(&mut third.add("photos", &golden, &["--observe"])))["id"].clone();
+    assert!(golden.bytes() == before);
     let add = |up: &Up| json(&run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"])))["id"].clone();
     assert_eq!(add(&one), add(&other), "whoever is first says which store it is");
     for up in [&one, &other, &one] {
         assert_eq!(up.json(&[&FULL[..], &["--json"]].concat())["outcome"], "done");
     }
+    let shown = |up: &Up| up.json(&["repo", "show", "photos", "--json"])["id"].clone();
+    assert_eq!(shown(&third), guessed);
+    assert_eq!(third.json(&["repo", "probe", "photos", "--json"])["id"], shown(&one), "it is not refused for good");
+    assert_eq!((shown(&third), shown(&other)), (shown(&one), shown(&one)));
     verified(&golden);
 }
 
