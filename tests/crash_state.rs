@@ -177,7 +177,7 @@ fn s7_a_report_that_nobody_heard_is_no_failure_of_its_job() {
     for reports_before in [0, 3, 7] {
         for is_taken in [false, true] {
             world.restore(&start);
-            let repository = identify(&world.state_dir(), &world.repository).unwrap();
+            let repository = identify(&world.state_dir(), &world.repository, None).unwrap();
             let (folder, router) = (drive::folder(&world.state_dir(), &repository), Arc::<Router>::default());
             let inner = FileBackend::open(&folder, world.clock.clone(), router.clone(), None).unwrap();
             let backend = Arc::new(Deaf { inner, reports_before: AtomicI32::new(reports_before), is_taken });

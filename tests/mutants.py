@@ -6,7 +6,8 @@
     python3 tests/mutants.py NAME...                  only mutants whose name contains NAME
 
 Each test runs once as it is, and must pass, and once for each of its mutants, and must fail: by a panic of the test itself,
-not by a crash of its program. What takes longer than the limit counts as not caught."""
+not by a crash of its program. What takes longer than the limit counts as not caught. A test that is skipped because a server is missing
+shows nothing: its mutants are named as skipped."""
 
 import concurrent.futures
 import os
@@ -19,6 +20,7 @@ import programs
 from programs import ROOT
 
 LIMIT_SECONDS = 120
+SKIPPED = re.compile(r"^SKIPPED: .*", re.M)
 
 
 def table():
@@ -37,15 +39,15 @@ def variants():
         return re.findall(r"^    ([A-Z][A-Za-z0-9]+),$", file.read(), re.M)
 
 
-def run_one(artifact, test, mutant):
+def run_one(artifact, test, mutant, environment):
     """Run one test; (passed, failed by its own panic, seconds, output)."""
-    environment = dict(os.environ, RUST_BACKTRACE="0")
+    environment = dict(environment, RUST_BACKTRACE="0")
     environment.pop("VERGER_MUTANT", None)
     if mutant:
         environment["VERGER_MUTANT"] = mutant
     began = time.monotonic()
     try:
-        code, text = programs.run(artifact, ["--exact", test, "--test-threads", "1"], environment, LIMIT_SECONDS)
+        code, text = programs.run(artifact, ["--exact", test, "--test-threads", "1", "--show-output"], environment, LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
         return False, False, LIMIT_SECONDS, f"took more than {LIMIT_SECONDS} s"
     seconds = time.monotonic() - began
@@ -55,14 +57,17 @@ def run_one(artifact, test, mutant):
     return passed, failed and "VERGER_MUTANT names no mutant" not in text, seconds, text
 
 
-def check(row, good, paths):
+def check(row, good, paths, environment):
     """(what is wrong with this mutant or None, seconds, output)."""
     mutant, program, test = row
     if not good[(program, test)][0]:
         return "its test fails without it", 0, good[(program, test)][3]
-    passed, failed, seconds, text = run_one(paths[program], test, mutant)
+    passed, failed, seconds, text = run_one(paths[program], test, mutant, environment)
     if failed:
         return None, seconds, text
+    skipped = passed and SKIPPED.search(text)
+    if skipped:
+        return None, seconds, skipped.group(0)
     return ("not caught" if passed else "its test neither passed nor failed by itself"), seconds, text
 
 
@@ -75,44 +80,48 @@ def refuses_release(flags):
     return done.returncode != 0 and "never for a release build" in done.stdout
 
 
-def take_out(rows, built, verbose=False):
-    """Run each test as it is, and with its mutants; what is wrong, as lines."""
+def take_out(rows, built, environment, verbose=False):
+    """Run each test as it is, and with its mutants; what is wrong, as lines, and what was skipped."""
     paths = dict(built)
     missing = {row[1] for row in rows} - set(paths)
     if missing:
-        return [f"no test program {sorted(missing)}"]
-    wrong = []
+        return [f"no test program {sorted(missing)}"], set()
+    wrong, skipped = [], set()
     tests = sorted({(row[1], row[2]) for row in rows})
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        as_is = pool.map(lambda test: run_one(paths[test[0]], test[1], None), tests)
+        as_is = pool.map(lambda test: run_one(paths[test[0]], test[1], None, environment), tests)
         good = dict(zip(tests, as_is))
-        for row, (why, seconds, text) in zip(rows, pool.map(lambda row: check(row, good, paths), rows)):
+        for row, (why, seconds, text) in zip(rows, pool.map(lambda row: check(row, good, paths, environment), rows)):
             if why:
                 wrong.append(f"{row[0]}: {why} ({row[1]} {row[2]})")
-            if why or verbose:
+            if SKIPPED.match(text):
+                skipped.add(row[0])
+                print(row[0], text, flush=True)
+            elif why or verbose:
                 panic = re.search(r"panicked at .*(?:\n.*){0,3}", text)
                 print(row[0], f"{seconds:.1f} s", why or "caught", panic.group(0)[:400] if panic else text[-400:], flush=True)
-    return wrong
+    return wrong, skipped
 
 
-def take_out_all(built, flags):
-    """All mutants, with programs that are built; whether all were caught."""
+def take_out_all(built, flags, environment):
+    """All mutants, with programs that are built; whether all were caught, but for those whose test was skipped."""
     began = time.monotonic()
     rows, known = table(), variants()
     listed = {row[0] for row in rows}
     wrong = [f"{name}: in no row of tests/mutants.txt" for name in known if name not in listed]
     wrong += [f"{name}: in no enum" for name in sorted(listed) if name not in known]
-    wrong += take_out([row for row in rows if row[0] in known], built)
+    noticed, skipped = take_out([row for row in rows if row[0] in known], built, environment)
+    wrong += noticed
     if not refuses_release(flags):
         wrong.append("a release build takes the feature `mutants`")
-    return conclude(rows, wrong, began)
+    return conclude(rows, wrong, skipped, began)
 
 
-def conclude(rows, wrong, began):
+def conclude(rows, wrong, skipped, began):
     for line in wrong:
         print("MUTANT", line)
-    caught = len({row[0] for row in rows} - {line.split(":")[0] for line in wrong})
-    print(f"{len(rows)} mutants, {caught} caught, {time.monotonic() - began:.0f} s", flush=True)
+    caught = len({row[0] for row in rows} - {line.split(":")[0] for line in wrong} - skipped)
+    print(f"{len(rows)} mutants, {caught} caught, {len(skipped)} skipped, {time.monotonic() - began:.0f} s", flush=True)
     return not wrong
 
 
@@ -127,8 +136,8 @@ def main():
         sys.exit(str(error))
     if names:
         began = time.monotonic()
-        sys.exit(0 if conclude(rows, take_out(rows, built, "--why" in sys.argv), began) else 1)
-    sys.exit(0 if take_out_all(built, flags) else 1)
+        sys.exit(0 if conclude(rows, *take_out(rows, built, os.environ, "--why" in sys.argv), began) else 1)
+    sys.exit(0 if take_out_all(built, flags, os.environ) else 1)
 
 
 if __name__ == "__main__":

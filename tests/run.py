@@ -181,7 +181,7 @@ def main():
     if not names:
         good &= run_examples(counts, environment)
     if not names and good:
-        good &= mutants.take_out_all(built, ["--locked"])
+        good &= mutants.take_out_all(built, ["--locked"], environment)
     if not quick and not names and good:
         lint = ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]
         good &= check("lints", lint, environment)

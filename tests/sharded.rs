@@ -284,7 +284,7 @@ impl Course {
     /// What one worker does alone.
     fn new(name: &str) -> Self {
         let mut world = World::golden(name, HOUR);
-        let id = identify(&world.state_dir(), &world.repository).unwrap();
+        let id = identify(&world.state_dir(), &world.repository, None).unwrap();
         let start = world.save();
         let (report, _) = Fleet::new(&world, &id, 0).cycle(&world, 0);
         let end = end(&world, &report.unwrap());

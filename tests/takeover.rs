@@ -25,7 +25,7 @@ use verger_proto::{
     SecretRef, WorkerId,
 };
 
-use verger_worker::bucket_lease::LEASE;
+use verger_worker::bucket_lease::{self, LEASE, LeaseBody, name_store};
 
 use crate::store::{HOUR, World, alone, careful};
 use crate::support::OWNER;
@@ -286,4 +286,88 @@ fn r21_a_death_right_before_or_after_a_marker_leaves_none_that_is_not_known() {
         });
         assert_eq!((fleet.world.count("s"), known), (usize::from(done), 1));
     }
+}
+
+/// What another fleet calls the store.
+fn named() -> String {
+    "0a".repeat(16)
+}
+
+impl Fleet {
+    /// Another fleet says which store this is, right before the first write of a lease.
+    fn is_named_in_between(&self) {
+        let (outside, is_named) = (self.world.outside.clone(), AtomicBool::new(false));
+        self.world.faults.hook(Box::new(move |effect: &Effect| {
+            if !effect.done && effect.id.as_str() == LEASE && !is_named.swap(true, Ordering::SeqCst) {
+                let unique = verger_kopia::hex(outside.unique_id());
+                name_store(&**outside.storage(), &unique, &named()).unwrap();
+            }
+            Ok(())
+        }));
+    }
+
+    fn lease(&self) -> LeaseBody {
+        bucket_lease::read(&**self.world.outside.storage()).unwrap().unwrap().1
+    }
+}
+
+#[test]
+fn r6_a_maintainer_alone_begins_again_under_the_name_that_somebody_gave_the_store_meanwhile() {
+    let fleet = Fleet::new("default");
+    fleet.is_named_in_between();
+    cycle(fleet.stranger(), &at_once()).unwrap_or_else(|error| panic!("{}", error.chain()));
+    let lease = fleet.lease();
+    assert_eq!((lease.store_id, lease.free, lease.term), (named(), true, 2), "its first term was given back unused");
+    fleet.world.assert_whole("the store was named in between");
+}
+
+/// A fleet knows the repository by another ID: it does nothing until its machine was told.
+#[test]
+fn r6_a_fleet_that_knows_the_store_by_another_name_changes_nothing_and_keeps_nobody_waiting() {
+    for in_between in [true, false] {
+        let fleet = Fleet::new("default");
+        let unique = fleet.repository.unique.to_string();
+        match in_between {
+            true => fleet.is_named_in_between(),
+            false => drop(name_store(&**fleet.world.outside.storage(), &unique, &named()).unwrap()),
+        }
+        let before = fleet.world.names("");
+        let error = cycle(fleet.node(1, &Arc::default()), &at_once()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PlanRefused, "{}", error.chain());
+        let lease = fleet.lease();
+        assert_eq!((lease.store_id, lease.free, lease.term), (named(), true, u64::from(in_between)));
+        let after = fleet.world.names("");
+        assert!(after.keys().all(|name| name == LEASE || before.contains_key(name)), "{after:?}");
+        let id = fleet.repository.clone();
+        let identify = Command::IdentifyStore { repository: id, store: named().parse().unwrap() };
+        fleet.machine.submit(identify).unwrap();
+        let fleet = Fleet { repository: RepositoryId { store: named().parse().unwrap(), ..fleet.repository }, ..fleet };
+        fleet.world.clock.advance(SILENCE);
+        fleet.goes_on(&at_once()).unwrap_or_else(|error| panic!("{}", error.chain()));
+        assert!(fleet.is_ended());
+    }
+}
+
+#[test]
+fn whose_lease_it_is_a_refused_fleet_keeps_for_people() {
+    let fleet = Fleet::new("default");
+    fleet.dies(&at_once(), |effect| effect.done && effect.call == Call::Put && effect.id.as_str().starts_with('p'));
+    let left = fleet.lease();
+    let disk = tempfile::tempdir().unwrap();
+    let router = Arc::new(Router::default());
+    let other = Arc::new(FileBackend::open(disk.path(), fleet.world.clock.clone(), router, None).unwrap());
+    fleet.machine.look(&mut |state| {
+        let registration = Box::new(state.repositories[&fleet.repository].registration.clone().unwrap());
+        let repository = fleet.repository.clone();
+        other.submit(Command::AddRepository { repository, registration }).unwrap();
+    });
+    let stranger = Fleet { machine: other, ..fleet };
+    let means = Means { identity: "other@cellar".to_owned(), ..stranger.node(1, &Arc::default()) };
+    let error = cycle(means, &CycleRequest { wait: false, ..at_once() }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked, "{}", error.chain());
+    let mut seen = None;
+    stranger.machine.look(&mut |state| seen = state.repositories[&stranger.repository].other.clone());
+    let (seen, _) = seen.unwrap();
+    assert_eq!((seen.holder, seen.term.0, seen.free), (left.holder, left.term, false));
+    assert!(seen.expires > seen.acts_until);
 }

@@ -9,6 +9,7 @@
 mod driver;
 mod members;
 pub mod notes;
+pub mod others;
 mod registry;
 mod request;
 mod token;

@@ -73,6 +73,14 @@ mutants! {
     R6LeaseOfAnother,
     /// R6: the term is not remembered before anything is done. A lease removed under its holder is not missed.
     R6TermForgotten,
+    /// R6: which store it is, is said over whatever lease is there. Its holder acts, and the next one finds it free.
+    R6StoreNamedOverAll,
+    /// R6: a lease that is remembered and is free under an earlier term is not waited for. It was lost under its holder, who may be at
+    /// work in the same second.
+    R6EarlierLeaseIsFree,
+    /// R6: a fleet that held a lease here takes the store for the one that another fleet names. What is over in the one counts as over in
+    /// the other.
+    R6UsedStoreRenamed,
     /// R7: what no summary covers counts as a leaf. Files behind old seek tables look unused, and are collected.
     R7UncoveredIsLeaf,
     /// R8: a large directory counts as a file of fragments. Nothing that it lists is found, and all of it is collected.
@@ -239,6 +247,10 @@ mutants! {
     I13NotLater,
     /// I14: the schedule is written without looking at who wrote it meanwhile. Another owner's records are gone, and it deletes early.
     I14RecordsOverwritten,
+    /// S3: any signature of a message in the work queue holds. Whoever may publish there speaks as a coordinator.
+    S3AnySignatureHolds,
+    /// S3: messages of any length are kept and read. Whoever may publish there fills the queue and the workers' memory.
+    S3AnyLengthIsRead,
     /// S3: orders under an older term are heard. A worker that was given up does deeds beside its successor.
     S3OldTermHeard,
     /// S3: an earlier attempt at a job is heard. Two workers do the same batch from two states.

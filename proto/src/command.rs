@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{BatchOutcome, BatchRequest};
 use crate::digest::Digest;
 use crate::driver::{Driven, Driver};
-use crate::id::{CycleId, PlanDigest, RepositoryId, SessionName, WorkerId};
+use crate::id::{CycleId, PlanDigest, RepositoryId, SessionName, StoreId, WorkerId};
 use crate::job::{OutputRef, Ticket};
+use crate::lease::SeenLease;
 use crate::mode::CycleOptions;
 use crate::repo::{Registration, RegistrationChange};
 use crate::report::{Failure, JobReport, Progress};
@@ -321,6 +322,32 @@ pub enum Command {
         /// What it saw.
         probe: Box<StoreProbe>,
     },
+    /// Another fleet said in the store which one it is, since this one added it: that is the same repository, as long as nothing was ever
+    /// done here under a lease of ours (R6).
+    IdentifyStore {
+        /// Repository, as it was known.
+        repository: RepositoryId,
+        /// The store, as its lease object says.
+        store: StoreId,
+    },
+    /// The lease object was looked at, and is not ours.
+    NoteLease {
+        /// Repository.
+        repository: RepositoryId,
+        /// What it said.
+        lease: Box<SeenLease>,
+    },
+    /// A worker cannot open a repository, and leaves it to others.
+    NoteUnable {
+        /// Repository.
+        repository: RepositoryId,
+        /// The worker's name.
+        worker: WorkerId,
+        /// Who it is when it asks for work.
+        driver: Driver,
+        /// Why: the place of a secret, never the secret.
+        reason: String,
+    },
 }
 
 /// What a cluster was made of again after its majority was lost.
@@ -405,6 +432,9 @@ impl Command {
             Command::MoveNode { .. } => "move_node",
             Command::RecoverCluster(_) => "recover_cluster",
             Command::RecordProbe { .. } => "record_probe",
+            Command::IdentifyStore { .. } => "identify_store",
+            Command::NoteLease { .. } => "note_lease",
+            Command::NoteUnable { .. } => "note_unable",
         }
     }
 }

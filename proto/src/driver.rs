@@ -24,6 +24,12 @@ impl Driver {
     pub fn proves_dead(&self, earlier: &Self) -> bool {
         self.node == earlier.node && self.boots > earlier.boots
     }
+
+    /// Whether both are of one process, whichever attempt.
+    #[must_use]
+    pub fn is_process(&self, other: Self) -> bool {
+        (self.node, self.boots) == (other.node, other.boots)
+    }
 }
 
 impl fmt::Display for Driver {

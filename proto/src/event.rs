@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{Approval, BatchOutcome};
 use crate::digest::Digest;
 use crate::driver::Driver;
-use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, SessionName, WorkerId};
+use crate::id::{CycleId, JobId, PlanDigest, RepositoryId, RepositoryName, SessionName, StoreId, WorkerId};
 use crate::job::{OutputRef, Ticket, ViewRef};
+use crate::lease::SeenLease;
 use crate::mode::CycleOptions;
 use crate::plan::PlanHeader;
 use crate::refusal::Refusal;
@@ -187,11 +188,17 @@ pub enum Event {
     ClusterRecovered { node: u64, cluster: String, voted: Vec<u64>, last_index: u64, last_term: u64 },
     /// Its store was probed.
     StoreProbed { repository: RepositoryId, probe: Box<StoreProbe> },
+    /// Its store has this ID from now on, as another fleet said there, and not the one before.
+    StoreIdentified { repository: RepositoryId, before: StoreId },
+    /// Somebody else holds its lease, or gave it back.
+    LeaseSeen { repository: RepositoryId, lease: Box<SeenLease> },
+    /// A worker cannot open it, and leaves it to others.
+    WorkerUnable { repository: RepositoryId, worker: WorkerId, reason: String },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 58] = [
+    pub const KINDS: [&'static str; 61] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -250,6 +257,9 @@ impl Event {
         "node_moved",
         "cluster_recovered",
         "store_probed",
+        "store_identified",
+        "lease_seen",
+        "worker_unable",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -314,6 +324,9 @@ impl Event {
             Event::NodeMoved { .. } => "node_moved",
             Event::ClusterRecovered { .. } => "cluster_recovered",
             Event::StoreProbed { .. } => "store_probed",
+            Event::StoreIdentified { .. } => "store_identified",
+            Event::LeaseSeen { .. } => "lease_seen",
+            Event::WorkerUnable { .. } => "worker_unable",
         }
     }
 }

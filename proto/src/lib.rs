@@ -19,6 +19,7 @@ pub mod job;
 
 pub mod plan;
 
+pub mod lease;
 pub mod repo;
 pub mod store;
 pub mod token;
@@ -37,6 +38,7 @@ pub mod refusal;
 
 pub mod chain;
 pub mod envelope;
+pub mod mutant;
 
 pub mod control;
 pub mod queue;
@@ -56,6 +58,7 @@ pub use id::{
     CycleId, FleetId, JobId, PlanDigest, Pool, RepositoryId, RepositoryName, SessionName, StoreId, UniqueId, WorkerId,
 };
 pub use job::{JobSpec, OutputRef, Ticket, ViewRef};
+pub use lease::{SeenLease, Unable};
 pub use mode::{CycleOptions, IndexKind, Mode, Safety};
 pub use plan::{PlanHeader, StageWork};
 pub use proposal::{CommandId, Proposal};

@@ -12,8 +12,8 @@ use verger_proto::work_queue::PublicKey;
 use verger_proto::{
     Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
     Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
-    RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, Severity, Shard,
-    Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId,
+    RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, SeenLease, Severity,
+    Shard, Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId,
     WorkerInfo, report::TaskStats,
 };
 
@@ -163,6 +163,7 @@ fn samples() -> Vec<(&'static str, Event)> {
     .chain(cluster_samples())
     .chain(worker_samples())
     .chain(member_samples())
+    .chain(others_samples())
     .chain(refusal_samples())
     .collect()
 }
@@ -306,6 +307,24 @@ fn member_samples() -> Vec<(&'static str, Event)> {
         ("", recovered()),
         ("", Event::StoreProbed { repository: repository(), probe: Box::new(probe(true)) }),
         ("-observed", Event::StoreProbed { repository: repository(), probe: Box::new(probe(false)) }),
+    ]
+}
+
+/// Of others: fleets that share a store, and workers that cannot reach one.
+fn others_samples() -> Vec<(&'static str, Event)> {
+    let before = "02".repeat(16).parse().unwrap();
+    let lease = SeenLease {
+        holder: "verger@fleet-0a1b2c3d".to_owned(),
+        term: Term(12),
+        acts_until: StoreTime(1_700_000_120_000),
+        expires: StoreTime(1_700_000_600_000),
+        free: false,
+    };
+    let reason = "environment variable PHOTOS (--password-env) is not set".to_owned();
+    vec![
+        ("", Event::StoreIdentified { repository: repository(), before }),
+        ("", Event::LeaseSeen { repository: repository(), lease: Box::new(lease) }),
+        ("", Event::WorkerUnable { repository: repository(), worker: WorkerId::new("cellar").unwrap(), reason }),
     ]
 }
 

@@ -18,6 +18,7 @@ pub(crate) mod telemetry;
 pub(crate) mod token;
 
 pub(crate) use cycle::{CycleArgs, SafetyLevel};
+pub(crate) use password::check_password;
 pub(crate) use raw::{EngineArgs, RepositoryArgs};
 pub(crate) use resolve::{Engine, Target};
 

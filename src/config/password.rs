@@ -73,6 +73,14 @@ pub(crate) fn find(reference: Option<&Reference>, connections: &[Connection], ad
         .with_fix("Set KOPIA_PASSWORD, or give --password-file FILE or --password-env NAME"))
 }
 
+/// Whether there is a password where these settings say; it is forgotten at once.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn check_password(args: &RepositoryArgs, address: &str) -> Result<()> {
+    find(Reference::of(args)?.as_ref(), &[], address).map(drop)
+}
+
 fn variable(name: &str) -> Result<Option<Secret>> {
     match std::env::var(name) {
         Ok(text) if text.is_empty() => Ok(None),

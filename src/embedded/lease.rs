@@ -19,6 +19,7 @@ use verger_proto::{Command, Effect, StoreTime};
 use verger_worker::bucket_lease::{ACTS_MAX, LEASE, Lease, LeaseKeeper, LockFile, Request, TTL_DEFAULT};
 
 use super::beside::beside;
+use super::others::note_lease;
 use super::state::Known;
 use super::{CycleRequest, Session};
 
@@ -48,6 +49,7 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// `None`: while the lease was waited for, somebody said that the store is another one than was known, and had not said it before.
     pub(super) fn take(
         session: &Session,
         request: &CycleRequest,
@@ -56,7 +58,7 @@ impl Held {
         local: Option<StoreLock>,
         own: Option<(StoreLock, LockFile)>,
         notice: &dyn Fn(&str, Duration),
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let storage = session.workspace.repository.storage().clone();
         let granted = drive.state(|s| s.repositories.get(&known.id).map_or(0, |r| r.last_term.0));
         let wanted = Request {
@@ -67,14 +69,26 @@ impl Held {
             ttl: TTL_DEFAULT,
             last_term: known.last_term.max(granted),
             // What memory of a disk says was granted to nobody that the machine could fence.
-            fenced: session.has_drive.then_some(granted),
+            fenced: session.fleet.is_some().then_some(granted),
             local_lock: local.is_some(),
             exclusive: request.exclusive || request.alone,
             wait: request.wait,
         };
         let mut notice = |text: &str, left: Duration| notice(text, left);
         let stop = &session.workspace.stop;
-        let lease = Lease::acquire_unless(stop, storage.clone(), session.clock.clone(), &wanted, &mut notice)?;
+        let lease = Lease::acquire_unless(stop, storage.clone(), session.clock.clone(), &wanted, &mut notice)
+            .inspect_err(|error| {
+                if error.kind() == ErrorKind::Locked
+                    && let Some(backend) = session.fleet.as_ref()
+                {
+                    note_lease(&**backend, &known.id, &*storage, &session.holder);
+                }
+            })?;
+        if lease.body().store_id != known.id.store.as_str() {
+            // Nothing was done under it: the next one need not wait.
+            let _ = lease.release();
+            return Ok(None);
+        }
         let term = Term(lease.term());
         let acts_until = lease.body().acts_until;
         let (told, id) = (drive.clone(), known.id.clone());
@@ -88,7 +102,7 @@ impl Held {
         let held =
             Self { keeper, id: known.id.clone(), term, local: is_local, began: AtomicBool::new(false), _own: own };
         match held.tell(&*storage, drive, acts_until) {
-            Ok(()) => Ok(held),
+            Ok(()) => Ok(Some(held)),
             Err(error) => {
                 // Nothing was done under it: the next one need not wait.
                 let _ = held.keeper.release();

@@ -5,6 +5,7 @@
 mod beside;
 mod due;
 mod lease;
+mod others;
 mod ours;
 mod ownership;
 mod report;
@@ -47,13 +48,17 @@ use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
 
 pub use due::own_settings;
+pub use others::{look_at_lease, note_lease};
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
-pub use state::identify;
+pub use state::{identify, identify_for_all};
 pub use trace::{Observed, shard as shard_span};
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
+
+/// How often it is begun again because somebody said which store it is, while this one came to it.
+const ATTEMPTS: usize = 3;
 
 /// Most bytes of packs kept on this machine's disk for the length of a cycle.
 const KEPT_NEARBY_MAX: u64 = 1 << 30;
@@ -232,8 +237,8 @@ struct Session {
     ahead: Ahead,
     margins: Margins,
     words: Arc<LastWord>,
-    /// A fleet's machine hears nobody else at this repository: this process drives it.
-    has_drive: bool,
+    /// The machine of a fleet, which hears nobody else at this repository: this process drives it.
+    fleet: Option<Arc<dyn Backend>>,
 }
 
 /// Runs one cycle, or makes its plan. What a failed cycle did is in the ledger; the error says what, why and what helps.
@@ -244,11 +249,22 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     if request.safety == Safety::None && !request.alone && !mutant::on(Mutant::R23NoWordForNoMargins) {
         return Err(ownership::not_alone(&means.repository));
     }
-    let Means { state_dir, kopia_locks, notice, .. } = &means;
-    let mut session = open(&means, request)?;
+    for _ in 0..ATTEMPTS {
+        if let Some(report) = attempt(&means, request)? {
+            return Ok(report);
+        }
+    }
+    let step = format!("{}: others keep saying which store it is", means.repository.storage().address());
+    Err(Error::new(ErrorKind::Locked, step).with_fix("Try again"))
+}
+
+/// As [`cycle`]; `None` if somebody said meanwhile which store it is: then it has another ledger.
+fn attempt(means: &Means, request: &CycleRequest) -> Result<Option<CycleReport>> {
+    let Means { state_dir, kopia_locks, notice, .. } = means;
+    let mut session = open(means, request)?;
     if request.dry_run {
         let earlier = session.ahead.view.take();
-        return dry_run(&means, &session, request, earlier);
+        return dry_run(means, &session, request, earlier).map(Some);
     }
     ownership::check(request, &session.identity, &session.ahead.params)?;
     state::check_writable(state_dir)?;
@@ -261,10 +277,10 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let (drive, _route) = means.drive(&known.id, session.clock.clone(), queue.clone())?;
     let drive = Arc::new(drive);
     let schedule = ScheduleFile::load(&session.workspace.repository)?;
-    let ours = ours::Ours::new(&means, &drive, &known);
+    let ours = ours::Ours::new(means, &drive, &known);
     let mode = match due::decide(request, &session, &drive, &known, &ours, &schedule)? {
         due::Decision::Run(mode) => mode,
-        due::Decision::Wait(report) => return Ok(*report),
+        due::Decision::Wait(report) => return Ok(Some(*report)),
     };
     let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
     if !ours.wrote(&schedule)? {
@@ -274,7 +290,10 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     let storage = session.workspace.repository.storage().clone();
     let settings = own_settings(&session.ahead.params);
     let worker = means.worker()?;
-    let held = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)?;
+    let Some(held) = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)? else {
+        let added = means.coordination.repository();
+        return added.map_or(Ok(None), |added| Err(state::another(&means.repository, added)));
+    };
     let outcome = known
         .took(state_dir, held.term())
         .and_then(|()| held_cycle(session, request, mode, &drive, &*queue, &known, &held, quiet, &ours, &worker));
@@ -283,7 +302,7 @@ pub fn cycle(means: Means, request: &CycleRequest) -> Result<CycleReport> {
     released?;
     known.remember(state_dir, &mut report)?;
     report.own = Some(settings);
-    Ok(report)
+    Ok(Some(report))
 }
 
 fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
@@ -307,8 +326,11 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
     let (holder, margins) = (means.identity.clone(), request.margins());
     let shards = means.shards.clone();
-    let has_drive = matches!(means.coordination, Coordination::Shared(_));
-    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins, words, has_drive })
+    let fleet = match &means.coordination {
+        Coordination::Alone => None,
+        Coordination::Shared(shared) => Some(shared.backend.clone()),
+    };
+    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins, words, fleet })
 }
 
 /// What really goes to the store is counted, below all that spares it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use verger_kopia::mutant::{self, Mutant};
 
 use rand::Rng;
@@ -10,15 +11,19 @@ use verger_coordinator::files::{make_folders, replace};
 use verger_kopia::clock::Timestamp;
 use verger_kopia::maintenance::rules::next::Next;
 use verger_kopia::spill::SpillFolder;
+use verger_kopia::storage::{Storage, StoreLock};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::id::{RepositoryId, StoreId, UniqueId};
 use verger_proto::report::Severity;
-use verger_worker::bucket_lease;
+use verger_worker::bucket_lease::{self, LeaseBody};
 
 use super::Session;
 use super::report::CycleReport;
 
 const FILE: &str = "known.json";
+/// How often `verger.lock` is tried, and how long apart.
+const LOCK_ATTEMPTS: usize = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is remembered of one repository at one address.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -51,13 +56,7 @@ impl Known {
         let known = Self::of(state_dir, &session.workspace.repository, added)?;
         match added.filter(|added| **added != known.id) {
             None => Ok(known),
-            Some(added) => {
-                let address = session.workspace.repository.storage().address();
-                let step = format!("{address} holds another repository than the one that was added ({added})");
-                Err(Error::new(ErrorKind::PlanRefused, step).with_fix(
-                    "Nothing was changed. If it was moved or made anew: verger repo remove NAME, then repo add",
-                ))
-            }
+            Some(added) => Err(another(&session.workspace.repository, added)),
         }
     }
 
@@ -71,9 +70,11 @@ impl Known {
         let mut memory = all.remove(&key).unwrap_or_default();
         let lease = bucket_lease::read(&**storage)?;
         // A lease that was written for another address may be a copy: its store ID is not believed (R6).
-        let found = lease.map(|(_, body)| body).filter(|body| body.unique_id == unique.as_str());
-        let found = found.filter(|body| body.address == address || mutant::on(Mutant::R6StoreIdOfACopy));
-        if let Some(body) = found {
+        let is_of_here = |body: &LeaseBody| {
+            let is_copy_believed = body.unique_id == unique.as_str() && mutant::on(Mutant::R6StoreIdOfACopy);
+            body.is_of(unique.as_str(), &address) || is_copy_believed
+        };
+        if let Some(body) = lease.map(|(_, body)| body).filter(is_of_here) {
             memory.store_id = body.store_id;
         } else if let Some(added) = added {
             memory.store_id = added.store.to_string();
@@ -83,6 +84,21 @@ impl Known {
         let store =
             StoreId::new(memory.store_id.clone()).map_err(|e| Error::damaged("read the lease").with_source(e))?;
         Ok(Self { id: RepositoryId { unique, store }, last_term: memory.term, key, memory })
+    }
+
+    /// Says in the store which one it is, unless somebody has: whoever comes later means the same.
+    fn named(self, repository: &Repository) -> Result<Self> {
+        let storage = repository.storage();
+        let (unique, store) = (self.id.unique.as_str(), self.id.store.as_str());
+        let body = match lock_to_name(&**storage)? {
+            Some(_lock) => Some(bucket_lease::name_store(&**storage, unique, store)?),
+            // Whoever is at work there says it, and is asked again when this one wants to work.
+            None => bucket_lease::read(&**storage)?.map(|(_, body)| body),
+        };
+        let Some(body) = body.filter(|body| body.is_of(unique, &storage.address())) else { return Ok(self) };
+        let store = StoreId::new(body.store_id.clone()).map_err(|e| Error::damaged("read the lease").with_source(e))?;
+        let memory = Memory { store_id: body.store_id, ..self.memory };
+        Ok(Self { id: RepositoryId { unique: self.id.unique, store }, memory, ..self })
     }
 
     /// Whether the last full cycle found that an index blob may be lost: only a full cycle can find that it is not (R11).
@@ -121,13 +137,50 @@ impl Known {
     }
 }
 
-/// What a repository is to a fleet: its unique ID and its store's. Asked again it is the same.
+/// `verger.lock` of a local disk, and nothing elsewhere, where nobody is locked out; `None` if somebody holds it for longer than it takes
+/// to say which store this is.
+#[allow(clippy::option_option, reason = "whether it was taken, and whether there is one")]
+fn lock_to_name(storage: &dyn Storage) -> Result<Option<Option<StoreLock>>> {
+    for _ in 0..LOCK_ATTEMPTS {
+        match bucket_lease::lock_local(storage) {
+            Err(error) if error.kind() == ErrorKind::Locked => std::thread::sleep(LOCK_PAUSE),
+            taken => return taken.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+/// The refusal of a store that is not the one that was added.
+pub(super) fn another(repository: &Repository, added: &RepositoryId) -> Error {
+    let address = repository.storage().address();
+    let step = format!("{address} holds another repository than the one that was added ({added})");
+    Error::new(ErrorKind::PlanRefused, step)
+        .with_fix("Nothing was changed. If it was moved or made anew: verger repo remove NAME, then repo add")
+}
+
+/// What a repository is to a fleet: its unique ID and its store's. Asked again it is the same. `added`: what it was when it was added.
 ///
 /// # Errors
 /// `Damaged` if the lease or what is remembered cannot be read; `Permission` or `DiskFull` if it cannot be kept; storage errors.
-pub fn identify(state_dir: &Path, repository: &Repository) -> Result<RepositoryId> {
+pub fn identify(state_dir: &Path, repository: &Repository, added: Option<&RepositoryId>) -> Result<RepositoryId> {
     check_writable(state_dir)?;
-    let known = Known::of(state_dir, repository, None)?;
+    let known = Known::of(state_dir, repository, added)?;
+    keep(state_dir, &known.key, known.memory)?;
+    Ok(known.id)
+}
+
+/// As [`identify`], and from then on it is that to every fleet: the store says so itself. For stores that look at conditions of writes
+/// and local disks alone; elsewhere the first lease says it.
+///
+/// # Errors
+/// As [`identify`]; `Permission` if the store cannot be written to.
+pub fn identify_for_all(
+    state_dir: &Path,
+    repository: &Repository,
+    added: Option<&RepositoryId>,
+) -> Result<RepositoryId> {
+    check_writable(state_dir)?;
+    let known = Known::of(state_dir, repository, added)?.named(repository)?;
     keep(state_dir, &known.key, known.memory)?;
     Ok(known.id)
 }

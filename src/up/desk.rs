@@ -9,6 +9,7 @@ use verger_coordinator::drive::{folder, refusal};
 use verger_coordinator::files::make_folders;
 use verger_coordinator::ledger::evidence::EvidenceFolder;
 use verger_coordinator::machine::{Repository, State, lane_of};
+use verger_coordinator::others::is_left_by;
 use verger_coordinator::schedule::{Agenda, Limits, Running, bucket_of};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::schedule::Lane;
@@ -130,7 +131,7 @@ impl Supervisor {
                 let is_his = known.is_some_and(|known| {
                     ask.pools.iter().any(|pool| pool.as_str() == known.pool) && (ask.sees)(&known.tenant)
                 });
-                !is_his || self.drives.is_elsewhere(entry, now)
+                !is_his || self.drives.is_elsewhere(entry, now) || is_left_by(entry, ask.driver, now)
             };
             let (running, limits) = self.with_others(state, here.clone(), &outside, now);
             // One, whatever places this process has itself.

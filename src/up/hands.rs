@@ -1,9 +1,10 @@
 //! What the API needs done to a repository: opened, and looked at.
 
+use verger::embedded::{identify, identify_for_all, look_at_lease, own_settings};
 use verger_coordinator::api::{Hands, Probed, Wanted};
 use verger_kopia::storage::Access;
 use verger_kopia::{Repository, Result};
-use verger_proto::{Acting, IndexKind, Registration, RepositoryId, Term};
+use verger_proto::{Acting, IndexKind, Registration, RepositoryId, StoreProbe, Term};
 use verger_worker::bucket_lease::{self, Lease, Request, TTL_DEFAULT};
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
@@ -17,12 +18,20 @@ impl Hands for Opener {
         let repository = self.open(&wanted.name, &wanted.address, &wanted.password, access)?;
         let epochs = repository.config().epoch.enabled;
         let params = look_ahead(&Workspace::new(repository.clone()), None)?.params;
+        let seen = store::examine(&repository, &wanted.acting)?;
+        let (state_dir, known) = (&self.engine.state_dir, wanted.known.as_ref());
+        let identity = if wanted.acting != Acting::Observe && is_to_be_named(&seen, wanted) {
+            identify_for_all(state_dir, &repository, known)?
+        } else {
+            identify(state_dir, &repository, known)?
+        };
         Ok(Probed {
-            repository: verger::embedded::identify(&self.engine.state_dir, &repository)?,
+            repository: identity,
+            lease: look_at_lease(&**repository.storage())?,
             index: if epochs { IndexKind::Epochs } else { IndexKind::Legacy },
-            own: Some(verger::embedded::own_settings(&params)),
+            own: Some(own_settings(&params)),
             owner: params.owner,
-            store: store::examine(&repository, &wanted.acting)?,
+            store: seen,
         })
     }
 
@@ -53,6 +62,13 @@ impl Hands for Opener {
         let lease = Lease::acquire(storage.clone(), repository.clock().clone(), &wanted, &mut |_, _| {})?;
         bucket_lease::hand_over(lease, next)
     }
+}
+
+/// Whether the store says which one it is before a lease does: where it may be written to, and what somebody else wrote is never written
+/// over.
+fn is_to_be_named(seen: &StoreProbe, wanted: &Wanted) -> bool {
+    let looks = seen.local_disk || seen.seen.as_ref().is_some_and(|seen| seen.conditional_writes);
+    looks && verger_coordinator::store::check(seen, &wanted.address, wanted.exclusive).is_ok()
 }
 
 impl Opener {

@@ -6,7 +6,7 @@ use verger_kopia::storage::Access;
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::{RepositoryName, SecretRef};
 
-use crate::config::{Engine, RepositoryArgs, Target};
+use crate::config::{Engine, RepositoryArgs, Target, check_password};
 
 /// Opens repositories by what was said when they were added.
 pub(crate) struct Opener {
@@ -30,6 +30,14 @@ impl Opener {
     ) -> Result<Repository> {
         let target = Target::resolve(self.arguments(name, address, password)?, RepositoryArgs::default())?;
         target.open_repository(&self.engine, access)
+    }
+
+    /// Whether the password can be found here; nothing is opened.
+    ///
+    /// # Errors
+    /// `Usage` for a secret that this machine does not have: its place is named.
+    pub(crate) fn check_secret(&self, name: &RepositoryName, address: &str, password: &SecretRef) -> Result<()> {
+        check_password(&self.arguments(name, address, password)?, address)
     }
 
     fn arguments(&self, name: &RepositoryName, address: &str, password: &SecretRef) -> Result<RepositoryArgs> {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use verger::embedded::{
-    self, Coordination, CycleReport, CycleRequest, Means, Observed, Ownership, Safety, Shared, own_settings,
+    self, Coordination, CycleReport, CycleRequest, Means, Observed, Ownership, Safety, Shared, identify, note_lease,
+    own_settings,
 };
 use verger_coordinator::api::work::Task;
-use verger_coordinator::drive::{Backend, Router};
+use verger_coordinator::drive::{Backend, Router, refusal};
 use verger_coordinator::ledger::evidence::KeepEvidence;
 use verger_coordinator::machine::Calendar;
 use verger_coordinator::meters::Meters;
@@ -60,6 +61,8 @@ pub(crate) fn run(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backen
             Outcome::Ran
         }
         Err(error) if error.kind() == ErrorKind::Interrupted => Outcome::Ran,
+        // What was wished is wished of the same repository still.
+        Err(error) if error.kind() == ErrorKind::PlanRefused && is_identified(site, &**backend, task) => Outcome::Ran,
         Err(error) => {
             tracing::warn!(repository = %name, error = error.chain(), "no cycle");
             give_up(&**backend, task, Some(&error));
@@ -108,6 +111,24 @@ fn cycle(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worke
     embedded::cycle(means, &request)
 }
 
+/// Whether another fleet said in the store which one it is, since this one added it: then that is what it is here, too, from now on. The
+/// machine knows whether that can be; as long as nothing is known, nothing is changed.
+fn is_identified(site: &Site, backend: &dyn Backend, task: &Task) -> bool {
+    let known = &task.registration;
+    let opened = site.opener.open(&known.name, &known.address, &known.password, Access::ReadOnly);
+    let found = opened.and_then(|opened| identify(&site.opener.engine.state_dir, &opened, Some(&task.repository)));
+    let Ok(found) = found else { return false };
+    if found == task.repository || found.unique != task.repository.unique {
+        return false;
+    }
+    let identified = Command::IdentifyStore { repository: task.repository.clone(), store: found.store.clone() };
+    let is_taken = backend.submit(identified).is_ok_and(|events| refusal(&events).is_none());
+    if is_taken {
+        tracing::info!(repository = %known.name, id = %found, "another fleet named its store first; it goes by that from now on");
+    }
+    is_taken
+}
+
 fn request(task: &Task) -> CycleRequest {
     let (options, mode) = match &task.work {
         Work::Asked { options, .. } | Work::Unfinished(options) => (Some(*options), options.mode),
@@ -138,7 +159,11 @@ fn request(task: &Task) -> CycleRequest {
 fn look(site: &Site, backend: &Arc<dyn Backend>, task: &Task) -> Outcome {
     let known = &task.registration;
     let opened = site.opener.open(&known.name, &known.address, &known.password, Access::ReadOnly);
-    match opened.and_then(|repository| look_ahead(&Workspace::new(repository), None)) {
+    let looked = opened.and_then(|repository| {
+        note_lease(&**backend, &task.repository, &**repository.storage(), &site.identity);
+        look_ahead(&Workspace::new(repository), None)
+    });
+    match looked {
         Ok(ahead) => {
             record(&**backend, task, own_settings(&ahead.params), None);
             Outcome::Ran

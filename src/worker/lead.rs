@@ -8,7 +8,7 @@ use std::time::Duration;
 use verger_coordinator::api::work::{Ended, Ready, Task};
 use verger_coordinator::drive::{Backend, DrivenBackend};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::Driver;
+use verger_proto::{Command, Driver};
 use verger_worker::progress::Stop;
 
 use super::Crew;
@@ -25,9 +25,13 @@ const LIVE_EVERY: Duration = Duration::from_secs(4);
 /// No coordinator leads, or none answers.
 pub(super) fn take(crew: &Arc<Crew>) -> Result<bool> {
     let run = crew.runs.fetch_add(1, Ordering::Relaxed);
-    // A process's own is never the same twice. What the machine knows it by, a coordinator makes of it and of the token.
-    let driver = Driver { node: crew.instance, boots: 0, run };
+    let driver = crew.driver(run);
     let Some(task) = crew.link.next(&Ready { driver, pools: crew.pools.clone() })? else { return Ok(false) };
+    let known = &task.registration;
+    if let Err(error) = crew.site.opener.check_secret(&known.name, &known.address, &known.password) {
+        hand_back(crew, &task, driver, &error);
+        return Ok(true);
+    }
     let repository = task.repository.clone();
     let outcome = lead(crew, &task, driver, run);
     if let Err(error) = &outcome {
@@ -39,6 +43,23 @@ pub(super) fn take(crew: &Arc<Crew>) -> Result<bool> {
         tracing::debug!(error = error.chain(), "nobody was told how a cycle ended");
     }
     Ok(true)
+}
+
+/// A cycle for which a secret is missing here is anybody else's: nothing of it was begun, and this worker is not given the repository for
+/// a while. It counts neither as done nor as failed.
+fn hand_back(crew: &Crew, task: &Task, driver: Driver, why: &Error) {
+    let Task { repository, registration, .. } = task;
+    tracing::warn!(repository = %registration.name, error = why.chain(), "a cycle is left to others");
+    let noted = crew.note_unable(repository, driver, why);
+    let left = crew.link.say(Command::LeaveDrive { repository: repository.clone(), driver });
+    if let Err(error) = noted.and(left.map(drop)) {
+        tracing::warn!(error = error.chain(), "a cycle was not given back: others take it up when its time is over");
+        // Whoever gives it out would give it to this worker again at once.
+        let ended = Ended { repository: repository.clone(), driver, failed: true };
+        if let Err(error) = crew.link.ended(&ended) {
+            tracing::debug!(error = error.chain(), "nobody was told how a cycle ended");
+        }
+    }
 }
 
 fn lead(crew: &Arc<Crew>, task: &Task, driver: Driver, run: u64) -> Result<Outcome> {

@@ -24,11 +24,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use verger_coordinator::drive::Router;
-use verger_kopia::Result;
 use verger_kopia::clock::{Clock, SystemClock};
+use verger_kopia::{Error, Result};
+use verger_proto::lease::plain;
 use verger_proto::work_queue::nats::NatsQueue;
 use verger_proto::work_queue::{Keyring, WorkQueue};
-use verger_proto::{LogTime, Pool, WorkerId, WorkerInfo};
+use verger_proto::{Command, Driver, LogTime, Pool, RepositoryId, WorkerId, WorkerInfo};
 use verger_worker::progress::Stop;
 use verger_worker::run::Shards;
 
@@ -96,6 +97,18 @@ impl Crew {
     /// A name for one run, for its claims.
     fn run_name(&self, run: u64) -> String {
         format!("{}/{:016x}.{run}", self.name, self.instance)
+    }
+
+    /// As whom a run asks for work. A process's own is never the same twice; what the machine knows it by, a coordinator makes of it and
+    /// of the token.
+    fn driver(&self, run: u64) -> Driver {
+        Driver { node: self.instance, boots: 0, run }
+    }
+
+    /// Says that a repository cannot be opened here: people see it, and its cycles are given to others for a while.
+    fn note_unable(&self, repository: &RepositoryId, driver: Driver, why: &Error) -> Result<()> {
+        let (repository, worker, reason) = (repository.clone(), self.name.clone(), plain(&why.chain()));
+        self.link.say(Command::NoteUnable { repository, worker, driver, reason }).map(drop)
     }
 }
 

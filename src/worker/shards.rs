@@ -103,6 +103,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
         Err(error) => {
             tracing::warn!(repository = %known.name, error = error.chain(), "shards of a repository are left to others");
             crew.opened.unable(&hint.repository);
+            tell_unable(crew, hint, &known, run);
             return Ok(Found::Nothing);
         }
     };
@@ -134,6 +135,14 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
     match control.report(&ticket, report) {
         Ok(()) | Err(ControlError::Refused(_)) => Ok(Found::Work),
         Err(error) => Err(unanswered(error)),
+    }
+}
+
+/// A secret that is missing here is told: what else keeps a repository from being opened may pass by itself.
+fn tell_unable(crew: &Crew, hint: &Hint, known: &Registration, run: u64) {
+    let Err(why) = crew.site.opener.check_secret(&known.name, &known.address, &known.password) else { return };
+    if let Err(error) = crew.note_unable(&hint.repository, crew.driver(run), &why) {
+        tracing::debug!(error = error.chain(), "nobody was told which secret is missing");
     }
 }
 

@@ -134,3 +134,38 @@ fn without_nats_without_a_password_with_another_exchange_and_with_a_name_twice_c
     second.wait().unwrap();
     flow.verifies("epochs");
 }
+
+/// The only worker lacks the password: it gives the cycle back, and whoever has it does the cycle.
+#[test]
+fn a_cycle_for_which_one_worker_lacks_the_password_is_led_by_another() {
+    let Some(mut flow) = Flow::start() else { return };
+    let _golden = flow.add("epochs");
+    let exchange = format!("s3://{}/exch/a/", crate::weed::BUCKET);
+    flow.work_as("blind", &exchange, false);
+    flow.waits_until_listed("blind", "ready");
+    run(flow.fleet.verger(&full("epochs")).args(["--key", "one"]));
+    let unable = flow.waits_for("epochs", "worker_unable", 1);
+    assert_eq!(unable[0]["worker"], "blind");
+    assert!(unable[0]["reason"].as_str().unwrap().contains("PHOTOS_PASSWORD"), "{unable:?}");
+    let listed = flow.fleet.json(&["worker", "list", "--json"]);
+    assert_eq!(listed[0]["unable"][0]["repository"], "epochs", "{listed}");
+    let text = String::from_utf8(run(&mut flow.fleet.verger(&["worker", "list"])).stdout).unwrap();
+    assert!(text.contains("cannot open epochs: ") && text.contains("PHOTOS_PASSWORD"), "{text}");
+    // It asks on, and is not given it again.
+    std::thread::sleep(Duration::from_secs(6));
+    assert!(flow.events("epochs", "request_dropped").is_empty() && flow.events("epochs", "cycle_opened").is_empty());
+    let taken = flow.events("epochs", "drive_taken").len();
+    assert!(taken == 1, "it was given {taken} times");
+    let began = Instant::now();
+    flow.work("hand-1");
+    let ended = json(&run(flow.fleet.verger(&full("epochs")).args(["--key", "one", "--wait", "--json"])));
+    assert_eq!(ended["outcome"], "done", "{ended}");
+    told(&format!("a cycle that one worker could not begin is done by another in {} ms", began.elapsed().as_millis()));
+    assert_eq!(flow.lead("epochs", 1), "hand-1");
+    // Its shards, too: no attempt of any was used up, so none was split.
+    assert!(flow.events("epochs", "job_failed").is_empty() && flow.events("epochs", "shard_split").is_empty());
+    let log = flow.log("blind");
+    assert!(log.contains("a cycle is left to others") && log.contains("PHOTOS_PASSWORD"), "{log}");
+    assert!(!log.contains(crate::support::PASSWORD), "{log}");
+    flow.verifies("epochs");
+}

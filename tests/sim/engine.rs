@@ -246,7 +246,8 @@ impl<'a> Run<'a> {
 
     /// The repository is added.
     async fn begin(&mut self) -> Result<(), Finding> {
-        let repository = identify(self.folders[0].path(), &self.scene.maintainer).map_err(|error| error.chain())?;
+        let repository =
+            identify(self.folders[0].path(), &self.scene.maintainer, None).map_err(|error| error.chain())?;
         let command =
             Command::AddRepository { repository: repository.clone(), registration: Box::new(registration(0)) };
         let id = CommandId(self.dice.random());

@@ -94,7 +94,8 @@ impl Golden {
 pub fn verger(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_verger"));
     command.env_clear();
-    for name in ["PATH", "TMPDIR", "RUST_BACKTRACE"] {
+    // A mutant is one of the whole program under test.
+    for name in ["PATH", "TMPDIR", "RUST_BACKTRACE", "VERGER_MUTANT"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

@@ -16,8 +16,10 @@ use verger_kopia::{Error, ErrorKind, Result};
 use crate::progress::Stop;
 
 pub use hand_over::{free, hand_over};
+pub use name::name_store;
 
 mod hand_over;
+mod name;
 
 /// Name of the object.
 pub const LEASE: &str = "verger.lease";
@@ -54,11 +56,11 @@ pub struct LeaseBody {
     pub version: u32,
     /// Kopia's unique ID, hex.
     pub unique_id: String,
-    /// Random ID of the store, minted by the first holder that saw no lease for its address.
+    /// Random ID of the store, minted by the first that saw no lease for its address. It stays as long as the address does.
     pub store_id: String,
     /// Address that it was written for.
     pub address: String,
-    /// Who holds it: a fleet's identity or `user@host`.
+    /// Who holds it: a fleet's identity or `user@host`; nobody if it was never held.
     pub holder: String,
     /// The holder's lock file.
     pub lock: Option<LockFile>,
@@ -78,12 +80,20 @@ pub struct LeaseBody {
     pub next: Option<String>,
 }
 
+impl LeaseBody {
+    /// Whether it was written for this repository at this address: any other may be a copy (R6).
+    #[must_use]
+    pub fn is_of(&self, unique_id: &str, address: &str) -> bool {
+        self.unique_id == unique_id && self.address == address
+    }
+}
+
 /// Who wants the lease, and how.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// Kopia's unique ID, hex.
     pub unique_id: String,
-    /// ID of the store: that of the lease object written for this address, or a new random one.
+    /// ID of the store, unless the lease object that is there was written for this address: then it is as that one says.
     pub store_id: String,
     /// Identity for people.
     pub holder: String,
@@ -395,8 +405,13 @@ fn judge(
         return Ok(Standing::Held { holder, left: ttl.saturating_sub(age) });
     }
     // On a local disk the lock is the whole truth: free means that nobody acts.
-    if body.free || request.local_lock || mutant::on(Mutant::R4HeldLeaseTaken) {
+    if request.local_lock || mutant::on(Mutant::R4HeldLeaseTaken) {
         return Ok(Standing::Open(Duration::ZERO));
+    }
+    if body.free {
+        // The one that is remembered is gone, whoever made this one since: "free" does not speak for its holder (R6).
+        let is_earlier = body.term < request.last_term && !mutant::on(Mutant::R6EarlierLeaseIsFree);
+        return Ok(Standing::Open(if is_earlier { TTL_MIN } else { Duration::ZERO }));
     }
     if age > ttl {
         return Ok(Standing::Open(Duration::ZERO));
@@ -455,10 +470,13 @@ fn take(
         Error::damaged(format!("take the lease in {address}: its term {last} is the last number there is"))
             .with_fix(format!("Nobody counts so far: make sure that no other maintainer runs, then delete {LEASE}"))
     })?;
+    // What fleets were told that it is, it stays: only of another address, nothing is believed (R6).
+    let told = found.as_ref().map(|(_, body)| body).filter(|body| body.is_of(&request.unique_id, &address));
+    let store_id = told.map_or(&request.store_id, |body| &body.store_id).clone();
     let body = LeaseBody {
         version: 1,
         unique_id: request.unique_id.clone(),
-        store_id: request.store_id.clone(),
+        store_id,
         address,
         holder: request.holder.clone(),
         lock: request.lock.clone(),

@@ -136,6 +136,13 @@ impl Board {
                     times.push((sequence, Arc::new(known)));
                 }
             }
+            // The same one under another ID.
+            Event::StoreIdentified { repository, before } => {
+                let before = RepositoryId { unique: repository.unique.clone(), store: before.clone() };
+                if let Some((_, known)) = self.names.get(&before).and_then(|times| times.last()).cloned() {
+                    self.names.entry(repository.clone()).or_default().push((sequence, known));
+                }
+            }
             Event::CycleOpened { cycle, repository, options, .. } => self.open(at, *cycle, repository, *options),
             Event::StageOpened { cycle, stage, .. } => self.with(*cycle, |told| {
                 told.stage = *stage;

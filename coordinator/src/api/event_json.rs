@@ -35,7 +35,10 @@ pub(super) fn about(event: &Event, fields: &Value, board: &Board) -> About {
         | Event::DriveLeft { repository, .. }
         | Event::WriteNoted { repository, .. }
         | Event::SessionNoted { repository, .. }
-        | Event::StoreProbed { repository, .. } => Some(repository.clone()),
+        | Event::StoreProbed { repository, .. }
+        | Event::StoreIdentified { repository, .. }
+        | Event::LeaseSeen { repository, .. }
+        | Event::WorkerUnable { repository, .. } => Some(repository.clone()),
         _ => None,
     };
     let repository = said.or_else(|| cycle.and_then(|cycle| board.told(cycle)).map(|told| told.repository.clone()));

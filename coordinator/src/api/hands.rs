@@ -1,7 +1,9 @@
 //! What the interface needs of whoever can reach stores: it opens none itself.
 
 use verger_kopia::error::Result;
-use verger_proto::{Acting, IndexKind, Own, Registration, RepositoryId, RepositoryName, SecretRef, StoreProbe, Term};
+use verger_proto::{
+    Acting, IndexKind, Own, Registration, RepositoryId, RepositoryName, SecretRef, SeenLease, StoreProbe, Term,
+};
 
 /// A repository that somebody wants to have looked after, or looked at again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -16,6 +18,8 @@ pub struct Wanted {
     pub acting: Acting,
     /// A person's word that nobody else maintains it.
     pub exclusive: bool,
+    /// What it was when it was added, if it was.
+    pub known: Option<RepositoryId>,
 }
 
 /// What was found at an address.
@@ -31,11 +35,14 @@ pub struct Probed {
     pub own: Option<Own>,
     /// What its store was seen to do.
     pub store: StoreProbe,
+    /// What its lease object says, if there is one.
+    pub lease: Option<SeenLease>,
 }
 
 /// Reaches stores. Calls block; the interface makes them on threads of their own.
 pub trait Hands: Send + Sync {
-    /// Opens the repository, and probes its store with objects that it removes again; nothing is written where it is only observed.
+    /// Opens the repository, and probes its store with objects that it removes again. Then the store says which one it is, to this fleet
+    /// and to all others, by a free lease object where there was none. Nothing is written where it is only observed.
     ///
     /// # Errors
     /// Whatever opening says; never with a secret in its text (S9). `Permission` if it cannot be written to.

@@ -1,4 +1,4 @@
-//! Leases that this fleet holds.
+//! Leases that this fleet holds, and what is known of those that others hold.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::problem::Problem;
 use super::repositories::find;
 use super::server::{Answer, Server};
 use super::show;
-use crate::machine::Phase;
+use crate::machine::{Phase, Repository};
 
 /// Longest name of a holder, in bytes.
 const HOLDER_BYTES_MAX: usize = 255;
@@ -22,8 +22,11 @@ const HOLDER_BYTES_MAX: usize = 255;
 pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
     let fleet = server.api.stand.fleet();
     let mut all: Vec<(String, String, Value)> = server.state(|state| {
-        let shown = |(id, entry): (&verger_proto::RepositoryId, &crate::machine::Repository)| {
-            let (lease, known) = (entry.lease?, entry.registration.as_ref()?);
+        let shown = |(id, entry): (&RepositoryId, &Repository)| {
+            let known = entry.registration.as_ref()?;
+            let Some(lease) = entry.lease else {
+                return Some((known.name.to_string(), known.tenant.clone(), others(id, entry)?));
+            };
             let owner = match &known.acting {
                 Acting::ActAs(owner) => owner.as_str(),
                 Acting::Observe | Acting::TakeOwnership => fleet.as_str(),
@@ -35,6 +38,7 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
                 "actsUntil": show::time(lease.acts_until.0),
                 "confirmed": show::at(lease.confirmed),
                 "holder": fleet,
+                "ours": true,
                 "actingAs": owner,
             });
             Some((known.name.to_string(), known.tenant.clone(), value))
@@ -44,6 +48,15 @@ pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
     all.retain(|(_, tenant, _)| call.sees(Some(tenant)));
     all.sort_by(|a, b| a.0.cmp(&b.0));
     ok(&Value::Array(all.into_iter().map(|(_, _, value)| value).collect()))
+}
+
+/// What was seen of the lease when this fleet wanted it or looked at the store. It may have been renewed or given back since.
+fn others(id: &RepositoryId, entry: &Repository) -> Option<Value> {
+    let (mut value, known) = (show::other_lease(entry)?, entry.registration.as_ref()?);
+    value["repository"] = json!(id.to_string());
+    value["name"] = json!(known.name.as_str());
+    value["ours"] = json!(false);
+    Some(value)
 }
 
 /// First the machine lets go, so that nothing is approved any more; then the object says so (R4). In the other order somebody else

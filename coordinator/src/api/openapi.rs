@@ -50,6 +50,7 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("queued", "integer"), ("lastCycle?", "integer"), ("lastEnd?", "End"), ("probe?", "Found"),
         ("schedule", "Schedule"), ("pool", "string"), ("weight", "integer"), ("markToDrop", "day|five-hours"),
         ("ownSettings?", "OwnSettings"), ("next", "Lanes"), ("capabilities?", "Store"), ("probedAt?", "time"),
+        ("otherLease?", "OtherLease"), ("unable?", "[UnableWorker]"),
     ]),
     ("Found", &[("owner", "string"), ("capabilities", "Store"), ("warnings", "[string]")]),
     ("Probe", &[
@@ -113,7 +114,11 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
     ]),
     ("Lease", &[
         ("repository", "string"), ("name", "string"), ("term", "integer"), ("actsUntil", "time"),
-        ("confirmed", "time"), ("holder", "string"), ("actingAs", "string"),
+        ("holder", "string"), ("ours", "boolean"), ("confirmed?", "time"), ("actingAs?", "string"),
+        ("expires?", "time"), ("seen?", "time"),
+    ]),
+    ("OtherLease", &[
+        ("holder", "string"), ("term", "integer"), ("actsUntil", "time"), ("expires", "time"), ("seen", "time"),
     ]),
     ("Transfer", &[("to", "string")]),
     ("NewToken", &[
@@ -131,8 +136,10 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
     ("Worker", &[
         ("name", "string"), ("state", "ready|draining|drained|gone"), ("pools", "[string]"), ("labels", "object"),
         ("places", "integer"), ("version", "string"), ("exchange?", "string"), ("startedAt", "time"), ("seenAt", "time"),
-        ("jobs", "[WorkerJob]"),
+        ("jobs", "[WorkerJob]"), ("unable?", "[Unable]"),
     ]),
+    ("UnableWorker", &[("worker", "string"), ("reason", "string"), ("since", "time")]),
+    ("Unable", &[("repository", "string"), ("reason", "string"), ("since", "time")]),
     ("WorkerJob", &[("cycle", "integer"), ("job", "integer"), ("stage", "string")]),
     ("Drain", &[("drain?", "boolean")]),
     ("Cluster", &[

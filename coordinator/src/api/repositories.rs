@@ -20,7 +20,7 @@ use super::problem::Problem;
 use super::server::{Answer, Server};
 use super::{show, store};
 use crate::auth::Action;
-use crate::machine::Repository;
+use crate::machine::{Repository, State};
 
 /// Longest address, owner, or place of a secret, in bytes.
 const TEXT_BYTES_MAX: usize = 4_096;
@@ -188,8 +188,9 @@ fn probe(server: &Server, wanted: &Wanted) -> Result<Probed, Problem> {
     })
 }
 
-fn wanted(known: &Registration) -> Wanted {
+fn wanted(id: &RepositoryId, known: &Registration) -> Wanted {
     Wanted {
+        known: Some(id.clone()),
         name: known.name.clone(),
         address: known.address.clone(),
         password: known.password.clone(),
@@ -211,7 +212,9 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
     let (password, acting) = (checked_secret(&call, body.password)?, body.acting.checked()?);
     let AddBody { schedule, pool, weight, mark_to_drop, .. } = body;
     let plan = PlanBody { schedule, pool, weight, mark_to_drop }.of_new(server.now())?;
-    let wanted = Wanted { name, address: checked_address(&body.address)?, password, acting, exclusive: body.exclusive };
+    let (address, exclusive) = (checked_address(&body.address)?, body.exclusive);
+    let known = server.state(|state| at_address(state, &address));
+    let wanted = Wanted { name, address, password, acting, exclusive, known };
     server.check_leads()?;
     let probed = probe(server, &wanted)?;
     check_store(&probed, &wanted)?;
@@ -235,10 +238,17 @@ pub(super) fn add(server: &Arc<Server>, call: Call) -> Answer {
     let added = server.order(&call.actor, Command::AddRepository { repository, registration });
     added.map_err(|problem| hide_others(server, &call, &probed.repository, problem))?;
     keep_probe(server, &call, &probed)?;
+    keep_lease(server, &call, &probed)?;
     looked(server, &call, &probed)?;
     let mut value = shown(server, &probed.repository)?;
     value["probe"] = found(&probed, &warnings);
     Ok(json_answer(StatusCode::CREATED, &value))
+}
+
+/// What is looked after at this address already: asked again, it is the same.
+fn at_address(state: &State, address: &str) -> Option<RepositoryId> {
+    let is_there = |entry: &Repository| entry.registration.as_ref().is_some_and(|known| known.address == address);
+    state.repositories.iter().find(|(_, entry)| is_there(entry)).map(|(id, _)| id.clone())
 }
 
 /// Keeps what the look says of when cycles are due.
@@ -276,6 +286,15 @@ fn check_store(probed: &Probed, wanted: &Wanted) -> Result<(), Problem> {
 fn keep_probe(server: &Server, call: &Call, probed: &Probed) -> Result<(), Problem> {
     let (repository, probe) = (probed.repository.clone(), Box::new(probed.store.clone()));
     server.order(&call.actor, Command::RecordProbe { repository, probe }).map(drop)
+}
+
+/// Keeps what its lease object says of another holder, for people.
+fn keep_lease(server: &Server, call: &Call, probed: &Probed) -> Result<(), Problem> {
+    let Some(lease) = probed.lease.clone().filter(|lease| lease.holder != server.api.stand.fleet()) else {
+        return Ok(());
+    };
+    let (repository, lease) = (probed.repository.clone(), Box::new(lease));
+    server.order(&call.actor, Command::NoteLease { repository, lease }).map(drop)
 }
 
 pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
@@ -335,22 +354,32 @@ pub(super) fn remove(server: &Arc<Server>, call: Call) -> Answer {
     ok(&value)
 }
 
+/// Whether it is the same repository still, of which another fleet said meanwhile which store it lies in: the machine knows whether that
+/// can be. An earlier answer may have been lost.
+fn is_identified(server: &Server, call: &Call, repository: &RepositoryId, probed: &Probed) -> bool {
+    let (before, store) = (repository.clone(), probed.repository.store.clone());
+    let is_same = before.unique == probed.repository.unique;
+    is_same && server.order(&call.actor, Command::IdentifyStore { repository: before, store }).is_ok()
+}
+
 /// Looks again. What has another identity than it had is another repository, whatever its address says (R6).
 pub(super) fn probe_again(server: &Arc<Server>, call: Call) -> Answer {
     let (repository, known) = find(server, &call)?;
-    let probed = probe(server, &wanted(&known))?;
-    if probed.repository != repository {
+    let probed = probe(server, &wanted(&repository, &known))?;
+    if probed.repository != repository && !is_identified(server, &call, &repository, &probed) {
         let message = format!("another repository lies at {} now: {}", known.address, probed.repository);
         let fix = "remove it here and add it again, if that is meant";
         return Err(Problem::new(StatusCode::CONFLICT, "other-repository", message).with_fix(fix));
     }
+    let repository = probed.repository.clone();
     if probed.index != known.index {
         let change = RegistrationChange::Index(probed.index);
         server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
     }
     // Kept also if it is bad: no cycle may go by what was seen before.
     keep_probe(server, &call, &probed)?;
-    check_store(&probed, &wanted(&known))?;
+    keep_lease(server, &call, &probed)?;
+    check_store(&probed, &wanted(&repository, &known))?;
     looked(server, &call, &probed)?;
     let warnings = store::warnings(&probed.store, known.exclusive, &known.schedule, (probed.own, server.now()));
     ok(&json!({

@@ -159,7 +159,7 @@ pub(super) static ROUTES: &[Route] = &[
         EVENTS_QUERY, None, 200 Lines("Event"), feed::events),
     route!(Get "/v1/deeds", Events, "What was done to a blob or content: which cycle, plan, term, worker and rule",
         DEEDS_QUERY, None, 200 One("Deeds"), deeds::find),
-    route!(Get "/v1/leases", LeaseList, "Leases that this fleet holds",
+    route!(Get "/v1/leases", LeaseList, "Leases that this fleet holds, and what it saw of others'",
         NO_QUERY, None, 200 Many("Lease"), leases::list),
     route!(Post "/v1/leases/{name}/release", LeaseRelease, "Let go of the lease on a repository",
         NO_QUERY, None, 200 One("Released"), leases::release),

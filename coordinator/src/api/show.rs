@@ -13,6 +13,7 @@ use verger_proto::{
 use super::board::{Board, Told, outcome};
 use super::{plans, store};
 use crate::machine::{Cycle, Job, JobStatus, Past, Phase, Repository, State};
+use crate::others::is_unable;
 use crate::words::Words;
 
 /// Milliseconds since 1970 as RFC 3339.
@@ -94,8 +95,33 @@ pub(super) fn repository(state: &State, id: &RepositoryId, entry: &Repository, n
         value["capabilities"] = store::shown(probe);
         value["probedAt"] = at(*probed);
     }
+    let unable = unable_at(entry, now);
+    if !unable.is_empty() {
+        value["unable"] = Value::Array(unable);
+    }
+    if let Some(other) = other_lease(entry).filter(|_| entry.lease.is_none()) {
+        value["otherLease"] = other;
+    }
     plans::shown(&mut value, known);
     Some(filled(value))
+}
+
+/// Workers that said not long ago that they cannot open it.
+fn unable_at(entry: &Repository, now: LogTime) -> Vec<Value> {
+    let believed = entry.unable.iter().filter(|one| is_unable(one, now));
+    believed.map(|one| json!({ "worker": one.worker.as_str(), "reason": one.reason, "since": at(one.since) })).collect()
+}
+
+/// The lease of another holder, as it was seen last.
+pub(super) fn other_lease(entry: &Repository) -> Option<Value> {
+    let (lease, seen) = entry.other.as_ref()?;
+    Some(json!({
+        "holder": lease.holder,
+        "term": lease.term.0,
+        "actsUntil": time(lease.acts_until.0),
+        "expires": time(lease.expires.0),
+        "seen": at(*seen),
+    }))
 }
 
 fn options(value: &mut Value, options: &CycleOptions) {

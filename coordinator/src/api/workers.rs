@@ -12,14 +12,13 @@ use super::problem::Problem;
 use super::server::{Answer, Server};
 use super::show;
 use crate::machine::{Cycle, Job, JobStatus, State, Worker};
+use crate::others::unable_of;
 use crate::workers::SILENCE_MILLISECONDS;
 
-pub(super) fn list(server: &Arc<Server>, _: Call) -> Answer {
+pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {
     let now = server.now();
-    let all = server.state(|state| {
-        let show = |(name, worker): (&WorkerId, &Worker)| shown(state, now, name, worker);
-        state.workers.iter().map(show).collect::<Vec<Value>>()
-    });
+    let all = server
+        .state(|state| state.workers.iter().map(|worker| shown(state, now, &call, worker)).collect::<Vec<Value>>());
     ok(&Value::Array(all))
 }
 
@@ -50,7 +49,7 @@ fn claimed<'a>(state: &'a State, name: &WorkerId) -> impl Iterator<Item = (&'a C
     jobs.filter(move |(_, job)| matches!(&job.status, JobStatus::Claimed(by, _) if by.as_str().starts_with(&prefix)))
 }
 
-fn shown(state: &State, now: LogTime, name: &WorkerId, worker: &Worker) -> Value {
+fn shown(state: &State, now: LogTime, call: &Call, (name, worker): (&WorkerId, &Worker)) -> Value {
     let jobs: Vec<Value> = claimed(state, name)
         .map(|(cycle, job)| json!({ "cycle": cycle.id.0, "job": job.id.0, "stage": cycle.stage.name() }))
         .collect();
@@ -66,6 +65,15 @@ fn shown(state: &State, now: LogTime, name: &WorkerId, worker: &Worker) -> Value
         "seenAt": show::at(worker.seen),
         "jobs": jobs,
     });
+    let unable: Vec<Value> = unable_of(state, name, now)
+        .filter_map(|(entry, one)| {
+            let known = entry.registration.as_ref().filter(|known| call.sees(Some(&known.tenant)))?;
+            Some(json!({ "repository": known.name.as_str(), "reason": one.reason, "since": show::at(one.since) }))
+        })
+        .collect();
+    if !unable.is_empty() {
+        value["unable"] = Value::Array(unable);
+    }
     if let Some(exchange) = &worker.info.exchange {
         value["exchange"] = json!(exchange);
     }
@@ -94,6 +102,7 @@ pub(super) fn drain(server: &Arc<Server>, call: Call) -> Answer {
     let worker = WorkerId::new(call.parameter("name")).map_err(|_| Problem::refused(&Refusal::UnknownWorker))?;
     server.order(&call.actor, Command::DrainWorker { worker: worker.clone(), drain })?;
     let now = server.now();
-    let value = server.state(|state| state.workers.get(&worker).map(|known| shown(state, now, &worker, known)));
+    let value =
+        server.state(|state| state.workers.get(&worker).map(|known| shown(state, now, &call, (&worker, known))));
     ok(&value.ok_or_else(|| Problem::refused(&Refusal::UnknownWorker))?)
 }

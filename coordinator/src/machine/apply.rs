@@ -5,7 +5,8 @@ use verger_proto::{Command, Driven, Effect, Event, LogTime, Refusal, Ticket};
 use super::refuse;
 use super::state::{Cycle, State};
 use crate::{
-    approve, collect, commit, cycle, driver, lease, members, notes, offer, registry, request, seal, token, workers,
+    approve, collect, commit, cycle, driver, lease, members, notes, offer, others, registry, request, seal, token,
+    workers,
 };
 
 /// What one command makes: the state that it changes, and what it says.
@@ -54,10 +55,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
             turn.result(ticket, |turn, c, t| collect::complete(turn, c, t, *report))
         }
         Command::FailJob { ticket, failure } => turn.result(ticket, |turn, c, t| collect::fail(turn, c, t, failure)),
-        Command::LoseWorker { worker } => {
-            offer::lose_worker(turn, &worker);
-            Ok(())
-        }
+        Command::LoseWorker { worker } => always(offer::lose_worker, turn, &worker),
         Command::SealPlan { cycle, plan, allow_removing } => {
             turn.with_cycle(cycle, |turn, c| seal::with_a_word(turn, c, plan, allow_removing))
         }
@@ -73,10 +71,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::ParkCycle { cycle } => turn.with_cycle(cycle, cycle::park),
         Command::ResumeCycle { cycle } => turn.with_cycle(cycle, cycle::resume),
         Command::AbortCycle { cycle, reason } => turn.with_cycle(cycle, |turn, c| cycle::abort(turn, c, reason)),
-        Command::Tick => {
-            offer::tick(turn);
-            Ok(())
-        }
+        Command::Tick => always(|turn, ()| offer::tick(turn), turn, ()),
         Command::Ordered(ordered) => dispatch(turn, ordered.command),
         Command::TakeDrive { repository, driver } => driver::take(turn, repository, driver),
         Command::LeaveDrive { repository, driver } => driver::leave(turn, repository, driver),
@@ -103,7 +98,18 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::ForgetWorker { worker, instance } => workers::forget(turn, worker, instance),
         Command::DrainWorker { worker, drain } => workers::drain(turn, worker, drain),
         Command::NoteWorkKey { node, key } => workers::note_key(turn, node, key),
+        Command::IdentifyStore { repository, store } => others::identify(turn, repository, store),
+        Command::NoteLease { repository, lease } => others::lease(turn, repository, *lease),
+        Command::NoteUnable { repository, worker, driver, reason } => {
+            others::unable(turn, repository, worker, driver, reason)
+        }
     }
+}
+
+/// What is never refused.
+fn always<'a, T>(act: impl FnOnce(&mut Turn<'a>, T), turn: &mut Turn<'a>, of: T) -> Result<(), Refusal> {
+    act(turn, of);
+    Ok(())
 }
 
 /// Who drives a repository does what nobody else may.

@@ -7,8 +7,8 @@ use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
 use verger_proto::{
     Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
-    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, Severity, Shard, Stage, StoreProbe,
-    StoreTime, Term, Ticket, ViewRef, WorkerId, WorkerInfo,
+    PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, SeenLease, Severity, Shard, Stage,
+    StoreProbe, StoreTime, Term, Ticket, Unable, ViewRef, WorkerId, WorkerInfo,
 };
 
 use verger_proto::work_queue::PublicKey;
@@ -102,6 +102,12 @@ pub struct Repository {
     /// What its store was seen to do, and when that was recorded. A part of a snapshot of its own, too.
     #[serde(skip)]
     pub store: Option<(StoreProbe, LogTime)>,
+    /// The lease of another holder, as it was seen last, and when. A part of a snapshot with the next.
+    #[serde(skip)]
+    pub other: Option<(SeenLease, LogTime)>,
+    /// Workers that cannot open it, the newest last.
+    #[serde(skip)]
+    pub unable: Vec<Unable>,
 }
 
 /// What became of a wish.

@@ -12,7 +12,7 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::chain::{ChainHead, ChainRecord};
 use verger_proto::envelope::{self, Kind};
 use verger_proto::work_queue::PublicKey;
-use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, StoreProbe, WorkerId};
+use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, SeenLease, StoreProbe, Unable, WorkerId};
 
 use super::answers::Answers;
 use super::files;
@@ -49,6 +49,7 @@ enum Part {
     More(RepositoryId, Box<More>),
     Fleet(Box<Fleet>),
     Store(RepositoryId, Box<(StoreProbe, LogTime)>),
+    Others(RepositoryId, Box<Others>),
 }
 
 /// Who works for the fleet. It has a part of its own, so that snapshots from before are read as ever; it comes before all repositories.
@@ -74,6 +75,19 @@ impl More {
     fn put_into(self, repository: &mut Repository) {
         repository.notes = self.notes;
         repository.calendar.index = self.index;
+    }
+}
+
+/// What is known of others at a repository. It has a part of its own, too.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Others {
+    lease: Option<(SeenLease, LogTime)>,
+    unable: Vec<Unable>,
+}
+
+impl Others {
+    fn of(repository: &Repository) -> Self {
+        Self { lease: repository.other.clone(), unable: repository.unable.clone() }
     }
 }
 
@@ -124,6 +138,10 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
         .try_for_each(|(id, more)| put(Part::More(id.clone(), Box::new(more))))?;
     let probes = repositories.iter().filter_map(|(id, repository)| Some((id.clone(), repository.store.clone()?)));
     probes.collect::<Vec<_>>().into_iter().try_for_each(|(id, probe)| put(Part::Store(id, Box::new(probe))))?;
+    let others = repositories.iter().map(|(id, repository)| (id, Others::of(repository)));
+    others
+        .filter(|(_, others)| *others != Others::default())
+        .try_for_each(|(id, others)| put(Part::Others(id.clone(), Box::new(others))))?;
     repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
     cycles.into_iter().try_for_each(|(id, cycle)| put(Part::Cycle(id, Box::new(cycle))))?;
     replicated.answers.iter().try_for_each(|(id, events)| put(Part::Answer(id, events.clone())))?;
@@ -140,7 +158,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     let Header { applied, membership, state, .. } = *header;
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
-    let (mut more, mut probes) = (BTreeMap::new(), BTreeMap::new());
+    let (mut more, mut probes, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
@@ -148,12 +166,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
             Part::Answer(id, events) => replicated.answers.keep(id, &events),
             Part::More(id, part) => drop(more.insert(id, *part)),
             Part::Store(id, probe) => drop(probes.insert(id, *probe)),
+            Part::Others(id, part) => drop(others.insert(id, *part)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
             Part::Header(_) => return Err("it has a second header".to_owned()),
         }
     }
     for (id, probe) in probes {
         state.repositories.get_mut(&id).ok_or("parts of it are missing")?.store = Some(probe);
+    }
+    for (id, Others { lease, unable }) in others {
+        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
+        (repository.other, repository.unable) = (lease, unable);
     }
     for (id, more) in more {
         let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;

@@ -26,7 +26,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Which leases are held, under which terms
+    /// Which leases are held, under which terms, and by whom if it is another fleet
     List {
         #[command(flatten)]
         coordinator: Coordinator,
@@ -59,10 +59,7 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
                 output.document(&all)?;
             } else {
                 let rows = all.as_array().into_iter().flatten();
-                output.lines(rows.map(|one| {
-                    let until = text_of(one, "actsUntil");
-                    format!("{:<24} term {:<6} acts until {until}", text_of(one, "name"), text_of(one, "term"))
-                }))?;
+                output.lines(rows.map(row))?;
             }
         }
         What::Release { name, coordinator } => {
@@ -81,6 +78,17 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+/// One lease; that of another holder says so, and since when it was not looked at.
+fn row(one: &Value) -> String {
+    let text = |name: &str| text_of(one, name);
+    let held = format!("{:<24} term {:<6} acts until {}", text("name"), text("term"), text("actsUntil"));
+    if one["ours"].as_bool() != Some(false) {
+        return held;
+    }
+    let (holder, expires, seen) = (text("holder"), text("expires"), text("seen"));
+    format!("{held}, held by {holder}, another's: expires {expires} unless renewed (seen {seen})")
 }
 
 /// The answer, or what it means; that the object in the store says otherwise is an error after the answer.

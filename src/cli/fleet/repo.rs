@@ -228,6 +228,20 @@ fn store_lines(value: &Value) -> Vec<String> {
         .collect()
 }
 
+/// What is known of others: who holds its lease, and workers that cannot open it.
+fn others_lines(value: &Value) -> Vec<String> {
+    let named = |name: &str, text: String| format!("{name:<14} {text}");
+    let lease = &value["otherLease"];
+    let held = lease.is_object().then(|| {
+        let text = |name: &str| text_of(lease, name);
+        let (holder, term, expires, seen) = (text("holder"), text("term"), text("expires"), text("seen"));
+        named("other lease", format!("{holder}, term {term}, expires {expires} unless renewed (seen {seen})"))
+    });
+    let unable = value["unable"].as_array().into_iter().flatten();
+    let unable = unable.map(|one| named("unable", format!("{}: {}", text_of(one, "worker"), text_of(one, "reason"))));
+    held.into_iter().chain(unable).collect()
+}
+
 /// Fields of a document, a line each.
 fn lines(value: &Value) -> Vec<String> {
     let fields = value.as_object().into_iter().flatten();
@@ -235,7 +249,8 @@ fn lines(value: &Value) -> Vec<String> {
         .filter(|(name, value)| {
             !value.is_null()
                 && !matches!(name.as_str(), "schedule" | "next" | "ownSettings" | "capabilities" | "probe" | "warnings")
+                && !matches!(name.as_str(), "otherLease" | "unable")
         })
         .map(|(name, _)| format!("{name:<14} {}", text_of(value, name)));
-    plain.chain(store_lines(value)).chain(schedule::lines(value)).collect()
+    plain.chain(others_lines(value)).chain(store_lines(value)).chain(schedule::lines(value)).collect()
 }

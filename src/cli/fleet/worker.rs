@@ -132,16 +132,20 @@ fn list(output: Output, coordinator: &Coordinator) -> Result<Exit> {
     let words =
         |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
     let rows = all.as_array().into_iter().flatten();
-    output.lines(rows.map(|one| {
+    output.lines(rows.flat_map(|one| {
         let jobs = one["jobs"].as_array().map_or(0, Vec::len);
-        format!(
+        let row = format!(
             "{:<32} {:<9} pools {:<16} {jobs} of {} places, seen {}",
             text_of(one, "name"),
             text_of(one, "state"),
             words(&one["pools"]),
             text_of(one, "places"),
             text_of(one, "seenAt")
-        )
+        );
+        let unable = one["unable"].as_array().into_iter().flatten();
+        let why =
+            unable.map(|one| format!("    cannot open {}: {}", text_of(one, "repository"), text_of(one, "reason")));
+        std::iter::once(row).chain(why).collect::<Vec<_>>()
     }))?;
     Ok(Exit::Done)
 }

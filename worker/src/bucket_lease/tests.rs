@@ -65,6 +65,7 @@ fn r3_terms_grow_past_the_object_and_past_what_is_remembered() {
     first.release().unwrap();
     let second = bench.try_take(&Request { last_term: 41, ..request("b") }).unwrap();
     assert_eq!(second.term(), 42);
+    bench.clock.advance(TTL_MIN);
     second.release().unwrap();
     assert_eq!(bench.take("a").term(), 43, "a's own memory is older than the object");
 }
@@ -385,4 +386,87 @@ fn a_lease_that_is_handed_over_is_free_for_one_alone_until_its_time_is_over() {
     hand_over(next, "a").unwrap();
     bench.clock.advance(TTL_DEFAULT + Duration::from_secs(1));
     assert_eq!(bench.take("c").term(), 3, "nobody came for it");
+}
+
+/// Two fleets add one store before anybody held its lease.
+#[test]
+fn r6_of_several_who_name_a_store_at_once_all_mean_the_same() {
+    let bench = Bench::new(true);
+    let (unique, store) = (request("a").unique_id, bench.faults.clone());
+    let name = |id: &str| name_store(&*bench.faults, &unique, &id.repeat(16));
+    let (theirs, raced) = (unique.clone(), Mutex::new(false));
+    bench.faults.hook(Box::new(move |effect| {
+        if !effect.done && !std::mem::replace(&mut *raced.lock().unwrap(), true) {
+            // The winner dies right after it.
+            name_store(&*store, &theirs, &"02".repeat(16))?;
+        }
+        Ok(())
+    }));
+    assert_eq!(name("01").unwrap().store_id, "02".repeat(16));
+    let named = bench.body();
+    assert_eq!((named.term, named.free, &*named.holder, named.acts_until), (0, true, "", Timestamp::UNIX_EPOCH));
+    assert_eq!(name("03").unwrap(), named);
+    let lease = bench.take("b");
+    assert!(lease.term() == 1 && lease.approvals_wait().is_zero(), "nobody acts, so nobody is waited for");
+    assert_eq!(lease.body().store_id, named.store_id, "whatever the holder calls it");
+    lease.release().unwrap();
+    assert_eq!(name("04").unwrap().store_id, named.store_id);
+}
+
+#[test]
+fn r6_whoever_names_a_store_late_or_twice_writes_over_no_lease() {
+    let bench = Bench::new(true);
+    let (store, clock, raced) = (bench.faults.clone(), bench.clock.clone(), Mutex::new(false));
+    bench.faults.hook(Box::new(move |effect| {
+        // It looked, found nothing, and slept before its write. Another one has begun to act meanwhile.
+        if !effect.done && !std::mem::replace(&mut *raced.lock().unwrap(), true) {
+            Lease::acquire(store.clone(), clock.clone(), &request("b"), &mut |_, _| {})?;
+        }
+        Ok(())
+    }));
+    let unique = request("a").unique_id;
+    let found = name_store(&*bench.faults, &unique, &"01".repeat(16)).unwrap();
+    assert!(!bench.body().free && bench.body().holder == "b", "{:?}", bench.body());
+    assert_eq!((&*found.holder, found.store_id), ("b", request("b").store_id));
+    assert_eq!(bench.try_take(&request("a")).err().unwrap().kind(), ErrorKind::Locked);
+    // An answer that did not come, of a write that was made.
+    let bench = Bench::new(true);
+    bench.faults.script(Call::Put, LEASE, 0, 1, Fault::TimeoutAfter);
+    assert_eq!(name_store(&*bench.faults, &unique, &"01".repeat(16)).unwrap().store_id, "01".repeat(16));
+    // And of one that was not: it is not known to be anything, and asked again it is said.
+    let bench = Bench::new(true);
+    bench.faults.script(Call::Put, LEASE, 0, 1, Fault::TimeoutBefore);
+    let error = name_store(&*bench.faults, &unique, &"01".repeat(16)).unwrap_err();
+    assert!(error.is_retryable() && read(&*bench.faults).unwrap().is_none());
+    assert_eq!(name_store(&*bench.faults, &unique, &"02".repeat(16)).unwrap().store_id, "02".repeat(16));
+    bench.faults.put(&BlobId::from(LEASE), Bytes::from_static(b"{"), &PutOptions::default()).unwrap();
+    let error = name_store(&*bench.faults, &unique, &"02".repeat(16)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "unreadable is not absent");
+}
+
+/// Without conditions of writes nothing is named: it could only be written over what is there.
+#[test]
+fn r6_r23_a_store_without_conditional_writes_is_not_named() {
+    let bench = Bench::new(false);
+    assert!(name_store(&*bench.faults, &request("a").unique_id, &"01".repeat(16)).is_err());
+    assert!(read(&*bench.faults).unwrap().is_none());
+}
+
+#[test]
+fn r6_a_lease_that_is_remembered_and_gone_is_waited_for_whoever_named_the_store_since() {
+    let bench = Bench::new(true);
+    drop(bench.take("a"));
+    bench.faults.delete(&[BlobId::from(LEASE)], None);
+    name_store(&*bench.faults, &request("b").unique_id, &"01".repeat(16)).unwrap();
+    // Its holder may be at work; whoever remembers the lease knows that, and nobody else can.
+    let remembers = Request { last_term: 1, ..request("a") };
+    let taken = bench.try_take(&remembers).unwrap();
+    assert_eq!((taken.approvals_wait(), taken.term()), (TTL_MIN, 2));
+    taken.release().unwrap();
+    assert!(!bench.body().free, "nor is that told to the next one before it is over");
+    bench.faults.delete(&[BlobId::from(LEASE)], None);
+    bench.take("c").release().unwrap();
+    assert_eq!(bench.try_take(&Request { last_term: 2, ..request("a") }).unwrap().approvals_wait(), TTL_MIN);
+    let local = Request { local_lock: true, last_term: 9, ..request("a") };
+    assert!(bench.try_take(&local).unwrap().approvals_wait().is_zero(), "the lock of a local disk knows better");
 }

@@ -121,7 +121,7 @@ fn a_value_that_does_not_fit_is_noticed() {
     let all = document();
     let schema = json!({ "$ref": "#/components/schemas/Lease" });
     let mut lease = json!({
-        "repository": "r", "name": "n", "term": 1, "actsUntil": "t", "confirmed": "t", "holder": "h", "actingAs": "h",
+        "repository": "r", "name": "n", "term": 1, "actsUntil": "t", "confirmed": "t", "holder": "h", "ours": true, "actingAs": "h",
     });
     assert_eq!(misfit(&lease, &schema, &all), None);
     lease["more"] = json!(1);

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 use verger_kopia::error::{Error, ErrorKind};
-use verger_proto::{Command, Event, IndexKind, Sight, StoreSeen, Term};
+use verger_proto::{Command, Event, IndexKind, RepositoryId, SeenLease, Sight, StoreSeen, Term};
 
 use super::super::{Events, LedgerEvents, Probed, Wanted};
 use super::rig::{FLEET, Rig, found};
@@ -187,7 +187,7 @@ fn a_lease_is_shown_and_let_go_of_only_when_nothing_is_done_under_it() {
     let (repository, cycle) = rig.with_cycle("photos");
     let expected = json!([{
         "repository": repository.to_string(), "name": "photos", "term": 1, "actsUntil": "2023-11-14T22:15:20Z",
-        "confirmed": "2023-11-14T22:13:20Z", "holder": FLEET, "actingAs": FLEET,
+        "confirmed": "2023-11-14T22:13:20Z", "holder": FLEET, "ours": true, "actingAs": FLEET,
     }]);
     assert_eq!(rig.get("/v1/leases"), expected);
     let release = || rig.call("POST", "/v1/leases/photos/release", None);
@@ -202,6 +202,70 @@ fn a_lease_is_shown_and_let_go_of_only_when_nothing_is_done_under_it() {
     let renewed = Command::ReleaseLease { repository, term: Term(1) };
     let events = submit_unchecked(&rig, renewed);
     assert!(matches!(events[..], [Event::CommandRefused { .. }]), "the machine let go before the object was written");
+}
+
+#[test]
+fn a_lease_of_another_fleet_is_shown_as_that_and_is_none_to_release() {
+    let rig = Rig::new();
+    let seen = |holder: &str, free: bool| {
+        let (holder, acts_until, expires) = (holder.to_owned(), rig.store().plus(60_000), rig.store().plus(600_000));
+        SeenLease { holder, term: Term(8), acts_until, expires, free }
+    };
+    let lease = seen("verger@fleet-00000001", false);
+    rig.look(move |wanted| Ok(Probed { lease: Some(lease.clone()), ..found(wanted) }));
+    let repository = rig.add("photos");
+    let other = json!({
+        "holder": "verger@fleet-00000001", "term": 8, "actsUntil": "2023-11-14T22:14:20Z", "expires": "2023-11-14T22:23:20Z",
+        "seen": "2023-11-14T22:13:20Z",
+    });
+    assert_eq!(rig.get("/v1/repositories/photos")["otherLease"], other);
+    let mut row = other;
+    row["repository"] = json!(repository.to_string());
+    (row["name"], row["ours"]) = (json!("photos"), json!(false));
+    assert_eq!(rig.get("/v1/leases"), json!([row]));
+    assert_eq!(rig.call("POST", "/v1/leases/photos/release", None).error(), (409, "no-lease".to_owned()));
+    assert_eq!(rig.get("/v1/repositories/photos")["leaseHeld"], false);
+    rig.take_lease(&repository, 9);
+    let leases = rig.get("/v1/leases");
+    assert_eq!((&leases[0]["ours"], &leases[0]["holder"], &leases[1]), (&json!(true), &json!(FLEET), &Value::Null));
+    assert!(rig.get("/v1/repositories/photos")["otherLease"].is_null());
+    rig.submit(Command::ReleaseLease { repository, term: Term(9) });
+    // One's own name is no other's, and what was given back is nobody's.
+    for lease in [seen(FLEET, false), seen("verger@fleet-00000001", true)] {
+        rig.look(move |wanted| Ok(Probed { lease: Some(lease.clone()), ..found(wanted) }));
+        rig.post("/v1/repositories/photos/probe", Value::Null);
+        assert_eq!(rig.get("/v1/leases"), json!([]));
+    }
+}
+
+#[test]
+fn r6_a_store_that_another_fleet_named_first_is_the_same_repository_until_a_lease_was_held_there() {
+    let rig = Rig::new();
+    let before = rig.add("photos");
+    let named = |id: &str| {
+        let id = id.repeat(16);
+        move |wanted: &Wanted| {
+            assert!(wanted.known.is_some());
+            let found = found(wanted);
+            let repository = RepositoryId { store: id.parse().unwrap(), ..found.repository.clone() };
+            Ok(Probed { repository, ..found })
+        }
+    };
+    rig.look(named("0a"));
+    let probed = rig.post("/v1/repositories/photos/probe", Value::Null);
+    let shown = rig.get("/v1/repositories/photos");
+    assert!(probed["id"] == shown["id"] && shown["id"] != before.to_string().as_str(), "{shown}");
+    assert_eq!(rig.get("/v1/repositories").as_array().unwrap().len(), 1);
+    let after: RepositoryId = shown["id"].as_str().unwrap().parse().unwrap();
+    let told = rig.call("GET", "/v1/events?repository=photos", None).text;
+    let told: Vec<Value> = told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&told[0]["kind"], &told[0]["repository"]), (&json!("store_identified"), &json!("photos")));
+    assert_eq!(told[0]["before"], before.store.as_str());
+    rig.take_lease(&after, 1);
+    rig.submit(Command::ReleaseLease { repository: after, term: Term(1) });
+    rig.look(named("0b"));
+    let reply = rig.call("POST", "/v1/repositories/photos/probe", None);
+    assert_eq!(reply.error(), (409, "other-repository".to_owned()));
 }
 
 #[test]

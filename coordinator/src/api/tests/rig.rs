@@ -80,6 +80,7 @@ pub(super) fn found(wanted: &Wanted) -> Probed {
         owner: "kopia@cellar".to_owned(),
         own: None,
         store: store(),
+        lease: None,
     }
 }
 
@@ -322,7 +323,7 @@ impl Rig {
         found.unwrap()
     }
 
-    fn store(&self) -> StoreTime {
+    pub(super) fn store(&self) -> StoreTime {
         StoreTime(u64::try_from(verger_kopia::clock::Clock::now(&*self.clock).as_millisecond()).unwrap())
     }
 

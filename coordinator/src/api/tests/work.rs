@@ -18,6 +18,7 @@ use super::super::work::{Ended, Heard, Instructions, Names, Presence, Ready, Sai
 use super::client::send;
 use super::rig::{FLEET, Rig, TOKEN};
 use crate::drive::Backend as _;
+use crate::others::is_left_by;
 use crate::testing::{batch, failure, output, shards, worker, worker_info};
 
 /// Bytes, as they come.
@@ -347,4 +348,51 @@ fn bodies_that_are_no_records_of_work_are_refused() {
     let long = vec![0; (1 << 20) + 1];
     assert_eq!(raw(&rig, "POST", "/v1/work/next", TOKEN, &long).error().0, 413);
     assert_eq!(raw(&rig, "POST", "/v1/work/commands", TOKEN, &long).error().0, 400, "reports are long");
+}
+
+/// A password that is missing on one worker: it gives the cycle back, is shown, and is told apart from all others when it asks again.
+#[test]
+fn a_worker_that_lacks_a_secret_says_so_for_itself_alone_and_people_see_the_place() {
+    let rig = Rig::new();
+    let repository = rig.add("photos");
+    let (token, thief) = (rig.token("w", None, &["work"]), rig.token("thief", None, &["work"]));
+    let other = rig.token("x", Some("other"), &["work"]);
+    let _: Instructions = tell(&rig, "/v1/work/presence", &token, &presence("cellar", worker_info(), false)).record();
+    let _: Task = tell(&rig, "/v1/work/next", &token, &ready(&["default"])).record();
+    let present = rig.state(|state| state.repositories[&repository].driver.unwrap().0);
+    let reason = "environment variable PHOTOS_PASSWORD (--password-env) is not set".to_owned();
+    let note = Command::NoteUnable {
+        repository: repository.clone(),
+        worker: WorkerId::new("cellar").unwrap(),
+        driver: ready(&[]).driver,
+        reason: reason.clone(),
+    };
+    let numbered = |token: &str, id: u128, command: &Command| {
+        tell(&rig, "/v1/work/commands", token, &Said { id: CommandId(id), command: command.clone() })
+    };
+    let is_left = |run: u64| {
+        let asking = Driver { run, ..present };
+        rig.state(|state| is_left_by(&state.repositories[&repository], asking, state.now))
+    };
+    // Who is called so by another token is somebody else: nobody keeps work from others.
+    let heard: Heard = numbered(&thief, 1, &note).record();
+    assert!(matches!(heard.events[..], [Event::WorkerUnable { .. }]) && !is_left(2), "{heard:?}");
+    rig.clock.advance(Duration::from_secs(301));
+    assert_eq!(numbered(&other, 2, &note).error().0, 404, "of another tenant's nothing is said");
+    let heard: Heard = numbered(&token, 3, &note).record();
+    assert!(matches!(heard.events[..], [Event::WorkerUnable { .. }]) && is_left(2), "{heard:?}");
+    let _: Heard = numbered(&thief, 6, &note).record();
+    assert!(is_left(2), "nor is it given to whoever cannot");
+    let heard: Heard = numbered(&token, 4, &note).record();
+    assert!(heard.events.is_empty(), "said again, it is no record");
+    let leave = Command::LeaveDrive { repository: repository.clone(), driver: ready(&[]).driver };
+    let _: Heard = numbered(&token, 5, &leave).record();
+    assert!(rig.state(|state| state.repositories[&repository].driver.is_none()), "it is anybody's");
+    let at = rig.get("/v1/workers")[0]["unable"][0].clone();
+    assert_eq!(at, json!({ "repository": "photos", "reason": reason, "since": "2023-11-14T22:18:21Z" }));
+    let shown = rig.get("/v1/repositories/photos")["unable"][0].clone();
+    assert_eq!(shown, json!({ "worker": "cellar", "reason": reason, "since": "2023-11-14T22:18:21Z" }));
+    rig.clock.advance(Duration::from_secs(301));
+    rig.submit(Command::NoteWorkKey { node: 1, key: PublicKey([7; 32]) });
+    assert!(!is_left(3) && rig.get("/v1/workers")[0]["unable"].is_null(), "it may have it by now");
 }

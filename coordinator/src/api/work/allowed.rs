@@ -18,7 +18,7 @@ pub(super) fn about(state: &State, command: &Command) -> Result<RepositoryId, Re
             let is_of_part = report.cuts.is_empty() && report.plan.is_none() && report.checked.is_none();
             if is_of_part { of_part(state, ticket) } else { Err(Refusal::NotDriving) }
         }
-        Command::LeaveDrive { repository, .. } => Ok(repository.clone()),
+        Command::LeaveDrive { repository, .. } | Command::NoteUnable { repository, .. } => Ok(repository.clone()),
         Command::Driven(driven) => driven_about(state, driven),
         // Drives are given out at the desk and nowhere else.
         _ => Err(Refusal::NotDriving),
@@ -50,6 +50,8 @@ fn driven_about(state: &State, driven: &Driven) -> Result<RepositoryId, Refusal>
         | Command::RecordReport { repository, .. }
         | Command::RecordLook { repository, .. }
         | Command::RecordProbe { repository, .. }
+        | Command::IdentifyStore { repository, .. }
+        | Command::NoteLease { repository, .. }
         | Command::NoteWrite { repository, .. }
         | Command::NoteSession { repository, .. } => repository.clone(),
         Command::ClaimJob { ticket }

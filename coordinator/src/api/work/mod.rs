@@ -99,6 +99,9 @@ fn named(call: &Call, command: Command) -> Command {
         Command::LeaveDrive { repository, driver } => {
             Command::LeaveDrive { repository, driver: driver_of(call, driver) }
         }
+        Command::NoteUnable { repository, worker, driver, reason } => {
+            Command::NoteUnable { repository, worker, driver: driver_of(call, driver), reason }
+        }
         other => other,
     }
 }

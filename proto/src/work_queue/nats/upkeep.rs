@@ -15,6 +15,7 @@ use super::super::{ACK_WAIT, AGE_MAX, WAITING_MAX};
 use super::link::{Link, Standing};
 use super::settings::Names;
 use crate::id::Pool;
+use crate::mutant::{self, Check};
 
 /// Somebody may take the stream away: looked after so often without a reason.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -118,6 +119,7 @@ impl Upkeep {
 }
 
 async fn make(context: &Context, names: &Names, pools: &[Pool], replicas: usize) -> Result<(), String> {
+    let longest = i32::try_from(MESSAGE_BYTES_MAX).unwrap_or(i32::MAX);
     let stream = Config {
         name: names.stream(),
         description: Some("Hints for the workers of a fleet of Verger; what is lost is offered again".to_owned()),
@@ -128,7 +130,7 @@ async fn make(context: &Context, names: &Names, pools: &[Pool], replicas: usize)
         max_age: AGE_MAX,
         max_bytes: BYTES_MAX,
         max_messages: i64::try_from(WAITING_MAX).unwrap_or(i64::MAX),
-        max_message_size: i32::try_from(MESSAGE_BYTES_MAX).unwrap_or(i32::MAX),
+        max_message_size: if mutant::is_out(Check::Length) { -1 } else { longest },
         duplicate_window: DUPLICATE_WINDOW,
         num_replicas: replicas.max(1),
         ..Config::default()
