@@ -21,10 +21,26 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Words that are under way to the leader; more are not said.
 const TOLD_MAX: usize = 32;
-/// The leader did not hear a word: for so long none is said to it. It may be gone, or of a version that does not know words.
+/// The leader did not hear a word, or did not answer: for so long it is left alone. It may be gone, or of a version without words.
 const SILENCE: Duration = Duration::from_secs(3);
 /// Words are asked for this often, however many people ask.
 const ASK_EVERY: Duration = Duration::from_millis(300);
+
+/// Until when the leader is not spoken to about progress.
+#[derive(Clone, Default)]
+struct Silence(Arc<Mutex<Option<Instant>>>);
+
+impl Silence {
+    fn is_kept(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn keep_unless(&self, is_heard: bool) {
+        if !is_heard {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SILENCE);
+        }
+    }
+}
 
 /// Blocks on a node. Never called from the runtime's own threads.
 pub struct ReplicatedBackend {
@@ -32,8 +48,7 @@ pub struct ReplicatedBackend {
     runtime: Handle,
     /// For words to the leader.
     room: Arc<Semaphore>,
-    /// Until when none are said.
-    silent: Arc<Mutex<Option<Instant>>>,
+    silence: Silence,
     /// When words of a cycle were asked for.
     asked: Mutex<BTreeMap<CycleId, Instant>>,
 }
@@ -43,7 +58,7 @@ impl ReplicatedBackend {
     #[must_use]
     pub fn new(node: Arc<Node>, runtime: Handle) -> Self {
         let room = Arc::new(Semaphore::new(TOLD_MAX));
-        Self { node, runtime, room, silent: Arc::default(), asked: Mutex::default() }
+        Self { node, runtime, room, silence: Silence::default(), asked: Mutex::default() }
     }
 
     /// The node.
@@ -121,20 +136,19 @@ impl Backend for ReplicatedBackend {
     fn tell(&self, ticket: &Ticket, progress: Progress) {
         let word = Word::of(ticket, progress);
         self.node.words().hear(word);
-        let silent =
-            self.silent.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until);
-        let Some(room) = self.room.clone().try_acquire_owned().ok().filter(|_| !silent) else { return };
-        let (node, silent) = (self.node.clone(), self.silent.clone());
+        if self.silence.is_kept() {
+            return;
+        }
+        let Ok(room) = self.room.clone().try_acquire_owned() else { return };
+        let (node, silence) = (self.node.clone(), self.silence.clone());
         self.runtime.spawn(async move {
-            if !node.tell_leader(word).await {
-                *silent.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SILENCE);
-            }
+            silence.keep_unless(node.tell_leader(word).await);
             drop(room);
         });
     }
 
     fn ask_words(&self, cycle: CycleId) {
-        if !self.node.state(|state| state.cycles.contains_key(&cycle)) {
+        if self.silence.is_kept() || !self.node.state(|state| state.cycles.contains_key(&cycle)) {
             return;
         }
         let now = Instant::now();
@@ -146,7 +160,7 @@ impl Backend for ReplicatedBackend {
             }
             asked.insert(cycle, now);
         }
-        self.runtime.block_on(self.node.ask_words(cycle));
+        self.silence.keep_unless(self.runtime.block_on(self.node.ask_words(cycle)));
     }
 
     fn words(&self) -> Option<&Words> {

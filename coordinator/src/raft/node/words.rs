@@ -28,10 +28,15 @@ impl Node {
         }
     }
 
-    /// Hears from whoever leads, if that is another node, how far the jobs of a cycle are.
-    pub async fn ask_words(&self, cycle: CycleId) {
-        if let Some(Ok(Answer::Words(words))) = self.ask_leader(Request::Words(cycle)).await {
-            words.into_iter().filter(|word| word.cycle == cycle).for_each(|word| self.words.hear(word));
+    /// Hears from whoever leads, if that is another node, how far the jobs of a cycle are. `false`: it did not say.
+    pub async fn ask_words(&self, cycle: CycleId) -> bool {
+        match self.ask_leader(Request::Words(cycle)).await {
+            Some(Ok(Answer::Words(words))) => {
+                words.into_iter().filter(|word| word.cycle == cycle).for_each(|word| self.words.hear(word));
+                true
+            }
+            Some(_) => false,
+            None => true,
         }
     }
 

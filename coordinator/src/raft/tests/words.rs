@@ -50,7 +50,7 @@ fn a_word_reaches_the_leader_and_whoever_asks_another_node() {
         let last = |id: u64| cluster.nodes[&id].words().last(ticket.cycle, ticket.job, ticket.attempt);
         assert!(cluster.nodes[&teller].tell_leader(Word::of(&ticket, progress(4))).await);
         assert_eq!((last(leader), last(asker)), (Some(progress(4)), None));
-        cluster.nodes[&asker].ask_words(ticket.cycle).await;
+        assert!(cluster.nodes[&asker].ask_words(ticket.cycle).await);
         assert_eq!(last(asker), Some(progress(4)));
         // What is of nobody's work is heard, and not kept.
         let late = Word { attempt: ticket.attempt + 1, ..Word::of(&ticket, progress(5)) };
@@ -62,7 +62,7 @@ fn a_word_reaches_the_leader_and_whoever_asks_another_node() {
         // Nobody hears it: that is told, and all that comes of it.
         cluster.network.cut(teller, leader);
         assert!(!cluster.nodes[&teller].tell_leader(Word::of(&ticket, progress(6))).await);
-        cluster.nodes[&teller].ask_words(ticket.cycle).await;
+        assert!(!cluster.nodes[&teller].ask_words(ticket.cycle).await);
         assert_eq!((last(leader), last(teller)), (Some(progress(4)), None));
         cluster.network.heal();
         // Whoever leads has nobody to tell.
