@@ -21,8 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Words that are under way to the leader; more are not said.
 const TOLD_MAX: usize = 32;
-/// The leader did not hear a word, or had none: for so long none is said to it, or asked of it. It may be gone, or of a version that does not
-/// know words.
+/// The leader did not hear a word, or did not answer: for so long it is left alone. It may be gone, or of a version without words.
 const SILENCE: Duration = Duration::from_secs(3);
 /// Words are asked for this often, however many people ask.
 const ASK_EVERY: Duration = Duration::from_millis(300);
