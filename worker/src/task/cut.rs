@@ -1,4 +1,4 @@
-//! How a stage is cut: ranges of pack names that hold about as many bytes each, and every name exactly once.
+//! How a stage is cut: ranges of pack names that cost about as much each, and every name exactly once.
 
 use verger_kopia::storage::BlobId;
 use verger_proto::Shard;
@@ -7,13 +7,18 @@ use verger_proto::Shard;
 const SHARDS_MIN: usize = 2;
 /// And the most: each is a job, and each job is told what all of them left.
 const SHARDS_MAX: usize = 256;
+/// Packs of a shard at most, however small: each is a request, which costs as much as this part of a shard's bytes. At 64 MiB that is a
+/// mebibyte, for a round trip of 30 ms.
+const PACKS_MAX: u64 = 64;
 /// A key between two packs that is longer cuts nothing: it stands in names.
 const KEY_BYTES_MAX: usize = 32;
 
-/// Cuts packs, in the order of their names, into shards of about `shard_bytes`. `None`: not worth it.
+/// Cuts packs, in the order of their names, into shards of about `shard_bytes`, or less where packs are small. `None`: not worth it.
 #[must_use]
 pub fn cut<'p>(packs: impl IntoIterator<Item = (&'p BlobId, u64)>, shard_bytes: u64) -> Option<Vec<Shard>> {
-    let packs: Vec<(&BlobId, u64)> = packs.into_iter().collect();
+    let request = shard_bytes / PACKS_MAX;
+    let packs = packs.into_iter().map(|(pack, bytes)| (pack, bytes.saturating_add(request)));
+    let packs: Vec<(&BlobId, u64)> = packs.collect();
     let total = packs.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
     let share = shard_bytes.max(total.div_ceil(SHARDS_MAX as u64)).max(1);
     let mut shards: Vec<Shard> = Vec::new();
@@ -72,6 +77,19 @@ mod tests {
             assert!(held.iter().all(|held| *held > 0), "no shard without work");
             assert!(shards.iter().all(|shard| shard.from.len() <= 8), "keys are short");
         }
+    }
+
+    #[test]
+    fn many_small_packs_are_as_many_requests() {
+        let packs = packs(1000);
+        let shards = cut(packs.iter().map(|pack| (pack, 10_000)), 64 << 20).unwrap();
+        assert_eq!(Shard::prove_coverage(&shards), Ok(()));
+        assert!((15..=18).contains(&shards.len()), "{}", shards.len());
+        // Small ones and large ones: what takes many requests is cut as finely as what takes many bytes.
+        let mixed = packs.iter().enumerate().map(|(number, pack)| (pack, if number < 500 { 100 } else { 9 << 20 }));
+        let shards = cut(mixed, 64 << 20).unwrap();
+        let of_small = |shard: &&Shard| packs[..500].iter().any(|pack| shard.contains(pack.as_str().as_bytes()));
+        assert!((8..=10).contains(&shards.iter().filter(of_small).count()), "{shards:?}");
     }
 
     #[test]
