@@ -329,7 +329,7 @@ fn r12_r21_the_plan_and_the_end_are_the_same_for_any_number_of_shards_and_worker
             let orders = orders.lock().unwrap().clone();
             match shard_bytes {
                 1 => assert!(orders["scan"] > 1 && orders["rewrite"] > 1, "{name}: {orders:?}"),
-                u64::MAX => assert_eq!(orders, BTreeMap::new(), "{name}: too little to cut"),
+                u64::MAX => assert!(orders.values().all(|count| *count <= 2), "{name}: by packs alone: {orders:?}"),
                 _ => {}
             }
         }

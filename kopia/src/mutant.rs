@@ -171,7 +171,7 @@ mutants! {
     R21NoMarker,
     /// R21: other processes' sessions count as over. Packs of a client at work are deleted.
     R21ForeignSessionIsOver,
-    /// R21: a worker writes shards of a cycle in the session of an earlier one. The marker is gone, and another maintainer deletes the packs.
+    /// R21: a worker writes shards in the session of an earlier cycle, whose marker is gone. Another maintainer deletes the packs.
     R21SessionOfAnotherCycle,
     /// R21: sessions under the present term count as over for a fleet. Packs of its own process at work are deleted.
     R21PresentSessionIsOver,
