@@ -19,6 +19,13 @@ def port():
         return free.getsockname()[1]
 
 
+def start_nats(program, folder):
+    """A NATS server with JetStream on loopback, and its address."""
+    free = port()
+    command = [program, "--jetstream", "--addr", "127.0.0.1", "--port", str(free), "--store_dir", f"{folder}/nats"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), f"nats://127.0.0.1:{free}"
+
+
 def cpu(process):
     """CPU seconds of a process so far."""
     with open(f"/proc/{process.pid}/stat", encoding="utf-8") as stat:

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from fleet import Fleet, must, port
+from fleet import Fleet, must, start_nats
 from peer import make_repository
 from side_by_side_s3 import KEY, MAKE_BUCKET, SECRET, Proxy, fill, start_server
 from workers import seconds
@@ -160,9 +160,7 @@ def run(arguments, s3, folder):
                  AWS_SECRET_ACCESS_KEY=SECRET, BENCH_PASSWORD="bench")
     nats = None
     if arguments.nats:
-        store["VERGER_NATS"] = f"nats://127.0.0.1:{(number := port())}"
-        command = [arguments.nats, "-js", "-a", "127.0.0.1", "-p", str(number), "-sd", f"{folder}/nats"]
-        nats = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        nats, store["VERGER_NATS"] = start_nats(arguments.nats, folder)
         time.sleep(1)
     fleet = Fleet(arguments.verger, folder, [1, 2, 3], {1: 0, 2: 0, 3: 0}, **store)
     hands = Hands(arguments, fleet, folder, {kind: proxy.port for kind, proxy in proxies.items()})

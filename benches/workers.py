@@ -20,8 +20,7 @@ import subprocess
 import sys
 import tempfile
 
-from fleet import Fleet, must
-from fleet import port as fleet_port
+from fleet import Fleet, must, start_nats
 from peer import make_repository
 from side_by_side_s3 import KEY, MAKE_BUCKET, SECRET, Proxy, fill, start_server
 
@@ -53,14 +52,6 @@ def add_orphans(repository, count):
         os.makedirs(folder, exist_ok=True)
         with open(f"{folder}/{name[3:]}.f", "wb") as out:
             out.write(secrets.token_bytes(100))
-
-
-def start_nats(program, folder):
-    """A NATS server with JetStream on loopback, and its address."""
-    free = fleet_port()
-    command = [program, "--addr", "127.0.0.1", "--port", str(free), "--jetstream", "--store_dir", f"{folder}/jetstream"]
-    log = open(f"{folder}/nats", "w", encoding="utf-8")
-    return subprocess.Popen(command, stdout=log, stderr=log), f"nats://127.0.0.1:{free}"
 
 
 def run(arguments, count, port, prefix, folder):
@@ -99,7 +90,6 @@ def run(arguments, count, port, prefix, folder):
         fleet.stop()
         if nats:
             nats.kill()
-            nats.wait()
         proxy.counts()
 
 
