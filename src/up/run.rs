@@ -60,7 +60,10 @@ pub(crate) fn run(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backen
             give_up(&**backend, task, None);
             Outcome::Ran
         }
-        Err(error) if error.kind() == ErrorKind::Interrupted => Outcome::Ran,
+        Err(error) if error.kind() == ErrorKind::Interrupted => {
+            tracing::info!(repository = %name, error = error.chain(), "a cycle is left where it is");
+            Outcome::Ran
+        }
         // What was wished is wished of the same repository still.
         Err(error) if error.kind() == ErrorKind::PlanRefused && is_identified(site, &**backend, task) => Outcome::Ran,
         Err(error) => {
