@@ -245,7 +245,7 @@ impl Work<'_> {
         // Packs of several sessions are published together; their markers stand until all of it is durable.
         if let Some(session) = sessions.first() {
             if mutant::on(Mutant::I12MarkerGoneFirst) {
-                deeds.remove_marker(session)?;
+                deeds.end_sessions(&sessions[..1])?;
             }
             let publication =
                 Publication { stage: Stage::Publish, rule: "short-pack", session: &session.id, stamp: false };
@@ -265,7 +265,7 @@ impl Work<'_> {
                 published.left.extend(done.left);
             }
             deeds.leave_out(Stage::Publish, planned - deeds.position.first)?;
-            deeds.end_sessions(sessions)?;
+            deeds.end_sessions(&sessions)?;
         } else {
             // The rewriting was gone around: nothing moved.
             deeds.leave_out(Stage::Publish, planned)?;

@@ -49,25 +49,13 @@ impl Deeds<'_> {
         Ok(OpenSession { id: info.id, marker: Some(marker) })
     }
 
-    /// Ends a session whose entries are durable.
-    ///
-    /// # Errors
-    /// Storage errors.
-    pub fn end_session(&self, session: OpenSession) -> Result<()> {
-        self.end_sessions(vec![session])
-    }
-
     /// Ends sessions whose entries are durable.
     ///
     /// # Errors
     /// Storage errors.
-    pub(crate) fn end_sessions(&self, sessions: Vec<OpenSession>) -> Result<()> {
-        let markers: Vec<BlobId> = sessions.into_iter().filter_map(|session| session.marker).collect();
+    pub fn end_sessions(&self, sessions: &[OpenSession]) -> Result<()> {
+        let markers: Vec<BlobId> = sessions.iter().filter_map(|session| session.marker.clone()).collect();
         session::delete_markers(self.guard.repository(), &markers)
-    }
-
-    pub(crate) fn remove_marker(&self, session: &OpenSession) -> Result<()> {
-        session::delete_markers(self.guard.repository(), session.marker.as_slice())
     }
 
     /// Revives the plan's rows: copies them into new packs as live contents and publishes those. Tells which could not be read,
@@ -93,7 +81,7 @@ impl Deeds<'_> {
         let total = copied.entries.len() as u64;
         self.publish(&publication, total, copied.entries.into_iter())?;
         self.leave_out(Stage::Revive, copied.left.len() as u64)?;
-        self.end_session(session)?;
+        self.end_sessions(&[session])?;
         Ok(copied.left)
     }
 
@@ -152,6 +140,6 @@ impl Deeds<'_> {
         let blobs = write_index_set(self.guard.repository(), entries, session.id.as_str(), not_after)?;
         self.guard.wrote(blobs);
         self.guard.revived(ids);
-        self.end_session(session)
+        self.end_sessions(&[session])
     }
 }

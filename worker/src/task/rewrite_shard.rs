@@ -19,7 +19,9 @@ use super::order::{self, Making};
 use super::places::{Ordered, Places};
 use super::rewrite::{Copied, Order, copy};
 use super::shard_session::ShardSessions;
-use crate::exchange::{EntryPen, Moved, PartError, PartKind, PartName, Parts, Records, reason, write_moved};
+use crate::exchange::{
+    EntryPen, Moved, NotedSession, PartError, PartKind, PartName, Parts, Records, reason, write_moved,
+};
 use crate::workspace::Workspace;
 
 /// Cuts the rewrite by the bytes that are to be copied of each pack, and writes the orders. `None`: it is too little.
@@ -63,13 +65,14 @@ pub fn rewrite_shard(
     order: &OutputRef,
     sessions: &ShardSessions,
 ) -> Result<ShardMoved> {
-    let (session, noted) = sessions.of(workspace, parts, spec, order)?;
+    let (session, marker) = sessions.of(workspace, parts, spec, order)?;
     let now = workspace.repository.storage().now()?.as_second();
     let packs = by_pack(ordered);
     let (stage, session) = (Stage::Rewrite.name(), &session);
     let copied = copy(workspace, &Order { stage, table: ordered, packs: &packs, session, now, revive: false })?;
     let mut part = parts.write(PartKind::Rewrite, &spec.shard, spec.attempt, order.view, &workspace.spill)?;
     let mut pen = EntryPen::default();
+    let noted = NotedSession { session: session.to_string(), marker: Some(marker) };
     write_moved(&Moved::Session(noted), &mut pen, &mut part)?;
     for entry in copied.entries {
         pen.write(&entry, &mut part)?;

@@ -8,7 +8,8 @@ use jiff::SignedDuration;
 use verger_kopia::clock::Timestamp;
 use verger_kopia::error::Result;
 use verger_kopia::mutant::{self, Mutant};
-use verger_kopia::session::{SessionId, SessionInfo};
+use verger_kopia::session::SessionId;
+use verger_kopia::storage::BlobId;
 use verger_proto::id::{CycleId, RepositoryId};
 use verger_proto::job::{JobSpec, OutputRef};
 use verger_proto::term::Term;
@@ -32,7 +33,7 @@ struct Begun {
     term: Term,
     at: Timestamp,
     id: SessionId,
-    noted: NotedSession,
+    marker: BlobId,
 }
 
 impl fmt::Debug for ShardSessions {
@@ -42,7 +43,7 @@ impl fmt::Debug for ShardSessions {
 }
 
 impl ShardSessions {
-    /// The session of this cycle, begun if there is none yet.
+    /// The session of this cycle and its marker, begun if there is none yet.
     ///
     /// A cycle publishes once, when none of its shards is under way that could still count: until then the marker stands. A late attempt
     /// may write behind that, and leaves orphans as any other does.
@@ -55,39 +56,34 @@ impl ShardSessions {
         parts: &Parts,
         spec: &JobSpec,
         order: &OutputRef,
-    ) -> Result<(SessionId, NotedSession)> {
+    ) -> Result<(SessionId, BlobId)> {
         let slot = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             all.entry(spec.repository.clone()).or_default().clone()
         };
         let mut begun = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let info = workspace.new_session(&workspace.repository);
-        if let Some(one) = &*begun
-            && ((one.cycle, one.term) == (spec.cycle, spec.term) || mutant::on(Mutant::R21SessionOfAnotherCycle))
-            && (SignedDuration::ZERO..AGE_MAX).contains(&info.start_time.duration_since(one.at))
-        {
-            return Ok((one.id.clone(), one.noted.clone()));
-        }
-        let (id, at) = (info.id.clone(), info.start_time);
-        let noted = begin(workspace, parts, spec, order, &info)?;
-        *begun = Some(Begun { cycle: spec.cycle, term: spec.term, at, id: id.clone(), noted: noted.clone() });
-        Ok((id, noted))
+        let now = workspace.repository.clock().now();
+        let stands = |one: &Begun| {
+            let is_same =
+                (one.cycle, one.term) == (spec.cycle, spec.term) || mutant::on(Mutant::R21SessionOfAnotherCycle);
+            is_same && (SignedDuration::ZERO..AGE_MAX).contains(&now.duration_since(one.at))
+        };
+        let one = match begun.take().filter(stands) {
+            Some(one) => begun.insert(one),
+            None => begun.insert(begin(workspace, parts, spec, order)?),
+        };
+        Ok((one.id.clone(), one.marker.clone()))
     }
 }
 
 /// Notes the session where the lead finds it, then where this process keeps its own, then writes its marker: all before the first
 /// pack (R21).
-fn begin(
-    workspace: &Workspace,
-    parts: &Parts,
-    spec: &JobSpec,
-    order: &OutputRef,
-    info: &SessionInfo,
-) -> Result<NotedSession> {
-    let mut noted = NotedSession { session: info.id.to_string(), marker: None };
+fn begin(workspace: &Workspace, parts: &Parts, spec: &JobSpec, order: &OutputRef) -> Result<Begun> {
+    let info = workspace.new_session(&workspace.repository);
+    let noted = NotedSession { session: info.id.to_string(), marker: None };
     let mut note = parts.write(PartKind::RewriteSession, &spec.shard, spec.attempt, order.view, &workspace.spill)?;
-    write_moved(&Moved::Session(noted.clone()), &mut EntryPen::default(), &mut note)?;
+    write_moved(&Moved::Session(noted), &mut EntryPen::default(), &mut note)?;
     note.finish(&workspace.memory)?;
-    noted.marker = Some(workspace.begin_session(&workspace.repository, info)?);
-    Ok(noted)
+    let marker = workspace.begin_session(&workspace.repository, &info)?;
+    Ok(Begun { cycle: spec.cycle, term: spec.term, at: info.start_time, id: info.id, marker })
 }
