@@ -13,7 +13,6 @@ use prometheus_client::registry::{Metric, Registry};
 /// Names and values of labels: never a blob, a content, a path or a person.
 pub type Labels = Vec<(&'static str, String)>;
 pub(crate) type Count = Family<Labels, Counter<u64, AtomicU64>>;
-type Level = Family<Labels, Gauge<f64, AtomicU64>>;
 
 /// Figures under one prefix.
 pub struct Page(Registry);
@@ -28,16 +27,30 @@ impl Default for Page {
 }
 
 impl Page {
-    /// What is now. Nothing is written where there is no figure.
-    pub fn levels(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
-        let (family, mut any) = (Level::default(), false);
+    fn rows<M: Default + 'static, F>(
+        &mut self,
+        name: &str,
+        help: &str,
+        figures: impl IntoIterator<Item = (Labels, F)>,
+        put: impl Fn(&M, F),
+    ) where
+        Family<Labels, M>: Metric,
+    {
+        let (family, mut any) = (Family::<Labels, M>::default(), false);
         for (labels, figure) in figures {
-            family.get_or_create(&labels).set(figure);
+            put(&family.get_or_create(&labels), figure);
             any = true;
         }
         if any {
             self.0.register(name, help, family);
         }
+    }
+
+    /// What is now. Nothing is written where there is no figure.
+    pub fn levels(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
+        self.rows(name, help, figures, |gauge: &Gauge<f64, AtomicU64>, figure| {
+            gauge.set(figure);
+        });
     }
 
     /// One figure.
@@ -49,14 +62,9 @@ impl Page {
 
     /// What only grows; `_total` comes after the name.
     pub fn counts(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, u64)>) {
-        let (family, mut any) = (Count::default(), false);
-        for (labels, figure) in figures {
-            family.get_or_create(&labels).inc_by(figure);
-            any = true;
-        }
-        if any {
-            self.0.register(name, help, family);
-        }
+        self.rows(name, help, figures, |counter: &Counter<u64, AtomicU64>, figure| {
+            counter.inc_by(figure);
+        });
     }
 
     /// As [`Page::counts`], one figure.
@@ -68,14 +76,9 @@ impl Page {
 
     /// As [`Page::counts`], of seconds.
     pub fn seconds(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
-        let (family, mut any) = (Family::<Labels, Counter<f64, AtomicU64>>::default(), false);
-        for (labels, figure) in figures {
-            family.get_or_create(&labels).inc_by(figure);
-            any = true;
-        }
-        if any {
-            self.0.register(name, help, family);
-        }
+        self.rows(name, help, figures, |counter: &Counter<f64, AtomicU64>, figure| {
+            counter.inc_by(figure);
+        });
     }
 
     /// What is counted elsewhere.
