@@ -12,6 +12,7 @@ use verger_proto::{Command, Driver};
 use verger_worker::progress::Stop;
 
 use super::Crew;
+use super::places::Found;
 use super::remote::Remote;
 use crate::up::run;
 use crate::up::supervisor::Outcome;
@@ -19,18 +20,20 @@ use crate::up::supervisor::Outcome;
 /// How often it is told that the cycle's driver lives: three signs may be lost.
 const LIVE_EVERY: Duration = Duration::from_secs(4);
 
-/// Takes a cycle and runs it; `false`: there is none.
+/// Takes a cycle and runs it, if there is one.
 ///
 /// # Errors
 /// No coordinator leads, or none answers.
-pub(super) fn take(crew: &Arc<Crew>) -> Result<bool> {
+pub(super) fn take(crew: &Arc<Crew>) -> Result<Found> {
     let run = crew.runs.fetch_add(1, Ordering::Relaxed);
     let driver = crew.driver(run);
-    let Some(task) = crew.link.next(&Ready { driver, pools: crew.pools.clone() })? else { return Ok(false) };
+    let Some(task) = crew.link.next(&Ready { driver, pools: crew.pools.clone() })? else {
+        return Ok(Found::Nothing);
+    };
     let known = &task.registration;
     if let Err(error) = crew.site.opener.check_secret(&known.name, &known.address, &known.password) {
         hand_back(crew, &task, driver, &error);
-        return Ok(true);
+        return Ok(Found::Work);
     }
     let repository = task.repository.clone();
     let outcome = lead(crew, &task, driver, run);
@@ -42,7 +45,7 @@ pub(super) fn take(crew: &Arc<Crew>) -> Result<bool> {
     if let Err(error) = crew.link.ended(&Ended { repository, driver, failed }) {
         tracing::debug!(error = error.chain(), "nobody was told how a cycle ended");
     }
-    Ok(true)
+    Ok(Found::Work)
 }
 
 /// A cycle for which a secret is missing here is anybody else's: nothing of it was begun, and this worker is not given the repository for

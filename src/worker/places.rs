@@ -125,7 +125,7 @@ fn once(crew: &Arc<Crew>, worked: bool) -> Result<Found> {
     drop(asking);
     match hint {
         Some(hint) => shards::take(crew, &hint),
-        None => lead::take(crew).map(|led| if led { Found::Work } else { Found::Nothing }),
+        None => lead::take(crew),
     }
 }
 
@@ -150,11 +150,11 @@ fn wait(crew: &Arc<Crew>) {
         Ok(None) => {}
         Ok(Some(taken)) => {
             let done = crew.counts.at_work(|| match &taken.offer().wake {
-                Wake::Job(hint) => shards::take(crew, hint).map(drop),
-                Wake::Drive { .. } => lead::take(crew).map(drop),
+                Wake::Job(hint) => shards::take(crew, hint),
+                Wake::Drive { .. } => lead::take(crew),
             });
             match done {
-                Ok(()) => taken.done(),
+                Ok(_) => taken.done(),
                 Err(error) => {
                     tracing::warn!(error = error.chain(), "what a hint was of could not be done");
                     taken.later(PAUSE);
