@@ -248,8 +248,17 @@ fn lines(value: &Value) -> Vec<String> {
     let plain = fields
         .filter(|(name, value)| {
             !value.is_null()
-                && !matches!(name.as_str(), "schedule" | "next" | "ownSettings" | "capabilities" | "probe" | "warnings")
-                && !matches!(name.as_str(), "otherLease" | "unable")
+                && !matches!(
+                    name.as_str(),
+                    "schedule"
+                        | "next"
+                        | "ownSettings"
+                        | "capabilities"
+                        | "probe"
+                        | "warnings"
+                        | "otherLease"
+                        | "unable"
+                )
         })
         .map(|(name, _)| format!("{name:<14} {}", text_of(value, name)));
     plain.chain(others_lines(value)).chain(store_lines(value)).chain(schedule::lines(value)).collect()
