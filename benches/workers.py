@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
 """How much faster N workers are than one, on an S3 server behind a proxy that adds a round trip to each request:
 
-    benches/workers.py VERGER WEED [--workers 1,4] [--dirs 1500] [--files 100] [--milliseconds 30] [--parallel 2] [--concurrency 1]
-                       [--shard-bytes 1MiB] [--nats NATS_SERVER] [--orphans N] [--keep DIR] [--runs 1]
+    benches/workers.py VERGER WEED [--workers 1,4] [--dirs 1500] [--files 100] [--milliseconds 30] [--parallel 2]
+                       [--shard-bytes 1MiB] [--nats NATS_SERVER] [--keep DIR] [--runs 1]
 
-One coordinator without workers of its own, and so many `verger worker` beside it, a full cycle without margins on a fresh
+One coordinator without workers of its own, and so many `verger worker` beside it, each with `--concurrency 1`; a full cycle without margins on a fresh
 copy of the same repository for each. `--parallel` is the requests that a worker has in flight: small, it stands for a link of its own, which
-workers on one machine do not have. Without `--nats` workers ask for shards, each two seconds where there was none. With 0 workers in the list: one worker without an exchange, whose cycle is not cut, for what sharding costs. Times of
-stages are the ledger's. Needs a real `kopia` on PATH (it makes and copies the repository) and SeaweedFS' `weed`."""
+workers on one machine do not have. Without `--nats` workers ask for shards, each two seconds where there was none. With 0
+workers in the list: one worker without an exchange, whose cycle is not cut, for what sharding costs. Times of stages are the ledger's. Needs a real `kopia` on PATH (it makes and copies the repository) and SeaweedFS' `weed`."""
 
 import argparse
 import datetime
 import json
 import os
-import secrets
 import shutil
 import statistics
 import subprocess
@@ -44,23 +43,15 @@ def stages(fleet, cycle):
     return dict(took, cycle=ends[-1] - ends[0])
 
 
-def add_orphans(repository, count):
-    """Packs that nothing names, as clients leave that died: for what deleting costs."""
-    for _ in range(count):
-        name = f"{secrets.token_hex(16)}-s{secrets.token_hex(8)}147"
-        folder = f"{repository}/p/{name[:3]}"
-        os.makedirs(folder, exist_ok=True)
-        with open(f"{folder}/{name[3:]}.f", "wb") as out:
-            out.write(secrets.token_bytes(100))
-
-
 def run(arguments, count, port, prefix, folder):
     """One full cycle by so many workers; seconds of its stages."""
     proxy = Proxy(port, arguments.milliseconds)
     home = tempfile.mkdtemp(dir=folder)
-    nats, address = start_nats(arguments.nats, home) if arguments.nats else (None, None)
-    store = dict({"VERGER_NATS": address} if address else {},AWS_S3_ENDPOINT=f"http://127.0.0.1:{proxy.port}", AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID=KEY,
+    store = dict(AWS_S3_ENDPOINT=f"http://127.0.0.1:{proxy.port}", AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID=KEY,
                  AWS_SECRET_ACCESS_KEY=SECRET, BENCH_PASSWORD="bench")
+    nats = None
+    if arguments.nats:
+        nats, store["VERGER_NATS"] = start_nats(arguments.nats, home)
     fleet = Fleet(arguments.verger, home, [1], {1: 0}, **store)
     workers = []
     try:
@@ -70,10 +61,9 @@ def run(arguments, count, port, prefix, folder):
             out.write(token)
         fleet.verger("repo", "add", "bench", f"s3://bench/{prefix}", "--password-env", "BENCH_PASSWORD", "--act-as", "owner@bench",
                      "--exclusive")
-        places = arguments.concurrency if count else 1
         for number in range(max(count, 1)):
-            command = [arguments.verger, "worker", "--token-file", f"{home}/token", "--name", f"w{number}", "--concurrency", str(places), "--parallel",
-                       str(arguments.parallel // places), "--cache-dir", f"{home}/cache{number}"]
+            command = [arguments.verger, "worker", "--token-file", f"{home}/token", "--name", f"w{number}", "--concurrency", "1", "--parallel",
+                       str(arguments.parallel), "--cache-dir", f"{home}/cache{number}"]
             if count:
                 command += ["--exchange", f"s3://bench/exchange-{prefix}", "--shard-bytes", arguments.shard_bytes]
             log = open(f"{home}/worker{number}", "w", encoding="utf-8")
@@ -102,10 +92,8 @@ def main():
     parser.add_argument("--files", type=int, default=100)
     parser.add_argument("--dead", type=float, help="the fraction of all contents that is dead, spread over all packs")
     parser.add_argument("--sources", type=int, help="a snapshot each of so many trees, every third deleted: many short packs")
-    parser.add_argument("--orphans", type=int, default=0, help="so many small packs beside it that nothing names")
     parser.add_argument("--milliseconds", type=int, default=30)
     parser.add_argument("--parallel", type=int, default=2)
-    parser.add_argument("--concurrency", type=int, default=1, help="shards that a worker does at once; they share its requests in flight")
     parser.add_argument("--shard-bytes", default="1MiB")
     parser.add_argument("--nats", help="a program `nats-server`: workers get hints from it")
     parser.add_argument("--runs", type=int, default=1)
@@ -119,7 +107,6 @@ def main():
     os.makedirs(kept, exist_ok=True)
     if not os.path.exists(f"{kept}/repository"):
         make_repository(kept, arguments.dirs, arguments.files, arguments.dead, arguments.sources)
-        add_orphans(f"{kept}/repository", arguments.orphans)
     server, port = start_server(os.path.abspath(arguments.weed), folder)
     try:
         must([sys.executable, "-c", MAKE_BUCKET, port, KEY, SECRET])
