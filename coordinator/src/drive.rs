@@ -15,8 +15,8 @@ use verger_kopia::clock::Clock;
 use verger_kopia::error::Result;
 use verger_proto::queue::{Hint, Queue};
 use verger_proto::{
-    Command, CycleId, CycleOptions, Effect, Event, Evidence, OutputRef, Progress, Refusal, RepositoryId, Ticket,
-    WorkerId,
+    Command, CycleId, CycleOptions, Effect, Event, Evidence, LogTime, OutputRef, Progress, Refusal, RepositoryId,
+    Shard, Ticket, WorkerId,
 };
 
 use crate::ledger::evidence::{EvidenceFolder, KeepEvidence};
@@ -203,6 +203,18 @@ impl Drive {
                 JobStatus::Claimed(by, _) => by == worker,
                 JobStatus::Done(_) | JobStatus::Quarantined => false,
             })
+        })
+    }
+
+    /// Shards that wait for a worker in the stage that a hint is of: whoever was woken may do any of them.
+    #[must_use]
+    pub fn waiting(&self, hint: &Hint) -> Vec<(Hint, Shard)> {
+        self.state(|state| {
+            let now = LogTime::of(self.clock.now()).max(state.now);
+            let cycle = state.cycles.get(&hint.cycle).filter(|cycle| cycle.stage == hint.stage);
+            let shards =
+                cycle.into_iter().flat_map(|cycle| cycle.waiting(now).map(|job| (cycle.hint(job), job.shard.clone())));
+            shards.collect()
         })
     }
 

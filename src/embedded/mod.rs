@@ -29,7 +29,7 @@ use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::spill::SpillFolder;
-use verger_kopia::storage::{NearbyStorage, Scope, TracedStorage, remove_leftovers};
+use verger_kopia::storage::{KeptPacks, Scope, TracedStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::{Control, ControlError};
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
@@ -39,6 +39,7 @@ use verger_proto::report::{FailureKind, JobReport};
 use verger_proto::term::Term;
 use verger_proto::{Command, CycleOptions};
 use verger_worker::bucket_lease;
+use verger_worker::kept::{self, KEPT_BYTES_MAX};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{LastWord, Progress, Stop};
@@ -59,9 +60,6 @@ const JOB_WAIT: Duration = Duration::from_millis(500);
 
 /// How often it is begun again because somebody said which store it is, while this one came to it.
 const ATTEMPTS: usize = 3;
-
-/// Most bytes of packs kept on this machine's disk for the length of a cycle.
-const KEPT_NEARBY_MAX: u64 = 1 << 30;
 
 /// Kopia's margins, or none of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -234,6 +232,8 @@ struct Session {
     identity: String,
     name: String,
     shards: Option<Shards>,
+    /// Packs that were read.
+    packs: Arc<KeptPacks>,
     ahead: Ahead,
     margins: Margins,
     words: Arc<LastWord>,
@@ -310,7 +310,8 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let spill = state::spill_folder(&means.state_dir, !request.dry_run);
     let scope = Scope::default();
     let counted = counted(&means.repository.counting_repairs(), &means.observed, &scope);
-    let mut workspace = Workspace::new(near(&counted, &spill));
+    let packs = kept_packs(means, &spill);
+    let mut workspace = Workspace::new(kept::near(&counted, packs.clone()));
     workspace.scope = scope;
     workspace.memory = MemoryLimit::new(means.memory_limit);
     workspace.spill = spill;
@@ -330,7 +331,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
         Coordination::Alone => None,
         Coordination::Shared(shared) => Some(shared.backend.clone()),
     };
-    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins, words, fleet })
+    Ok(Session { workspace, clock, holder, identity, name, shards, packs, ahead, margins, words, fleet })
 }
 
 /// What really goes to the store is counted, below all that spares it.
@@ -339,14 +340,12 @@ fn counted(repository: &Repository, observed: &Observed, scope: &Scope) -> Repos
     repository.through(Arc::new(TracedStorage::new(storage, observed.calls.clone(), scope.clone())))
 }
 
-/// A far store is asked once for what a cycle needs more than once.
-fn near(repository: &Repository, spill: &SpillFolder) -> Repository {
-    let storage = repository.storage().clone();
-    if storage.capabilities().local_disk {
-        return repository.clone();
+/// Where packs are kept that this cycle reads: if its work is shared, those for shards of it that other places of this process do, too.
+fn kept_packs(means: &Means, spill: &SpillFolder) -> Arc<KeptPacks> {
+    match means.shards.as_ref().zip(means.coordination.repository()) {
+        Some((shards, id)) => shards.kept.begin(id, spill),
+        None => Arc::new(KeptPacks::new(spill, KEPT_BYTES_MAX)),
     }
-    let near = NearbyStorage::new(storage, repository.clock().clone(), spill, KEPT_NEARBY_MAX);
-    repository.through(Arc::new(near))
 }
 
 /// Makes and checks a plan; needs no lease and no ledger, and changes nothing.
@@ -379,7 +378,7 @@ fn dry_run(
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     let mut told = trace::Told::begin(session, &drive, &id, cycle, &worker);
-    let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, &session.words);
+    let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, &session);
     told.rest();
     let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
     let report = told.end(report)?;
@@ -427,7 +426,7 @@ fn held_cycle(
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
     let mut told = trace::Told::begin(&session, drive, &known.id, cycle, worker);
     let driven = held.while_renewing(&session, drive, || {
-        drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session.words)
+        drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session)
     });
     told.rest();
     leave_exchange(drive, &known.id, cycle, &work);
@@ -500,7 +499,7 @@ fn drive_to_end(
     cycle: CycleId,
     work: &mut Work<'_>,
     told: &mut trace::Told,
-    words: &LastWord,
+    session: &Session,
 ) -> Result<()> {
     let span = told.span().clone();
     let _under_way = span.enter();
@@ -513,12 +512,13 @@ fn drive_to_end(
             drive.submit(Command::Tick)?;
             continue;
         };
+        let hint = kept::preferred(&session.packs, drive.waiting(&hint)).unwrap_or(hint);
         if !drive.is_there(&hint, worker) {
             continue;
         }
         let ticket = hint.ticket(worker);
         let Ok(spec) = control.claim(&ticket) else { continue };
-        let report = words::while_telling(words, drive, &ticket, || told.job(&spec, work));
+        let report = words::while_telling(&session.words, drive, &ticket, || told.job(&spec, work));
         let interrupted = matches!(&report.outcome,
             verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
         if interrupted {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use verger::embedded::shard_span;
 use verger_coordinator::drive::{Backend, Drive, Effects, LocalControl};
 use verger_kopia::spill::SpillFolder;
-use verger_kopia::storage::{Access, TracedStorage};
+use verger_kopia::storage::{Access, KeptPacks, Scope, TracedStorage};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::{Control, ControlError};
 use verger_proto::queue::Hint;
 use verger_proto::queue::local::LocalQueue;
 use verger_proto::{Acting, JobSpec, LogTime, Outcome, Registration, RepositoryId, TraceId, TraceParent, WorkerId};
+use verger_worker::kept;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::run::run_shard;
 use verger_worker::trace;
@@ -94,9 +95,12 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
     let queue = Arc::new(LocalQueue::default());
     let evidence = Arc::new(RemoteEvidence::new(crew.link.clone()));
     let drive = Drive::joining(backend.clone(), Arc::new(Effects::new(queue)), evidence, crew.clock.clone());
-    if !drive.is_there(hint, &worker) {
+    let waiting = drive.waiting(hint);
+    if waiting.is_empty() && !drive.is_there(hint, &worker) {
         return Ok(Found::Lost);
     }
+    let packs = shards.kept.of(&hint.repository, hint.cycle, &SpillFolder::new(&crew.site.opener.engine.state_dir));
+    let hint = &kept::preferred(&packs, waiting).unwrap_or_else(|| hint.clone());
     // Before the claim: a worker that cannot costs the shard no attempt.
     let repository = match crew.opened.get(crew, &hint.repository, &known) {
         Ok(repository) => repository,
@@ -116,7 +120,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
     };
     let name = &known.name;
     tracing::debug!(repository = %name, cycle = spec.cycle.0, job = spec.id.0, stage = spec.stage.name(), "a shard begins");
-    let workspace = workspace(crew, &known, repository);
+    let workspace = workspace(crew, &known, &repository, packs);
     let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec, &worker);
     let told = trace::job(&workspace, &span, &spec);
     let under_way = told.span().clone().entered();
@@ -163,13 +167,12 @@ fn registration(backend: &dyn Backend, id: &RepositoryId) -> Option<Registration
     found
 }
 
-fn workspace(crew: &Crew, known: &Registration, repository: Repository) -> Workspace {
-    let storage = repository.storage().clone();
+fn workspace(crew: &Crew, known: &Registration, repository: &Repository, packs: Arc<KeptPacks>) -> Workspace {
     let engine = &crew.site.opener.engine;
-    let mut workspace = Workspace::new(repository);
-    let calls = crew.site.meters.calls(&known.name);
-    let counted = TracedStorage::new(storage, calls, workspace.scope.clone());
-    workspace.repository = workspace.repository.through(Arc::new(counted));
+    let (scope, calls) = (Scope::default(), crew.site.meters.calls(&known.name));
+    let counted = TracedStorage::new(repository.storage().clone(), calls, scope.clone());
+    let mut workspace = Workspace::new(kept::near(&repository.through(Arc::new(counted)), packs));
+    workspace.scope = scope;
     workspace.memory = MemoryLimit::new(engine.memory_limit);
     workspace.spill = SpillFolder::new(&engine.state_dir);
     if let Some(parallel) = engine.parallel {

@@ -18,6 +18,7 @@ pub mod evidence;
 pub mod kopia_lock;
 
 pub mod exchange;
+pub mod kept;
 
 pub mod task;
 

@@ -6,6 +6,7 @@ use verger_kopia::clock::{SetClock, Timestamp};
 use verger_proto::control::{Control, ControlError, Directive};
 use verger_proto::event::CycleEnd;
 use verger_proto::queue::local::LocalQueue;
+use verger_proto::report::Cut;
 use verger_proto::{
     BatchRequest, FailureKind, JobReport, JobSpec, Mode, PlanHeader, Progress, Stage, StageWork, StoreTime, Term,
     Ticket, Unit, ViewRef,
@@ -14,7 +15,7 @@ use verger_proto::{
 use super::*;
 use crate::ledger::file::FileLedger;
 use crate::ledger::{Entry, Ledger};
-use crate::testing::{batch, digest, done, options, output, repository, worker};
+use crate::testing::{batch, digest, done, options, output, repository, shards, worker};
 use verger_kopia::error::{Error, ErrorKind};
 use verger_proto::LogTime;
 
@@ -220,6 +221,34 @@ fn a_second_process_finds_the_ledger_locked() {
     let folder = tempfile::tempdir().unwrap();
     let _process = Process::start(folder.path()).unwrap();
     assert_eq!(Process::start(folder.path()).err().unwrap().kind(), ErrorKind::Locked);
+}
+
+#[test]
+fn whoever_hears_of_one_shard_sees_all_that_wait() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(folder.path()).unwrap();
+    process.take_lease(1);
+    process.begin(Mode::Full).unwrap();
+    let (ticket, spec) = process.claim().unwrap();
+    let survey = ticket.job;
+    let whole = process.drive.state(|state| state.cycles[&spec.cycle].hint(&state.cycles[&spec.cycle].jobs[&survey]));
+    assert_eq!(process.drive.waiting(&whole), [], "what is not cut is no shard");
+    let cuts = vec![Cut { stage: Stage::Scan, shards: shards(&["p4", "q", "q4"]) }];
+    let view = Some(process.view());
+    process.control.report(&ticket, JobReport { cuts, view, ..JobReport::done(vec![output("survey")]) }).unwrap();
+    assert_eq!(process.drive.waiting(&whole), [], "a hint of a stage that is over");
+    let hints: Vec<Hint> = std::iter::from_fn(|| process.queue.take(Duration::ZERO).unwrap()).collect();
+    let waiting = process.drive.waiting(&hints[1]);
+    assert_eq!(waiting.iter().map(|(hint, _)| hint.clone()).collect::<Vec<_>>(), hints);
+    assert_eq!(waiting[2].1, Shard { from: b"q".to_vec(), to: Some(b"q4".to_vec()) });
+    process.control.claim(&hints[0].ticket(&worker("w2"))).unwrap();
+    let failed = hints[2].ticket(&worker("w3"));
+    process.control.claim(&failed).unwrap();
+    process.control.report(&failed, JobReport::failed(FailureKind::StoreUnavailable, "gone".to_owned(), true)).unwrap();
+    let left = |now: &Process| now.drive.waiting(&hints[1]).iter().map(|(hint, _)| hint.job).collect::<Vec<_>>();
+    assert_eq!(left(&process), [hints[1].job, hints[3].job], "one is claimed, one has its pause");
+    process.clock.advance(Duration::from_secs(60));
+    assert_eq!(left(&process), [hints[1].job, hints[2].job, hints[3].job]);
 }
 
 #[test]

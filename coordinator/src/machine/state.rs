@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use verger_proto::control::Directive;
 use verger_proto::event::{CycleEnd, Stop};
+use verger_proto::queue::Hint;
 use verger_proto::{
     Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
     PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, SeenLease, Severity, Shard, Stage,
@@ -308,6 +309,19 @@ impl Cycle {
             done: job.batches.done,
             batch: job.batches.outstanding.as_ref().map(|outstanding| outstanding.approval.batch),
         }
+    }
+
+    /// The word to workers that there is a job.
+    #[must_use]
+    pub fn hint(&self, job: &Job) -> Hint {
+        let (repository, cycle, term, stage) = (self.repository.clone(), self.id, self.term, self.stage);
+        Hint { repository, cycle, job: job.id, attempt: job.attempt, term, stage }
+    }
+
+    /// Shards that wait for a worker.
+    pub fn waiting(&self, now: LogTime) -> impl Iterator<Item = &Job> {
+        let is_open = move |status: &JobStatus| matches!(status, JobStatus::Open(from) if *from <= now);
+        self.jobs.values().filter(move |job| !job.shard.is_whole() && is_open(&job.status))
     }
 
     /// The plan that orders carry: the sealed one, and for the check the one that it has to look at.

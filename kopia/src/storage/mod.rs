@@ -36,6 +36,7 @@ pub mod s3;
 // What lies around a store.
 pub mod calls;
 pub mod fault;
+pub mod kept;
 pub mod latency;
 pub mod lock;
 pub mod nearby;
@@ -56,6 +57,7 @@ mod sharding;
 
 pub use address::Address;
 pub use fs::{FsStorage, remove_leftovers};
+pub use kept::KeptPacks;
 pub use lock::StoreLock;
 pub use memory::MemoryStorage;
 pub use names::{LOCK_NAME, OWN_PREFIX};

@@ -8,18 +8,17 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{
-    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, PutOptions, PutReceipt, Retention, Storage,
-    Versioning,
+    BlobId, BlobMetadata, ByteRange, Capabilities, DeleteReport, ETag, KeptPacks, PutOptions, PutReceipt, Retention,
+    Storage, Versioning,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
-use crate::spill::{SpillFile, SpillFolder};
 
 /// How long the store's time is counted on from one answer (R1: a check may be 10 s old).
 const TIME_AGE_MAX: Duration = Duration::from_secs(10);
@@ -27,39 +26,15 @@ const TIME_AGE_MAX: Duration = Duration::from_secs(10);
 const CLOCKS_PART_MAX: Duration = Duration::from_millis(500);
 /// Bytes of compaction logs (`m…`, `l…`) that are kept in memory.
 const LOGS_MAX: usize = 1 << 20;
-/// More holes than this between kept parts are fetched as one piece.
-const HOLES_MAX: usize = 2;
 
 /// Passes everything on, and keeps what is good for a second time.
 pub struct NearbyStorage {
     inner: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
-    kept: Mutex<Kept>,
+    kept: Arc<KeptPacks>,
     logs: Mutex<HashMap<BlobId, Bytes>>,
     time: Mutex<Option<Asked>>,
     versioning: Mutex<Option<Versioning>>,
-}
-
-/// Parts of packs, in the file.
-struct Kept {
-    /// `None`: there is no disk to keep anything on, or it is full.
-    file: Option<SpillFile>,
-    most: u64,
-    parts: HashMap<BlobId, Vec<Part>>,
-}
-
-/// Bytes of a pack that are in the file.
-#[derive(Debug, Clone, Copy)]
-struct Part {
-    offset: u64,
-    length: u64,
-    place: u64,
-}
-
-impl Part {
-    fn end(&self) -> u64 {
-        self.offset + self.length
-    }
 }
 
 /// An answer of the store's clock, and what this machine's clocks said then.
@@ -70,54 +45,9 @@ struct Asked {
 }
 
 impl NearbyStorage {
-    /// Keeps at most `most` bytes of packs in a nameless file in `folder`; none where that cannot be made.
-    pub fn new(inner: Arc<dyn Storage>, clock: Arc<dyn Clock>, folder: &SpillFolder, most: u64) -> Self {
-        let file = folder.file().ok();
-        let kept = Mutex::new(Kept { file, most, parts: HashMap::new() });
+    /// Keeps packs in `kept`.
+    pub fn new(inner: Arc<dyn Storage>, clock: Arc<dyn Clock>, kept: Arc<KeptPacks>) -> Self {
         Self { inner, clock, kept, logs: Mutex::default(), time: Mutex::default(), versioning: Mutex::default() }
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The span, with as little of it from the store as possible.
-    fn span(&self, id: &BlobId, offset: u64, length: u64) -> Result<Bytes> {
-        let fetch = |offset, length| {
-            let bytes = self.inner.get(id, ByteRange::Span { offset, length })?;
-            self.keep(id, offset, &bytes);
-            Ok::<_, crate::Error>(bytes)
-        };
-        let (file, parts) = {
-            let kept = self.kept();
-            let parts = kept.parts.get(id).map(|parts| overlapping(parts, offset, offset.saturating_add(length)));
-            (kept.file.clone(), parts.unwrap_or_default())
-        };
-        let (Some(file), Some(end), false) = (file, offset.checked_add(length), parts.is_empty()) else {
-            return fetch(offset, length);
-        };
-        let mut holes = holes(&parts, offset, end);
-        if holes.len() > HOLES_MAX {
-            holes = holes.first().zip(holes.last()).map(|(first, last)| (first.0, last.1)).into_iter().collect();
-        }
-        // First what the store has to say to it: a length that no pack has is refused there, before memory is taken for it.
-        let fetched = holes.into_iter().map(|(from, to)| Ok((from, fetch(from, to - from)?)));
-        let fetched = fetched.collect::<Result<Vec<_>>>()?;
-        let mut out = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        let place = |from: u64, to: u64| Some(usize::try_from(from - offset).ok()?..usize::try_from(to - offset).ok()?);
-        for part in parts {
-            let (from, to) = (part.offset.max(offset), part.end().min(end));
-            let room = place(from, to).and_then(|range| out.get_mut(range));
-            if room.is_none_or(|room| file.read(room, part.place + (from - part.offset)).is_err()) {
-                return self.inner.get(id, ByteRange::Span { offset, length });
-            }
-        }
-        for (from, bytes) in fetched {
-            if let Some(room) = place(from, from + bytes.len() as u64).and_then(|range| out.get_mut(range)) {
-                room.copy_from_slice(&bytes);
-            }
-        }
-        Ok(Bytes::from(out))
     }
 
     /// A compaction log: named by its hash, so it never changes either. Whether it is still active is what a listing tells.
@@ -134,54 +64,11 @@ impl NearbyStorage {
         Ok(bytes)
     }
 
-    fn keep(&self, id: &BlobId, offset: u64, bytes: &[u8]) {
-        let length = bytes.len() as u64;
-        let (file, place) = {
-            let kept = self.kept();
-            let Some(file) = kept.file.clone().filter(|file| length > 0 && file.length() + length <= kept.most) else {
-                return;
-            };
-            let place = file.reserve(length);
-            (file, place)
-        };
-        let written = file.write(bytes, place);
-        let mut kept = self.kept();
-        if written.is_err() {
-            // A full disk is no reason to fail: from now on the store is asked.
-            kept.file = None;
-            kept.parts.clear();
-            return;
-        }
-        let parts = kept.parts.entry(id.clone()).or_default();
-        parts.push(Part { offset, length, place });
-        parts.sort_unstable_by_key(|part| part.offset);
-    }
-
     fn counted(&self, asked: &Asked) -> Option<Timestamp> {
         let boot = self.clock.since_boot().checked_sub(asked.boot)?;
         let wall = Duration::try_from(self.clock.now().duration_since(asked.wall)).ok()?;
         (boot <= TIME_AGE_MAX && wall.abs_diff(boot) <= CLOCKS_PART_MAX).then(|| asked.answer + boot)
     }
-}
-
-/// Parts with something of the span, by offset.
-fn overlapping(parts: &[Part], from: u64, to: u64) -> Vec<Part> {
-    parts.iter().filter(|part| part.offset < to && part.end() > from).copied().collect()
-}
-
-/// What of the span no part has. The parts are in the order of their offsets.
-fn holes(parts: &[Part], from: u64, to: u64) -> Vec<(u64, u64)> {
-    let (mut holes, mut at) = (Vec::new(), from);
-    for part in parts {
-        if part.offset > at {
-            holes.push((at, part.offset));
-        }
-        at = at.max(part.end());
-    }
-    if at < to {
-        holes.push((at, to));
-    }
-    holes
 }
 
 impl std::fmt::Debug for NearbyStorage {
@@ -201,7 +88,10 @@ impl Storage for NearbyStorage {
 
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
         match range {
-            ByteRange::Span { offset, length } if id.as_str().starts_with('q') => self.span(id, offset, length),
+            ByteRange::Span { offset, length } if id.as_str().starts_with('q') => {
+                let fetch = |offset, length| self.inner.get(id, ByteRange::Span { offset, length });
+                self.kept.span(id, offset, length, fetch)
+            }
             ByteRange::All if id.as_str().starts_with(['m', 'l']) => self.log(id),
             _ => self.inner.get(id, range),
         }
@@ -271,6 +161,7 @@ impl Storage for NearbyStorage {
 mod tests {
     use super::*;
     use crate::clock::SetClock;
+    use crate::spill::SpillFolder;
     use crate::storage::latency::LatencyStorage;
     use crate::storage::memory::MemoryStorage;
 
@@ -279,6 +170,10 @@ mod tests {
         far: Arc<LatencyStorage>,
         near: NearbyStorage,
         _folder: tempfile::TempDir,
+    }
+
+    fn kept(folder: &Path, most: u64) -> Arc<KeptPacks> {
+        Arc::new(KeptPacks::new(&SpillFolder::new(folder), most))
     }
 
     fn place(most: u64) -> Place {
@@ -290,7 +185,7 @@ mod tests {
         }
         let far = Arc::new(LatencyStorage::new(memory, Duration::ZERO, clock.clone()));
         let folder = tempfile::tempdir().unwrap();
-        let near = NearbyStorage::new(far.clone(), clock.clone(), &SpillFolder::new(folder.path()), most);
+        let near = NearbyStorage::new(far.clone(), clock.clone(), kept(folder.path(), most));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "the file has a name");
         Place { clock, far, near, _folder: folder }
     }
@@ -325,7 +220,7 @@ mod tests {
         assert_eq!((place.read("p1", 0, 10), place.read("p1", 0, 10)), ((1, 10), (1, 10)));
         assert_eq!((place.read("q1", 0, 50), place.read("q1", 0, 50)), ((1, 50), (0, 0)));
         assert_eq!((place.read("q1", 40, 30), place.read("q1", 40, 30)), ((1, 20), (1, 20)));
-        let nowhere = NearbyStorage::new(place.far.clone(), place.clock.clone(), &SpillFolder::new("/nowhere"), 60);
+        let nowhere = NearbyStorage::new(place.far.clone(), place.clock.clone(), kept(Path::new("/nowhere"), 60));
         let again = Place { near: nowhere, ..place };
         assert_eq!((again.read("q1", 0, 50), again.read("q1", 0, 50)), ((1, 50), (1, 50)));
     }

@@ -15,6 +15,7 @@ use verger_proto::stage::Stage;
 
 use super::failure;
 use crate::exchange::{Exchange, PartKind};
+use crate::kept::KeptNearby;
 use crate::progress::{LastWord, Step, Stop, Unit};
 use crate::task::order::read_order;
 use crate::task::places::Ordered;
@@ -41,13 +42,21 @@ pub struct Shards {
     pub tell_every: Duration,
     /// What the packs of its rewrites are written in.
     pub sessions: ShardSessions,
+    /// Packs that were read.
+    pub kept: KeptNearby,
 }
 
 impl Shards {
     /// With words about progress as often as by default.
     #[must_use]
     pub fn new(exchange: Exchange, shard_bytes: u64) -> Self {
-        Self { exchange, shard_bytes, tell_every: TELL_EVERY, sessions: ShardSessions::default() }
+        Self {
+            exchange,
+            shard_bytes,
+            tell_every: TELL_EVERY,
+            sessions: ShardSessions::default(),
+            kept: KeptNearby::default(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use verger_proto::stage::Stage;
 
 use super::{Shards, Work, out_of_order};
 use crate::exchange::{PartKind, Parts};
-use crate::task::order::{Making, is_ordered, parts_of};
+use crate::task::order::{self, Making, is_ordered, parts_of};
 use crate::task::revive::OpenSession;
 use crate::task::rewrite::Copied;
 use crate::task::summary::Summaries;
@@ -64,7 +64,8 @@ impl Work<'_> {
         let Some(rewrite) = plan.rewrite.as_ref().filter(|_| !spec.options.dry_run) else { return Ok(()) };
         let making = Making { parts: &parts, kind: PartKind::RewriteOrder, attempt: spec.attempt, view: view.digest };
         let table = &survey.view.table;
-        let cut = rewrite_shard::cut_rewrite(&self.workspace, table, rewrite, &making, shards.shard_bytes)?;
+        let scanned = order::keys_of(spec, PartKind::ScanOrder);
+        let cut = rewrite_shard::cut_rewrite(&self.workspace, table, rewrite, &making, shards.shard_bytes, &scanned)?;
         add(report, Stage::Rewrite, cut);
         Ok(())
     }

@@ -144,6 +144,15 @@ pub fn parts_of(spec: &JobSpec, kind: PartKind) -> impl Iterator<Item = &OutputR
     })
 }
 
+/// First keys of the parts of a kind, in order.
+#[must_use]
+pub fn keys_of(spec: &JobSpec, kind: PartKind) -> Vec<Vec<u8>> {
+    let keys = parts_of(spec, kind).filter_map(|part| hex::decode(PartName::parse(&part.name)?.from).ok());
+    let mut keys: Vec<Vec<u8>> = keys.collect();
+    keys.sort_unstable();
+    keys
+}
+
 /// Does `count` things in at most `threads` threads; the results come in order. The first failure ends it.
 ///
 /// # Errors

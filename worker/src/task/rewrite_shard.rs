@@ -24,7 +24,8 @@ use crate::exchange::{
 };
 use crate::workspace::Workspace;
 
-/// Cuts the rewrite by the bytes that are to be copied of each pack, and writes the orders. `None`: it is too little.
+/// Cuts the rewrite by the bytes that are to be copied of each pack, and writes the orders. `scanned`: where the scan was cut. `None`: it
+/// is too little.
 ///
 /// # Errors
 /// Those of the exchange.
@@ -34,12 +35,13 @@ pub fn cut_rewrite(
     plan: &RewritePlan,
     making: &Making<'_>,
     shard_bytes: u64,
+    scanned: &[Vec<u8>],
 ) -> Result<Option<(Vec<Shard>, Vec<OutputRef>)>> {
     let sizes = plan.packs.iter().filter_map(|source| {
         let bytes = source.rows.iter().map(|row| u64::from(table.packed_length(*row))).sum();
         Some((table.packs().get(source.pack as usize)?, bytes))
     });
-    let Some(shards) = cut::cut(sizes, shard_bytes) else { return Ok(None) };
+    let Some(shards) = cut::cut(sizes, shard_bytes, scanned) else { return Ok(None) };
     let rows: Vec<u32> = plan.packs.iter().flat_map(|source| source.rows.iter().copied()).collect();
     let orders = order::write_orders(workspace, making, table, &shards, &rows)?;
     Ok(Some((shards, orders)))

@@ -36,7 +36,7 @@ pub fn cut_scan(
         let pack = table.packs().get(table.pack(*rows.first()?) as usize)?;
         Some((pack, bulk::read_bytes(workspace, table, rows)))
     });
-    let Some(shards) = cut::cut(sizes, shard_bytes) else { return Ok(None) };
+    let Some(shards) = cut::cut(sizes, shard_bytes, &[]) else { return Ok(None) };
     let orders = order::write_orders(workspace, making, table, &shards, &rows)?;
     Ok(Some((shards, orders)))
 }

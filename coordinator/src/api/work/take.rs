@@ -12,7 +12,7 @@ use crate::api::call::Call;
 use crate::api::desk::Ask;
 use crate::api::problem::Problem;
 use crate::api::server::{Answer, Server};
-use crate::machine::{JobStatus, Phase, State};
+use crate::machine::{Phase, State};
 
 /// Jobs that are told of at a time.
 const JOBS_MAX: usize = 64;
@@ -72,12 +72,7 @@ fn waiting(state: &State, pools: &[Pool], now: LogTime, sees: &dyn Fn(&str) -> b
         known.is_some_and(|known| pools.iter().any(|pool| pool.as_str() == known.pool) && sees(&known.tenant))
     };
     let running = state.cycles.values().filter(|cycle| cycle.phase == Phase::Running && is_ours(&cycle.repository));
-    let open = running.flat_map(|cycle| {
-        let is_open = |status: &JobStatus| matches!(status, JobStatus::Open(from) if *from <= now);
-        let shards = cycle.jobs.values().filter(move |job| !job.shard.is_whole() && is_open(&job.status));
-        shards.map(|job| Hint::from(&cycle.spec(job)))
-    });
-    open.take(JOBS_MAX).collect()
+    running.flat_map(|cycle| cycle.waiting(now).map(|job| cycle.hint(job))).take(JOBS_MAX).collect()
 }
 
 /// A worker says that it is there; it is told what is wanted of it.
