@@ -11,6 +11,7 @@ mod ownership;
 mod report;
 mod sessions;
 mod state;
+mod store;
 mod trace;
 mod words;
 mod written;
@@ -52,6 +53,7 @@ pub use others::{look_at_lease, note_lease};
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 pub use state::{identify, identify_for_all};
+pub use store::examine;
 pub use trace::{Observed, shard as shard_span};
 
 /// How long a worker waits for the next job of its own cycle.
@@ -172,6 +174,8 @@ pub struct Means {
     pub notice: Notice,
     /// Who orders the commands.
     pub coordination: Coordination,
+    /// Tries the store before anything is changed in it, unless this state directory knows it. `false`: whoever drives has done so.
+    pub tries_store: bool,
     /// Who counts what it does.
     pub observed: Observed,
     /// Where and how finely the work is shared with other workers; `None`: this process does it alone.
@@ -272,7 +276,7 @@ fn attempt(means: &Means, request: &CycleRequest) -> Result<Option<CycleReport>>
     if let (Some(_), Some(root)) = (&local_lock, means.repository.storage().local_root()) {
         remove_leftovers(root);
     }
-    let known = state::Known::open(state_dir, &session, means.coordination.repository())?;
+    let mut known = state::Known::open(state_dir, &session, means.coordination.repository())?;
     let queue = means.queue();
     let (drive, _route) = means.drive(&known.id, session.clock.clone(), queue.clone())?;
     let drive = Arc::new(drive);
@@ -288,6 +292,9 @@ fn attempt(means: &Means, request: &CycleRequest) -> Result<Option<CycleReport>>
     }
     let own = lease::lock_own(&drive::folder(state_dir, &known.id));
     let storage = session.workspace.repository.storage().clone();
+    if means.tries_store {
+        store::ensure(&mut known, state_dir, &means.repository, request.exclusive || request.alone)?;
+    }
     let settings = own_settings(&session.ahead.params);
     let worker = means.worker()?;
     let Some(held) = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)? else {
