@@ -239,6 +239,8 @@ struct Session {
     name: String,
     shards: Option<Shards>,
     ahead: Ahead,
+    /// How long it took to open the repository and to read its index.
+    opened_in: Duration,
     margins: Margins,
     words: Arc<LastWord>,
     /// The machine of a fleet, which hears nobody else at this repository: this process drives it.
@@ -290,11 +292,11 @@ fn attempt(means: &Means, request: &CycleRequest) -> Result<Option<CycleReport>>
     if !ours.wrote(&schedule)? {
         quiet.check(&session, &schedule)?;
     }
-    let own = lease::lock_own(&drive::folder(state_dir, &known.id));
-    let storage = session.workspace.repository.storage().clone();
     if means.tries_store {
         store::ensure(&mut known, state_dir, &means.repository, request.exclusive || request.alone)?;
     }
+    let own = lease::lock_own(&drive::folder(state_dir, &known.id));
+    let storage = session.workspace.repository.storage().clone();
     let settings = own_settings(&session.ahead.params);
     let worker = means.worker()?;
     let Some(held) = lease::Held::take(&session, request, &drive, &known, local_lock, own, &**notice)? else {
@@ -328,8 +330,10 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     workspace.progress = words.clone();
     workspace.stop = means.stop.clone();
     workspace.identity = identity.clone();
-    let ahead = look_ahead(&workspace, None)?;
     let clock = means.repository.clock().clone();
+    let began = clock.since_boot();
+    let ahead = look_ahead(&workspace, None)?;
+    let opened_in = means.repository.opened_in() + clock.since_boot().saturating_sub(began);
     let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
     let (holder, margins) = (means.identity.clone(), request.margins());
     let shards = means.shards.clone();
@@ -337,7 +341,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
         Coordination::Alone => None,
         Coordination::Shared(shared) => Some(shared.backend.clone()),
     };
-    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, margins, words, fleet })
+    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, opened_in, margins, words, fleet })
 }
 
 /// What really goes to the store is counted, below all that spares it.
