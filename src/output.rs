@@ -1,6 +1,8 @@
 //! Standard output and standard error: one document for programs, text for people.
 //!
 //! With `--json`, standard output is exactly one document; everything else goes to standard error, whose last line is the message.
+//!
+//! Whoever reads may have read enough (`verger … | head`): that is no failure, and the exit code is that of what was done.
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -22,56 +24,70 @@ impl Output {
     /// Prints one JSON document.
     ///
     /// # Errors
-    /// `Internal` if standard output is closed.
+    /// `Internal` if standard output cannot be written to.
     pub(crate) fn document<T: Serialize>(self, value: &T) -> Result<()> {
         let mut out = std::io::stdout().lock();
         let result = serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from);
-        result.and_then(|()| writeln!(out)).and_then(|()| out.flush()).map_err(closed)
+        heard(result.and_then(|()| writeln!(out)).and_then(|()| out.flush())).map(drop)
     }
 
     /// Prints a JSON array, an element a line, as they come: a big list is never held as text.
     ///
     /// # Errors
-    /// `Internal` if standard output is closed; what an element's making gives.
+    /// `Internal` if standard output cannot be written to; what an element's making gives.
     pub(crate) fn list<T: Serialize>(self, items: impl IntoIterator<Item = Result<T>>) -> Result<()> {
         let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
         let mut separator: &[u8] = b"[\n ";
         for item in items {
-            out.write_all(separator).map_err(closed)?;
-            serde_json::to_writer(&mut out, &item?).map_err(std::io::Error::from).map_err(closed)?;
+            let item = item?;
+            let written = out.write_all(separator);
+            let written = written.and_then(|()| serde_json::to_writer(&mut out, &item).map_err(std::io::Error::from));
+            if !heard(written)? {
+                return Ok(());
+            }
             separator = b",\n ";
         }
         let end: &[u8] = if separator == b"[\n " { b"[]\n" } else { b"\n]\n" };
-        out.write_all(end).and_then(|()| out.flush()).map_err(closed)
+        heard(out.write_all(end).and_then(|()| out.flush())).map(drop)
     }
 
     /// Prints lines of a result for people, as they come.
     ///
     /// # Errors
-    /// `Internal` if standard output is closed.
+    /// `Internal` if standard output cannot be written to.
     pub(crate) fn lines(self, lines: impl IntoIterator<Item = String>) -> Result<()> {
         let mut out = std::io::BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
         for line in lines {
-            writeln!(out, "{line}").map_err(closed)?;
+            if !heard(writeln!(out, "{line}"))? {
+                return Ok(());
+            }
         }
-        out.flush().map_err(closed)
+        heard(out.flush()).map(drop)
     }
 
     /// Prints a line of a result for people.
     ///
     /// # Errors
-    /// `Internal` if standard output is closed.
+    /// `Internal` if standard output cannot be written to.
     pub(crate) fn line(self, text: impl AsRef<str>) -> Result<()> {
-        writeln!(std::io::stdout().lock(), "{}", text.as_ref()).map_err(closed)
+        self.next_line(text).map(drop)
     }
 
-    /// Prints raw bytes of a result.
+    /// Prints the next line of many, and says whether anybody reads on.
     ///
     /// # Errors
-    /// `Internal` if standard output is closed.
-    pub(crate) fn bytes(self, data: &[u8]) -> Result<()> {
+    /// `Internal` if standard output cannot be written to.
+    pub(crate) fn next_line(self, text: impl AsRef<str>) -> Result<bool> {
+        heard(writeln!(std::io::stdout().lock(), "{}", text.as_ref()))
+    }
+
+    /// Prints raw bytes of a result, and says whether anybody reads on.
+    ///
+    /// # Errors
+    /// `Internal` if standard output cannot be written to.
+    pub(crate) fn bytes(self, data: &[u8]) -> Result<bool> {
         let mut out = std::io::stdout().lock();
-        out.write_all(data).and_then(|()| out.flush()).map_err(closed)
+        heard(out.write_all(data).and_then(|()| out.flush()))
     }
 
     /// Prints a note for people on standard error.
@@ -82,10 +98,13 @@ impl Output {
     }
 }
 
-fn closed(error: std::io::Error) -> Error {
-    let kind =
-        if error.kind() == std::io::ErrorKind::BrokenPipe { ErrorKind::Interrupted } else { ErrorKind::Internal };
-    Error::new(kind, "write to standard output").with_source(error)
+/// Whether anybody reads on.
+fn heard(written: std::io::Result<()>) -> Result<bool> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::new(ErrorKind::Internal, "write to standard output").with_source(error)),
+    }
 }
 
 /// Prints a failure as the last line of standard error: what, why, and the fix.

@@ -442,3 +442,33 @@ fn a_section_named_after_a_command_gives_its_flags_and_is_checked() {
         assert!(message.contains(told), "{text}: {message}");
     }
 }
+
+/// A command whose reader has read enough, as `head` does.
+fn unread(mut command: Command) -> std::process::Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer).output().unwrap()
+}
+
+#[test]
+fn a_reader_who_has_read_enough_is_no_failure_and_hides_none() {
+    let golden = Golden::unpack("default");
+    let address = golden.address();
+    let snapshots = golden.inspect("snapshots", &[]);
+    let root = snapshots[0]["rootEntry"]["obj"].as_str().unwrap();
+    for arguments in [
+        &["inspect", "status", "--json", &address][..],
+        &["inspect", "contents", "--json", &address],
+        &["inspect", "contents", &address],
+        &["inspect", "object", root, &address],
+        &["plan", "--json", &address],
+    ] {
+        let output = unread(golden.verger(arguments));
+        let said = text(&output.stderr);
+        assert!(output.status.success() && !said.to_lowercase().contains("pipe"), "{arguments:?}: {said}");
+    }
+    // What was found out is told by the exit code all the same.
+    std::fs::remove_dir_all(golden.repository().join("p")).unwrap();
+    let output = unread(golden.verger(["verify", "--json", &address]));
+    assert_eq!(output.status.code(), Some(17), "{}", text(&output.stderr));
+}

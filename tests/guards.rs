@@ -8,6 +8,8 @@ mod client;
 mod format;
 #[path = "support/store.rs"]
 mod store;
+#[path = "guards/stores.rs"]
+mod stores;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -19,6 +19,7 @@ use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::BlobId;
 use verger_kopia::storage::fault::{Call, Effect, Fault};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
+use verger_proto::report::Damage;
 
 use crate::support::PASSWORD;
 
@@ -267,6 +268,9 @@ fn r24_locked_blobs_stay_are_named_and_stop_nothing_else() {
                     let packs = gone.iter().filter(|e| e.id.as_str().starts_with(['p', 'q'])).count() as u64;
                     assert!(report.refused_deletes >= packs.min(1), "{what}: {packs} {:?}", report.damage);
                     assert_eq!(report.refused_deletes, report.damage.len() as u64, "{what}");
+                    let storage = sea.world.outside.storage();
+                    let stays = |one: &Damage| storage.head(&BlobId::new(one.subject.as_str())).unwrap().length;
+                    assert_eq!(report.refused_bytes, report.damage.iter().map(stays).sum::<u64>(), "{what}");
                     assert!(report.tasks.contains_key("full-rewrite-contents"), "{what}");
                 }
                 Err(error) => {

@@ -41,7 +41,7 @@ fn traced_to(golden: &Golden, collector: &Collector) -> Command {
 /// Everything in a report that does not follow from the time or from lots that were drawn.
 fn lasting(report: &Value) -> Value {
     let mut report = report.clone();
-    for changing in ["started", "ended", "traceId", "next"] {
+    for changing in ["started", "ended", "traceId", "next", "openMilliseconds"] {
         report.as_object_mut().unwrap().remove(changing);
     }
     report["plan"].as_object_mut().unwrap().remove("digest");

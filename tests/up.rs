@@ -68,6 +68,14 @@ impl Up {
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
+    fn metrics(&self) -> String {
+        let tokens = self.home().join("config/verger/tokens");
+        let path = std::fs::read_dir(&tokens).unwrap().next().unwrap().unwrap().path();
+        let token = std::fs::read_to_string(path).unwrap();
+        let request = reqwest::blocking::Client::new().get(format!("http://{}/metrics", self.address()));
+        request.bearer_auth(token.trim()).send().unwrap().text().unwrap()
+    }
+
     fn add(&self, name: &str, golden: &Golden, flags: &[&str]) -> Command {
         let mut command = self.verger(&["repo", "add", name, &golden.address(), "--json"]);
         command.args(["--password-env", "PHOTOS_PASSWORD"]).args(flags);
@@ -120,6 +128,30 @@ fn the_first_cycle_of_a_repository_that_was_added() {
     }
     assert_eq!(up.json(&["lease", "list", "--json"]), serde_json::json!([]), "the lease is given back");
     verified(&golden);
+}
+
+#[test]
+fn figures_are_those_that_a_cycle_measured() {
+    let golden = Golden::unpack("default");
+    let price = format!("{} get=10 put=10 list=10 delete=10 egress=0", golden.address());
+    let environment = [("PHOTOS_PASSWORD", PASSWORD)];
+    let up =
+        Up { fleet: Fleet::start(tempfile::tempdir().unwrap(), &["--price", &price], &environment), archive: None };
+    run(&mut up.add("photos", &golden, &["--act-as", OWNER, "--exclusive"]));
+    let report = up.json(&[&FULL[..], &["--json"]].concat());
+    let page = up.metrics();
+    let all = |name: &str| {
+        let of_it = page.lines().filter(|line| line.starts_with(&format!("{name}{{repo=\"photos\"")));
+        of_it.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).collect::<Vec<_>>()
+    };
+    let milliseconds = report["openMilliseconds"].as_u64().unwrap();
+    assert!(milliseconds > 0, "a key takes part of a second: {report}");
+    #[allow(clippy::cast_precision_loss)]
+    let seconds = milliseconds as f64 / 1_000.0;
+    assert_eq!(all("verger_repo_open_seconds"), [seconds]);
+    assert_eq!((all("verger_bytes_locked"), &report["refusedBytes"]), (vec![0.0], &serde_json::json!(0)));
+    let (cost, calls) = (all("verger_cost_estimate_dollars_total"), all("verger_store_requests_total"));
+    assert!(calls.len() > 3 && (cost[0] - calls.iter().sum::<f64>() / 100.0).abs() < 1e-9, "{cost:?} {calls:?}");
 }
 
 /// S6: for each pack that went, which cycle, plan, term, worker and rule.
@@ -544,9 +576,11 @@ fn events_are_followed_and_those_since_a_time_are_told() {
     assert_eq!(next(), "before");
     create("after");
     assert_eq!(next(), "after", "it comes while it is followed");
-    following.kill().unwrap();
-    following.wait().unwrap();
-    assert_eq!(up.events(&["--since", &since]).len(), 2);
+    // Whoever reads no further ends it, as soon as there is something to tell.
+    drop(lines);
+    create("unread");
+    assert!(following.wait().unwrap().success());
+    assert_eq!(up.events(&["--since", &since]).len(), 3);
     assert_eq!(up.events(&["--since", "2100-01-01T00:00:00Z"]), Vec::<Value>::new());
     let wrong = fails(&mut up.verger(&["events", "--since", "soon"]), 2);
     assert!(wrong.contains("RFC 3339"), "{wrong}");

@@ -58,6 +58,8 @@ pub mod auth;
 
 pub mod providers;
 
+pub mod prices;
+
 pub mod meters;
 pub mod page;
 

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use verger_kopia::storage::calls::Calls;
 use verger_proto::RepositoryName;
 
+use crate::prices::Prices;
+
 /// What became of spans.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Spans {
@@ -43,6 +45,8 @@ pub struct Meters {
     pub spans: Option<Ask<Spans>>,
     /// Where there is a raft group.
     pub raft: Option<Ask<Raft>>,
+    /// What calls cost, where somebody said.
+    pub prices: Prices,
     /// Most bytes that workers of this process may use together, where there are any.
     pub memory_limit: Option<u64>,
 }

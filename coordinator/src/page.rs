@@ -74,8 +74,8 @@ impl Page {
         self.0.register(name, help, counter);
     }
 
-    /// As [`Page::counts`], of seconds.
-    pub fn seconds(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
+    /// As [`Page::counts`], of what comes in parts: seconds, dollars.
+    pub fn amounts(&mut self, name: &str, help: &str, figures: impl IntoIterator<Item = (Labels, f64)>) {
         self.rows(name, help, figures, |counter: &Counter<f64, AtomicU64>, figure| {
             counter.inc_by(figure);
         });

@@ -13,13 +13,14 @@ pub fn check(probe: &StoreProbe, address: &str, exclusive: bool) -> Result<()> {
         StoreFlaw::StaleReads(_) | StoreFlaw::StaleLists(_) => (
             ErrorKind::Unsupported,
             "nothing can be changed safely where answers tell what was before: use a store, or a setting of it, that reads and lists \
-             what was written; --observe only looks at the repository",
+             what was written; `verger plan`, and in a fleet --observe, only look at the repository",
         ),
         StoreFlaw::Clock(_) => (ErrorKind::Clock, "set the clock of this machine (NTP), then try again"),
         StoreFlaw::Stamps(_) => (ErrorKind::Clock, "set the clocks of the store's machines (NTP), then try again"),
         StoreFlaw::NoConditions => (
             ErrorKind::Unsupported,
-            "if no one else maintains this repository, say so with --exclusive; --observe only looks at it",
+            "if no one else maintains this repository, say so with --exclusive; `verger plan`, and in a fleet --observe, only look \
+             at it",
         ),
     };
     Err(Error::new(kind, format!("{address}: {flaw}")).with_fix(fix))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use verger_proto::envelope::VERSION;
 use verger_proto::{
     Acting, Approval, Batch, BatchOutcome, BatchRequest, BatchResult, Command, CycleId, CycleOptions, Digest, Effect,
     Event, Failure, FailureKind, IndexKind, JobReport, JobSpec, LogTime, MarkToDrop, Mode, OutputRef, PlanHeader,
@@ -13,6 +14,21 @@ use crate::machine::{State, apply, invariant};
 
 pub(crate) fn repository() -> RepositoryId {
     format!("{}-{}", "ab".repeat(32), "01".repeat(16)).parse().unwrap()
+}
+
+/// The record that `record` begins with, as a program writes it whose records have this version: whole, and what comes after it.
+pub(crate) fn of_version(record: &[u8], version: u16) -> Vec<u8> {
+    let mut record = record.to_vec();
+    record[4..6].copy_from_slice(&version.to_le_bytes());
+    let bit = |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
+    let crc = !record[..12].iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit));
+    record[12..16].copy_from_slice(&crc.to_le_bytes());
+    record
+}
+
+/// As [`of_version`], of the version after this one.
+pub(crate) fn of_newer(record: &[u8]) -> Vec<u8> {
+    of_version(record, VERSION + 1)
 }
 
 pub(crate) fn worker(name: &str) -> WorkerId {

@@ -44,6 +44,8 @@ mutants! {
     R3TermOfMemoryAlone,
     /// R3: the next term is counted from the object alone. Where it was lost, terms begin again, and old orders look newer.
     R3TermOfObjectAlone,
+    /// R3: `maintain` takes the lease in a store that nobody tried. Where conditions are taken and ignored, two take it at once.
+    R3UntriedStoreTrusted,
     /// R4: the last requests of a dead holder are not waited out. They take effect beside those of the new one.
     R4DeadHolderNotWaitedOut,
     /// R4: a lease that somebody holds is taken. Two maintainers delete what the other's plan counts on.

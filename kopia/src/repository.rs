@@ -3,6 +3,7 @@
 use crate::mutant::{self, Mutant};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -25,6 +26,7 @@ pub struct Repository {
 struct Inner {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
+    opened_in: Duration,
     format: Format,
     hasher: Hasher,
     cipher: Cipher,
@@ -46,12 +48,14 @@ impl Repository {
     /// # Errors
     /// `NotARepository`, `WrongPassword`, `Unsupported`, `UpgradeInProgress`, `Damaged`, storage errors.
     pub fn open(storage: Arc<dyn Storage>, password: &str, clock: Arc<dyn Clock>) -> Result<Self> {
+        let began = clock.since_boot();
         let format = Format::load(&*storage, &*clock, |envelope| envelope.derive_key(password))?;
+        let opened_in = clock.since_boot().saturating_sub(began);
         let config = &format.config;
         let ecc = config.has_ecc().then(|| Ecc::new(&config.ecc, config.ecc_overhead_percent)).transpose()?;
         let hasher = Hasher::new(&config.hash, &config.secret)?;
         let cipher = Cipher::new(&config.encryption, &keys::content_secret(&config.master_key), ecc)?;
-        Ok(Self { inner: Arc::new(Inner { storage, clock, format, hasher, cipher }) })
+        Ok(Self { inner: Arc::new(Inner { storage, clock, opened_in, format, hasher, cipher }) })
     }
 
     /// Reads the format blobs again: the new state of mutable parameters, locks and features, or the error that now forbids going on.
@@ -75,6 +79,7 @@ impl Repository {
             inner: Arc::new(Inner {
                 storage: Arc::clone(&inner.storage),
                 clock: Arc::clone(&inner.clock),
+                opened_in: inner.opened_in,
                 format,
                 hasher: inner.hasher.clone(),
                 cipher: inner.cipher.clone(),
@@ -90,6 +95,7 @@ impl Repository {
             inner: Arc::new(Inner {
                 storage: Arc::clone(&inner.storage),
                 clock: Arc::clone(&inner.clock),
+                opened_in: inner.opened_in,
                 format: inner.format.clone(),
                 hasher: inner.hasher.clone(),
                 cipher: inner.cipher.counting_anew(),
@@ -100,9 +106,10 @@ impl Repository {
     /// The same repository, reached through `storage`: something that lies around its own.
     #[must_use]
     pub fn through(&self, storage: Arc<dyn Storage>) -> Self {
-        let Inner { clock, format, hasher, cipher, .. } = &*self.inner;
-        let (clock, format) = (Arc::clone(clock), format.clone());
-        Self { inner: Arc::new(Inner { storage, clock, format, hasher: hasher.clone(), cipher: cipher.clone() }) }
+        let Inner { clock, opened_in, format, hasher, cipher, .. } = &*self.inner;
+        let (clock, opened_in, format) = (Arc::clone(clock), *opened_in, format.clone());
+        let (hasher, cipher) = (hasher.clone(), cipher.clone());
+        Self { inner: Arc::new(Inner { storage, clock, opened_in, format, hasher, cipher }) }
     }
 
     /// Where it lies.
@@ -115,6 +122,12 @@ impl Repository {
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.inner.clock
+    }
+
+    /// How long it took to read the format blobs and to derive the keys.
+    #[must_use]
+    pub fn opened_in(&self) -> Duration {
+        self.inner.opened_in
     }
 
     /// Kopia's unique ID, 32 bytes.

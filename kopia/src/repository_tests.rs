@@ -7,6 +7,7 @@ use crate::clock::{SetClock, Timestamp};
 use crate::content::ContentHash;
 use crate::crypto::aead::{self, Algorithm};
 use crate::crypto::encryption::blob_iv;
+use crate::storage::latency::LatencyStorage;
 use crate::storage::{BlobMetadata, Capabilities, DeleteReport, PutOptions, PutReceipt, RetentionMode};
 
 /// Blobs in memory that remembers what was asked for, and can do nothing but read.
@@ -121,6 +122,17 @@ impl Bench {
 
 fn kind(result: Result<Repository>) -> ErrorKind {
     result.unwrap_err().kind()
+}
+
+#[test]
+fn opening_takes_as_long_as_its_requests_and_the_same_repository_keeps_that() {
+    let (shelf, clock) = (Shelf::golden("default", &["kopia."]), clock());
+    let far = LatencyStorage::new(shelf.clone(), Duration::from_millis(40), clock.clone());
+    let repository = Repository::open(Arc::new(far), "golden", clock).unwrap();
+    let asked = u32::try_from(shelf.take_asked().len()).unwrap();
+    assert!(asked > 1 && repository.opened_in() == Duration::from_millis(40) * asked, "{:?}", repository.opened_in());
+    let others = [repository.refresh().unwrap(), repository.counting_repairs(), repository.through(shelf)];
+    assert!(others.iter().all(|other| other.opened_in() == repository.opened_in()));
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub(super) fn means(
         stop,
         notice: Arc::new(move |text, left| progress.note(&format!("{text} ({} s left)", left.as_secs()))),
         coordination: Coordination::Alone,
+        tries_store: true,
         observed: Observed::default(),
         shards: None,
     })

@@ -11,6 +11,7 @@ mod ownership;
 mod report;
 mod sessions;
 mod state;
+mod store;
 mod trace;
 mod words;
 mod written;
@@ -53,6 +54,7 @@ pub use others::{look_at_lease, note_lease};
 pub use ownership::Ownership;
 pub use report::{CycleReport, PlanSummary};
 pub use state::{identify, identify_for_all};
+pub use store::examine;
 pub use trace::{Observed, shard as shard_span};
 
 /// How long a worker waits for the next job of its own cycle.
@@ -170,6 +172,8 @@ pub struct Means {
     pub notice: Notice,
     /// Who orders the commands.
     pub coordination: Coordination,
+    /// Tries the store before anything is changed in it, unless this state directory knows it. `false`: whoever drives has done so.
+    pub tries_store: bool,
     /// Who counts what it does.
     pub observed: Observed,
     /// Where and how finely the work is shared with other workers; `None`: this process does it alone.
@@ -235,6 +239,8 @@ struct Session {
     /// Packs that were read.
     packs: Arc<KeptPacks>,
     ahead: Ahead,
+    /// How long it took to open the repository and to read its index.
+    opened_in: Duration,
     margins: Margins,
     words: Arc<LastWord>,
     /// The machine of a fleet, which hears nobody else at this repository: this process drives it.
@@ -272,7 +278,7 @@ fn attempt(means: &Means, request: &CycleRequest) -> Result<Option<CycleReport>>
     if let (Some(_), Some(root)) = (&local_lock, means.repository.storage().local_root()) {
         remove_leftovers(root);
     }
-    let known = state::Known::open(state_dir, &session, means.coordination.repository())?;
+    let mut known = state::Known::open(state_dir, &session, means.coordination.repository())?;
     let queue = means.queue();
     let (drive, _route) = means.drive(&known.id, session.clock.clone(), queue.clone())?;
     let drive = Arc::new(drive);
@@ -285,6 +291,9 @@ fn attempt(means: &Means, request: &CycleRequest) -> Result<Option<CycleReport>>
     let quiet = ownership::Quiet::of(request, &means.identity, &session.ahead.params, kopia_locks.count());
     if !ours.wrote(&schedule)? {
         quiet.check(&session, &schedule)?;
+    }
+    if means.tries_store {
+        store::ensure(&mut known, state_dir, &means.repository, request.exclusive || request.alone)?;
     }
     let own = lease::lock_own(&drive::folder(state_dir, &known.id));
     let storage = session.workspace.repository.storage().clone();
@@ -322,8 +331,10 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     workspace.progress = words.clone();
     workspace.stop = means.stop.clone();
     workspace.identity = identity.clone();
-    let ahead = look_ahead(&workspace, None)?;
     let clock = means.repository.clock().clone();
+    let began = clock.since_boot();
+    let ahead = look_ahead(&workspace, None)?;
+    let opened_in = means.repository.opened_in() + clock.since_boot().saturating_sub(began);
     let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
     let (holder, margins) = (means.identity.clone(), request.margins());
     let shards = means.shards.clone();
@@ -331,7 +342,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
         Coordination::Alone => None,
         Coordination::Shared(shared) => Some(shared.backend.clone()),
     };
-    Ok(Session { workspace, clock, holder, identity, name, shards, packs, ahead, margins, words, fleet })
+    Ok(Session { workspace, clock, holder, identity, name, shards, packs, ahead, opened_in, margins, words, fleet })
 }
 
 /// What really goes to the store is counted, below all that spares it.

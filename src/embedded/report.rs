@@ -59,6 +59,8 @@ pub struct CycleReport {
     pub freed_bytes: u64,
     /// Blobs that the store did not let go, all named in `damage`.
     pub refused_deletes: u64,
+    /// Their bytes.
+    pub refused_bytes: u64,
     /// The store keeps what is deleted as hidden versions, or may do so: nothing is free until those go (R24).
     pub deletes_hide: bool,
     /// Bytes of blobs that were written in their place.
@@ -68,6 +70,9 @@ pub struct CycleReport {
     /// The repository's own Kopia settings.
     #[serde(skip)]
     pub own: Option<Own>,
+    /// Milliseconds from nothing to the whole index: format blobs, keys, index blobs, as it was at the begin of the cycle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_milliseconds: Option<u64>,
     /// Index blobs that clients read, when the cycle began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index_blobs: Option<u64>,
@@ -122,10 +127,12 @@ impl CycleReport {
             plan: None,
             freed_bytes: 0,
             refused_deletes: 0,
+            refused_bytes: 0,
             deletes_hide: false,
             written_bytes: 0,
             repaired_items: 0,
             own: None,
+            open_milliseconds: None,
             index_blobs: None,
             uncompacted_epochs: None,
         }
@@ -185,6 +192,7 @@ pub(super) fn of(
         tasks,
         damage: work.damages(),
         refused_deletes: work.refused_deletes(),
+        refused_bytes: work.refused_bytes(),
         next: work.next().cloned(),
         next_due: None,
         skipped: work.plan().map(|plan| plan.skipped.clone()).unwrap_or_default(),
@@ -192,6 +200,7 @@ pub(super) fn of(
         written_bytes: work.written_bytes(),
         repaired_items: session.workspace.repository.cipher().repaired_items(),
         own: None,
+        open_milliseconds: u64::try_from(session.opened_in.as_millis()).ok(),
         index_blobs: work.survey().map(|survey| survey.view.blobs.len() as u64),
         uncompacted_epochs: work.survey().and_then(|survey| uncompacted(survey)),
     })

@@ -19,6 +19,7 @@ use verger_worker::bucket_lease::{self, LeaseBody};
 
 use super::Session;
 use super::report::CycleReport;
+use super::store::Tried;
 
 const FILE: &str = "known.json";
 /// How often `verger.lock` is tried, and how long apart.
@@ -39,6 +40,9 @@ struct Memory {
     last_full: Option<Timestamp>,
     /// The last full cycle found that an index blob may be lost.
     lost_index: bool,
+    /// What the store was seen to do (R3).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tried: Option<Tried>,
 }
 
 /// A repository as this state directory knows it.
@@ -112,6 +116,16 @@ impl Known {
 
     pub(super) fn last_cycle(&self) -> Option<Timestamp> {
         self.memory.last_cycle
+    }
+
+    pub(super) fn tried(&self) -> Option<Tried> {
+        self.memory.tried
+    }
+
+    /// Keeps that the store may be trusted.
+    pub(super) fn remember_tried(&mut self, state_dir: &Path, tried: Tried) -> Result<()> {
+        self.memory.tried = Some(tried);
+        keep(state_dir, &self.key, self.memory.clone())
     }
 
     /// Keeps the term before anything is done under it: a lease that is remembered and gone is waited for (R6).

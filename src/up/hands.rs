@@ -1,6 +1,6 @@
 //! What the API needs done to a repository: opened, and looked at.
 
-use verger::embedded::{identify, identify_for_all, look_at_lease, own_settings};
+use verger::embedded::{examine, identify, identify_for_all, look_at_lease, own_settings};
 use verger_coordinator::api::{Hands, Probed, Wanted};
 use verger_kopia::storage::Access;
 use verger_kopia::{Repository, Result};
@@ -10,7 +10,6 @@ use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
 use super::opener::Opener;
-use super::store;
 
 impl Hands for Opener {
     fn probe(&self, wanted: &Wanted) -> Result<Probed> {
@@ -18,7 +17,7 @@ impl Hands for Opener {
         let repository = self.open(&wanted.name, &wanted.address, &wanted.password, access)?;
         let epochs = repository.config().epoch.enabled;
         let params = look_ahead(&Workspace::new(repository.clone()), None)?.params;
-        let seen = store::examine(&repository, &wanted.acting)?;
+        let seen = examine(&repository, wanted.acting != Acting::Observe)?;
         let (state_dir, known) = (&self.engine.state_dir, wanted.known.as_ref());
         let identity = if wanted.acting != Acting::Observe && is_to_be_named(&seen, wanted) {
             identify_for_all(state_dir, &repository, known)?

@@ -24,6 +24,7 @@ use verger_coordinator::api::{Alone, TlsFiles};
 use verger_coordinator::auth::{Bearer, TOKEN_BYTES};
 use verger_coordinator::drive::{Router, Run as _};
 use verger_coordinator::files::{make_folders, replace};
+use verger_coordinator::prices::Prices;
 use verger_coordinator::raft::network::{Answering, Call, Transport, Unreached};
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
@@ -67,8 +68,17 @@ pub(crate) struct Options {
     pub(crate) nats: Option<Nats>,
     /// Limits of each cycle, and where its files go: `work` in the data folder.
     pub(crate) engine: Engine,
+    /// What its figures are made of besides what it does.
+    pub(crate) figures: Figures,
+}
+
+/// What figures are made of besides what a process does.
+#[derive(Default)]
+pub(crate) struct Figures {
     /// What became of spans, where there are any.
     pub(crate) spans: Option<Arc<SpanCounts>>,
+    /// What calls to stores cost, where somebody said.
+    pub(crate) prices: Prices,
 }
 
 /// Looks after repositories until it is asked to stop.
@@ -105,7 +115,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         believed: options.believed,
         places: options.places,
         archive,
-        spans: options.spans,
+        figures: options.figures,
         waking,
         drives: Drives { node: 1, boots, leads: Box::new(|| true) },
     };

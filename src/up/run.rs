@@ -108,6 +108,7 @@ fn cycle(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worke
             Arc::new(move |text, left| tracing::info!(repository = %name, seconds = left.as_secs(), "{text}"))
         },
         coordination: Coordination::Shared(shared),
+        tries_store: false,
         observed: Observed { name: Some(registration.name.to_string()), calls: site.meters.calls(&registration.name) },
         shards: site.shards.clone(),
     };

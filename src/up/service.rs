@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use verger::telemetry::SpanCounts;
 use verger_coordinator::api::{Api, LedgerEvents, Limits, Stand, Tls, TlsFiles, TokenGate, serve, serve_tls};
 use verger_coordinator::drive::{ReplicatedBackend, Router};
 use verger_coordinator::ledger::archive::Archive;
@@ -23,7 +22,7 @@ use super::oidc::{self, Believed};
 use super::opener::Opener;
 use super::run::Site;
 use super::supervisor::{Drives, Supervisor};
-use super::{notify, owner_token};
+use super::{Figures, notify, owner_token};
 
 /// A node that runs, and what is to be done with it.
 pub(super) struct Service<'a> {
@@ -46,8 +45,8 @@ pub(super) struct Service<'a> {
     pub(super) places: Places,
     /// Where old segments of the ledger go.
     pub(super) archive: Option<Arc<Archive>>,
-    /// What became of spans, where there are any.
-    pub(super) spans: Option<Arc<SpanCounts>>,
+    /// What its figures are made of besides what it does.
+    pub(super) figures: Figures,
     /// How workers of other processes are woken.
     pub(super) waking: Waking,
     /// With others that could drive the same repositories.
@@ -92,7 +91,7 @@ fn events(folder: &Path, archive: Option<Arc<Archive>>) -> LedgerEvents {
 }
 
 /// What this process counts.
-fn meters(node: &Arc<Node>, memory_limit: u64, spans: Option<Arc<SpanCounts>>) -> Meters {
+fn meters(node: &Arc<Node>, memory_limit: u64, figures: Figures) -> Meters {
     let node = node.clone();
     let raft = move || {
         let metrics = node.metrics().borrow().clone();
@@ -104,12 +103,13 @@ fn meters(node: &Arc<Node>, memory_limit: u64, spans: Option<Arc<SpanCounts>>) -
             snapshot: metrics.snapshot.map(|id| id.index),
         }
     };
-    let spans = spans.map(|counts| -> Box<dyn Fn() -> Spans + Send + Sync> {
+    let spans = figures.spans.map(|counts| -> Box<dyn Fn() -> Spans + Send + Sync> {
         Box::new(move || Spans { exported: counts.exported(), no_room: counts.no_room(), refused: counts.refused() })
     });
     let mut meters = Meters::default();
     meters.raft = Some(Box::new(raft));
     meters.spans = spans;
+    meters.prices = figures.prices;
     meters.memory_limit = Some(memory_limit);
     meters
 }
@@ -142,7 +142,7 @@ impl Service<'_> {
             node.archive_to(archive.clone());
         }
         let memory_limit = opener.engine.memory_limit.saturating_mul(u64::from(self.places.total));
-        let meters = Arc::new(meters(&node, memory_limit, self.spans));
+        let meters = Arc::new(meters(&node, memory_limit, self.figures));
         let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
         let (shards, evidence) = (None, None);
         let site = Site { opener: opener.clone(), identity, router, meters: meters.clone(), shards, evidence };

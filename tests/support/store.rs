@@ -212,6 +212,7 @@ impl World {
             stop: self.stop.clone(),
             notice: Arc::new(|_, _| {}),
             coordination: Coordination::Alone,
+            tries_store: false,
             observed: Default::default(),
             shards: None,
         }

@@ -108,6 +108,7 @@ impl Ledger for FileLedger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::of_version;
     use verger_proto::{Command, CycleId, Event, Refusal};
 
     fn entry(number: u64) -> Entry {
@@ -193,14 +194,7 @@ mod tests {
 
     #[test]
     fn what_a_newer_program_wrote_is_refused_by_its_version_and_nothing_changes() {
-        let newer = |version: u16| {
-            let mut record = envelope::encode(Kind::Entry, &entry(3)).unwrap();
-            record[4..6].copy_from_slice(&version.to_le_bytes());
-            let bit = |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
-            let crc = !record[..12].iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit));
-            record[12..16].copy_from_slice(&crc.to_le_bytes());
-            record
-        };
+        let newer = |version: u16| of_version(&envelope::encode(Kind::Entry, &entry(3)).unwrap(), version);
         // A kind of event that is not known here: of a list of one, the number of its variant.
         let unknown = envelope::encode(Kind::Entry, &(Command::Tick, vec![9_999_u32])).unwrap();
         for (body, says) in

@@ -34,7 +34,7 @@ impl Page {
         self.counts("store_requests", "Calls to stores, by operation, class of blobs and answer", requests);
         self.counts("store_bytes", "Bytes of blobs that were read and written", bytes);
         self.counts("store_held_back", "Requests to a repository's store that were held back", held_back);
-        self.seconds("store_limit_wait_seconds", "Seconds that requests waited for a limit that was set here", waited);
+        self.amounts("store_limit_wait_seconds", "Seconds that requests waited for a limit that was set here", waited);
         self.counts("store_retries", "Attempts that a store's client made again by itself", again);
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use verger_kopia::error::{Error, ErrorKind, Result};
+use verger_proto::envelope::EnvelopeError;
 
 use crate::files;
 
@@ -29,6 +30,11 @@ pub(crate) fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
 /// What is whole, and of a verger that knows more.
 pub(crate) fn newer(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Unsupported, format!("{}: {what}", path.display())).with_fix(files::NEWER)
+}
+
+/// A record in the file that cannot be read: damaged, or of a verger that knows more.
+pub(crate) fn unfit(path: &Path, error: &EnvelopeError) -> Error {
+    if error.is_of_newer() { newer(path, error) } else { damaged(path, error) }
 }
 
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {

@@ -76,13 +76,13 @@ fn write(path: &Path, identity: &Identity) -> Result<()> {
 ///
 /// # Errors
 /// `Locked` if another process has it, `Usage` if it belongs to another node or cluster, `Damaged` if it does not say whose it is
-/// although it is not empty.
+/// although it is not empty, `Unsupported` if a newer verger says it.
 pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
     make_folders(folder).map_err(|error| failed(folder, "make the folder", error))?;
     let lock = lock(&folder.join(LOCK_NAME))?;
     let path = folder.join(FILE_NAME);
     let known = match files::read(&path)? {
-        Some(bytes) => envelope::decode(Kind::Identity, &bytes).map_err(|error| files::damaged(&path, error))?,
+        Some(bytes) => envelope::decode(Kind::Identity, &bytes).map_err(|error| files::unfit(&path, &error))?,
         None => {
             refuse_foreign_files(folder, &path)?;
             Identity { cluster: cluster.to_owned(), node, boots: 0, has_log: false, is_old: false }
@@ -108,14 +108,15 @@ pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
 /// Locks a folder whose node does not run, and says whose it is. Nothing in it is changed.
 ///
 /// # Errors
-/// `Locked` if its node runs, `NotFound` if there is none in it, `Damaged` if it does not say whose it is.
+/// `Locked` if its node runs, `NotFound` if there is none in it, `Damaged` if it does not say whose it is, `Unsupported` if a newer
+/// verger says it.
 pub(crate) fn open_stopped(folder: &Path) -> Result<(Identity, File)> {
     let path = folder.join(FILE_NAME);
     let Some(bytes) = files::read(&path)? else {
         let step = format!("there is no coordinator's data in {}", folder.display());
         return Err(Error::new(ErrorKind::NotFound, step).with_fix("say with --data-dir where it is"));
     };
-    let identity = envelope::decode(Kind::Identity, &bytes).map_err(|error| files::damaged(&path, error))?;
+    let identity = envelope::decode(Kind::Identity, &bytes).map_err(|error| files::unfit(&path, &error))?;
     Ok((identity, lock(&folder.join(LOCK_NAME))?))
 }
 
@@ -156,6 +157,7 @@ fn refuse_foreign_files(folder: &Path, path: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::of_newer;
 
     #[test]
     fn a_folder_is_one_nodes_and_counts_its_boots() {
@@ -167,6 +169,25 @@ mod tests {
             assert_eq!(open(folder.path(), cluster, node).unwrap_err().kind(), ErrorKind::Usage);
         }
         assert_eq!(open(folder.path(), "attic", 1).unwrap().identity.boots, 2);
+    }
+
+    #[test]
+    fn an_identity_of_a_newer_program_is_no_damage_and_stays_as_it_is() {
+        #[derive(Serialize)]
+        struct Grown(Identity, Option<String>);
+        let folder = tempfile::tempdir().unwrap();
+        let identity = open(folder.path(), "attic", 1).unwrap().identity;
+        let path = folder.path().join(FILE_NAME);
+        let grown = envelope::encode(Kind::Identity, &Grown(identity, Some("rack 7".to_owned()))).unwrap();
+        for (bytes, says) in [(of_newer(&std::fs::read(&path).unwrap()), "version 2"), (grown, "does not decode")] {
+            std::fs::write(&path, &bytes).unwrap();
+            for error in [open(folder.path(), "attic", 1).unwrap_err(), open_stopped(folder.path()).unwrap_err()] {
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+                assert!(error.chain().contains("identity") && error.chain().contains(says), "{error:?}");
+                assert_eq!(error.fix(), Some(crate::files::NEWER));
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
     }
 
     #[test]

@@ -57,8 +57,8 @@ impl Survivor {
     /// Of the node's own folder. Changes nothing.
     ///
     /// # Errors
-    /// `Locked` if the node runs, `NotFound` if there is none, `Damaged` if its files do not hold or are an old copy, `Usage` if
-    /// nothing ever happened in it.
+    /// `Locked` if the node runs, `NotFound` if there is none, `Damaged` if its files do not hold or are an old copy,
+    /// `Unsupported` if a newer verger wrote them, `Usage` if nothing ever happened in it.
     pub fn open(data: &Path) -> Result<Self> {
         let (identity, lock) = identity::open_stopped(data)?;
         if identity.is_old {

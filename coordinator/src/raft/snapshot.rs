@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::chain::{ChainHead, ChainRecord};
-use verger_proto::envelope::{self, Kind};
+use verger_proto::chain::{ChainError, ChainHead, ChainRecord};
+use verger_proto::envelope::{self, EnvelopeError, Kind};
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, SeenLease, StoreProbe, Unable, WorkerId};
 
@@ -148,13 +148,49 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
     Ok(bytes)
 }
 
+/// Why bytes are no snapshot that this program reads.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    /// A part is no record.
+    #[error(transparent)]
+    Part(#[from] EnvelopeError),
+    /// A part is not the next one.
+    #[error(transparent)]
+    Order(#[from] ChainError),
+    /// The parts are not those of one snapshot.
+    #[error("{0}")]
+    Whole(&'static str),
+}
+
+impl Unfit {
+    /// As [`EnvelopeError::is_of_newer`].
+    pub(crate) fn is_of_newer(&self) -> bool {
+        match self {
+            Self::Part(error) => error.is_of_newer(),
+            Self::Order(error) => error.is_of_newer(),
+            Self::Whole(_) => false,
+        }
+    }
+
+    /// Of the snapshot in this file.
+    pub(crate) fn in_file(&self, path: &Path) -> Error {
+        match self.is_of_newer() {
+            true => files::newer(path, format!("the snapshot is not known to this verger: {self}")),
+            false => files::damaged(path, format!("the snapshot does not hold: {self}")),
+        }
+    }
+}
+
 /// Reads what [`encode`] wrote.
 ///
 /// # Errors
-/// What does not hold, in words.
-pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
+/// What does not hold, or that a newer program wrote it.
+pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), Unfit> {
+    const MISSING: Unfit = Unfit::Whole("parts of it are missing");
     let mut parts = Parts { chain: ChainHead::default(), rest: bytes };
-    let Some(Part::Header(header)) = parts.next()? else { return Err("it does not begin with its header".to_owned()) };
+    let Some(Part::Header(header)) = parts.next()? else {
+        return Err(Unfit::Whole("it does not begin with its header"));
+    };
     let Header { applied, membership, state, .. } = *header;
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
@@ -168,23 +204,23 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
             Part::Store(id, probe) => drop(probes.insert(id, *probe)),
             Part::Others(id, part) => drop(others.insert(id, *part)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
-            Part::Header(_) => return Err("it has a second header".to_owned()),
+            Part::Header(_) => return Err(Unfit::Whole("it has a second header")),
         }
     }
     for (id, probe) in probes {
-        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.store = Some(probe);
+        state.repositories.get_mut(&id).ok_or(MISSING)?.store = Some(probe);
     }
     for (id, Others { lease, unable }) in others {
-        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
+        let repository = state.repositories.get_mut(&id).ok_or(MISSING)?;
         (repository.other, repository.unable) = (lease, unable);
     }
     for (id, more) in more {
-        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
+        let repository = state.repositories.get_mut(&id).ok_or(MISSING)?;
         more.put_into(repository);
     }
     let found = [replicated.state.repositories.len(), replicated.state.cycles.len(), replicated.answers.iter().count()];
     if found.map(|count| count as u64) != [header.repositories, header.cycles, header.answers] {
-        return Err("parts of it are missing".to_owned());
+        return Err(MISSING);
     }
     Ok((replicated, header.ledger))
 }
@@ -195,15 +231,15 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn next(&mut self) -> Result<Option<Part>, String> {
+    fn next(&mut self) -> Result<Option<Part>, Unfit> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let length = envelope::header(self.rest).map_err(|error| error.to_string())?.record_bytes;
-        let (record, rest) = self.rest.split_at_checked(length).ok_or("it is cut short")?;
+        let length = envelope::header(self.rest)?.record_bytes;
+        let (record, rest) = self.rest.split_at_checked(length).ok_or(Unfit::Whole("it is cut short"))?;
         self.rest = rest;
-        let ChainRecord { body, .. } = self.chain.follow(record).map_err(|error| error.to_string())?;
-        envelope::decode(Kind::RaftSnapshot, &body).map(Some).map_err(|error| error.to_string())
+        let ChainRecord { body, .. } = self.chain.follow(record)?;
+        Ok(Some(envelope::decode(Kind::RaftSnapshot, &body)?))
     }
 }
 
@@ -222,11 +258,9 @@ pub(crate) fn path(data: &Path) -> PathBuf {
 /// The last snapshot of a data folder.
 ///
 /// # Errors
-/// `Damaged` if it is there and cannot be read.
+/// `Damaged` if it is there and cannot be read, `Unsupported` if a newer verger wrote it.
 pub(crate) fn load(data: &Path) -> Result<Option<(Replicated, LedgerHead)>> {
     let path = path(data);
     let Some(bytes) = files::read(&path)? else { return Ok(None) };
-    let snapshot =
-        decode(&bytes).map_err(|what| files::damaged(&path, format!("the snapshot does not hold: {what}")))?;
-    Ok(Some(snapshot))
+    decode(&bytes).map(Some).map_err(|unfit| unfit.in_file(&path))
 }

@@ -23,6 +23,7 @@ use super::network::{Answer, Links, Request};
 use super::runtime;
 use super::snapshot::{self, LedgerHead, Meta, Replicated};
 use super::types::{Applied, LogEntry, LogId, Membership, Peer, StorageError, TypeConfig};
+use crate::files::NEWER;
 use crate::ledger::Entry;
 use crate::ledger::archive::Archive;
 use crate::ledger::segment::SEGMENT_BYTES;
@@ -169,7 +170,13 @@ impl StateMachine {
 
     async fn install(&self, meta: &Meta, bytes: Vec<u8>) -> Result<()> {
         let foreign = |what| Error::damaged(format!("the snapshot that another node sent does not hold: {what}"));
-        let (replicated, head) = snapshot::decode(&bytes).map_err(foreign)?;
+        let (replicated, head) = snapshot::decode(&bytes).map_err(|unfit| match unfit.is_of_newer() {
+            true => {
+                let step = "the snapshot that another node sent is not known to this verger";
+                Error::new(ErrorKind::Unsupported, step).with_source(unfit).with_fix(NEWER)
+            }
+            false => foreign(unfit.to_string()),
+        })?;
         if snapshot::meta(&replicated) != *meta {
             let (found, wanted) = (replicated.applied, meta.last_log_id);
             return Err(foreign(format!("it is of {found:?} instead of {wanted:?}")));
@@ -365,7 +372,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let _whole = shared.file();
             let path = snapshot::path(&shared.data);
             let Some(bytes) = files::read(&path)? else { return Ok(None) };
-            let (replicated, _) = snapshot::decode(&bytes).map_err(|what| files::damaged(&path, what))?;
+            let (replicated, _) = snapshot::decode(&bytes).map_err(|unfit| unfit.in_file(&path))?;
             Ok(Some(Snapshot { meta: snapshot::meta(&replicated), snapshot: Box::new(Cursor::new(bytes)) }))
         });
         read.await.map_err(|error| self.snapshot_failed(ErrorVerb::Read, &error))

@@ -45,7 +45,8 @@ impl StoppedLedger {
     /// Of the node's own folder.
     ///
     /// # Errors
-    /// `Locked` if the node runs, `NotFound` if there is none, `Damaged` if its identity or snapshot does not hold.
+    /// `Locked` if the node runs, `NotFound` if there is none, `Damaged` if its identity or snapshot does not hold, `Unsupported` if a
+    /// newer verger wrote them.
     pub fn open(data: &Path) -> Result<Self> {
         let (identity, lock) = identity::open_stopped(data)?;
         let (repositories, known) = snapshot::load(data)?.map_or_else(Default::default, |(replicated, head)| {

@@ -179,15 +179,20 @@ fn show(output: Output, status: &Value) -> Result<()> {
             (_, Some(true)) => "votes",
             _ => "learns",
         };
-        let behind = match node["behind"].as_u64() {
-            None => "not known here".to_owned(),
-            Some(0) => "up to date".to_owned(),
-            Some(behind) => format!("{behind} entries behind"),
-        };
+        let behind = behind(node["behind"].as_u64());
         let (id, peer, api) = (text_of(node, "node"), text_of(node, "peerAddress"), text_of(node, "apiAddress"));
         let clock = ahead(node).map(|clock| format!(", its clock is {clock}")).unwrap_or_default();
         format!("{id:<4} {role:<7} {peer:<24} {api:<30} {behind}{clock}")
     }))
+}
+
+fn behind(entries: Option<u64>) -> String {
+    match entries {
+        None => "not known here".to_owned(),
+        Some(0) => "up to date".to_owned(),
+        Some(1) => "1 entry behind".to_owned(),
+        Some(entries) => format!("{entries} entries behind"),
+    }
 }
 
 /// How far a clock is off, if it is by so much that people must know.
@@ -216,6 +221,12 @@ fn trouble(status: &Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_entry_behind_is_no_entries() {
+        let said = [Some(0), Some(1), Some(2), None].map(behind);
+        assert_eq!(said, ["up to date", "1 entry behind", "2 entries behind", "not known here"]);
+    }
 
     #[test]
     fn clocks_that_differ_by_more_than_five_minutes_are_trouble_with_a_code_of_its_own() {

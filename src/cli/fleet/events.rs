@@ -59,10 +59,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<Exit> {
         // Server-sent events name their data; what else they say is for browsers.
         let text = if args.follow { line.strip_prefix("data:").map(str::trim_start) } else { Some(line.as_str()) };
         let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
-        if context.output.json {
-            context.output.line(text)?;
-        } else {
-            context.output.line(plain(text))?;
+        let text = if context.output.json { text.to_owned() } else { plain(text) };
+        if !context.output.next_line(text)? {
+            break;
         }
     }
     Ok(Exit::Done)

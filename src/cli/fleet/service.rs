@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use verger_coordinator::api::TlsFiles;
+use verger_coordinator::prices::{Price, Prices};
 use verger_coordinator::schedule::Limits;
 use verger_kopia::{Error, ErrorKind};
 use verger_worker::progress::Stop;
@@ -31,6 +32,8 @@ pub(super) struct ServiceArgs {
     /// Folder with secrets, a file each
     #[arg(long, value_name = "DIR", env = "VERGER_SECRETS")]
     secrets: Option<PathBuf>,
+    #[command(flatten)]
+    prices: PriceArgs,
     #[command(flatten)]
     archive: ArchiveArgs,
     #[command(flatten)]
@@ -60,7 +63,10 @@ impl ServiceArgs {
             secrets: self.secrets,
             archive: self.archive,
             nats: self.nats.resolve()?,
-            spans: context.telemetry.as_ref().and_then(|telemetry| telemetry.spans().cloned()),
+            figures: up::Figures {
+                spans: context.telemetry.as_ref().and_then(|telemetry| telemetry.spans().cloned()),
+                prices: self.prices.prices(),
+            },
         })
     }
 }
@@ -144,6 +150,33 @@ impl PlacesArgs {
     }
 }
 
+/// What calls to stores cost.
+#[derive(Debug, clap::Args)]
+pub(super) struct PriceArgs {
+    /// Dollars for a thousand requests of each kind, and for a gigabyte that is read: `get=0.0004 put=0.005 list=0.005 delete=0
+    /// egress=0.09`, for one bucket with its name before it (`s3://attic get=…`) [default: none, and no figure of costs]
+    #[arg(long, value_name = "[BUCKET ]PRICES", env = "VERGER_PRICE", value_delimiter = ',', value_parser = price)]
+    price: Vec<(Option<String>, Price)>,
+}
+
+impl PriceArgs {
+    fn prices(self) -> Prices {
+        let mut prices = Prices::default();
+        self.price.into_iter().for_each(|(bucket, price)| prices.set(bucket, price));
+        prices
+    }
+}
+
+/// `get=0.0004 …`, or `s3://attic get=0.0004 …`.
+fn price(text: &str) -> std::result::Result<(Option<String>, Price), String> {
+    match text.trim().split_once(char::is_whitespace) {
+        Some((bucket, rest)) if bucket.contains("://") => {
+            Ok((Some(bucket.trim_end_matches('/').to_owned()), rest.parse()?))
+        }
+        _ => Ok((None, text.parse()?)),
+    }
+}
+
 /// `4`, or `s3://attic=2`.
 fn places(text: &str) -> std::result::Result<(Option<String>, u32), String> {
     let (name, number) = match text.rsplit_once('=') {
@@ -159,6 +192,20 @@ fn places(text: &str) -> std::result::Result<(Option<String>, u32), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prices_are_for_all_or_for_one_by_name() {
+        const ALL: &str = "get=0.0004 put=0.005 list=0.005 delete=0 egress=0.09";
+        let one = price(&format!("s3://attic/ {ALL}")).unwrap();
+        assert_eq!(one, (Some("s3://attic".to_owned()), ALL.parse().unwrap()));
+        let args = PriceArgs { price: vec![one, price(&ALL.replace("0.09", "0")).unwrap()] };
+        let prices = args.prices();
+        assert_eq!(prices.of("s3://attic/kopia/"), Some(ALL.parse().unwrap()));
+        assert_ne!(prices.of("s3://cellar/"), prices.of("s3://attic/"));
+        for bad in ["", "s3://attic", "attic get=1 put=1 list=1 delete=1 egress=1", "get=1"] {
+            assert!(price(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn places_are_for_all_or_for_one_by_name() {

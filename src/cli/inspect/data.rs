@@ -27,7 +27,7 @@ pub(super) fn content(output: Output, open: &Open, id: &ContentId) -> Result<()>
         return output.document(&ContentLine::from(entry));
     }
     let mut reader = ContentReader::new(&open.repository).with_hash_check(HashCheck::Verify);
-    output.bytes(reader.read(&entry)?)
+    output.bytes(reader.read(&entry)?).map(drop)
 }
 
 /// Prints a file's bytes, or a directory's entries.
@@ -44,7 +44,9 @@ pub(super) fn object(output: Output, open: &Open, id: ObjectId) -> Result<()> {
                 .with_fix("Leave --json out to get its bytes"));
         }
         while let Some(chunk) = reader.next_chunk()? {
-            output.bytes(chunk)?;
+            if !output.bytes(chunk)? {
+                break;
+            }
         }
         return Ok(());
     }

@@ -50,7 +50,7 @@ pub(crate) struct Options {
 /// `verger up` for the rest.
 pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let super::Options { data_dir, listen, places, tls, secrets, archive, nats, engine, spans, believed } =
+    let super::Options { data_dir, listen, places, tls, secrets, archive, nats, engine, figures, believed } =
         options.service;
     let tls = secured(listen, tls, &clock)?;
     let member = member(options.node, &data_dir)?;
@@ -105,7 +105,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
         believed,
         places,
         archive,
-        spans,
+        figures,
         waking,
         drives: Drives { node: member.node, boots: node.boots(), leads: Box::new(move || leads.leads()) },
     };

@@ -281,6 +281,7 @@ pub fn means(maintainer: &Repository, state_dir: &Path) -> Means {
         stop: Stop::default(),
         notice: Arc::new(|_, _| {}),
         coordination: Coordination::Alone,
+        tries_store: false,
         observed: Default::default(),
         shards: None,
     }

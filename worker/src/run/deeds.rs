@@ -25,7 +25,7 @@ use super::reading::missing_or_unreadable;
 use super::{Work, out_of_order};
 use crate::task::deed::{Deeds, Effect};
 use crate::task::delete::Deleted;
-use crate::task::guard::Guard;
+use crate::task::guard::{Guard, Refused};
 use crate::task::publish::Publication;
 use crate::task::rewrite::{Order, copy};
 use crate::task::survey::Survey;
@@ -69,10 +69,11 @@ impl Work<'_> {
             return Outcome::Done;
         }
         self.refused_deletes += refused.len() as u64;
-        let damage = |(blob, why): (verger_kopia::storage::BlobId, String)| Damage {
+        self.refused_bytes += refused.iter().map(|one| one.bytes).sum::<u64>();
+        let damage = |one: Refused| Damage {
             severity: Severity::Noted,
-            subject: blob.to_string(),
-            text: format!("the store refuses to delete it: {why}"),
+            subject: one.blob.to_string(),
+            text: format!("the store refuses to delete it: {}", one.why),
             snapshots: Vec::new(),
             paths: Vec::new(),
         };

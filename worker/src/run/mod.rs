@@ -84,6 +84,7 @@ pub struct Work<'a> {
     figures: Figures,
     damages: Vec<Damage>,
     refused_deletes: u64,
+    refused_bytes: u64,
     next: Option<Next>,
     failure: Option<Error>,
     /// Stages that did not come to their end, and why.
@@ -125,6 +126,7 @@ impl<'a> Work<'a> {
             figures: Figures::default(),
             damages: Vec::new(),
             refused_deletes: 0,
+            refused_bytes: 0,
             next: None,
             failure: None,
             unfinished: std::collections::BTreeMap::new(),
@@ -207,6 +209,12 @@ impl<'a> Work<'a> {
     #[must_use]
     pub fn refused_deletes(&self) -> u64 {
         self.refused_deletes
+    }
+
+    /// Bytes of these.
+    #[must_use]
+    pub fn refused_bytes(&self) -> u64 {
+        self.refused_bytes
     }
 
     /// Does one job. A failure is in the report; deeds that failed are not tried again in this cycle, since only a fresh view

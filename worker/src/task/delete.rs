@@ -7,6 +7,7 @@ use verger_kopia::{ErrorKind, Result};
 use verger_proto::stage::Stage;
 
 use super::deed::{Approved, Deeds, Effect, digest_of_names};
+use super::guard::Refused;
 use crate::progress::{Meter, Unit};
 
 /// Blobs of one batch: what one S3 request takes.
@@ -92,7 +93,8 @@ impl Deeds<'_> {
             match error.kind() {
                 ErrorKind::Permission | ErrorKind::Unsupported | ErrorKind::PreconditionFailed => {
                     effect.left_out += 1;
-                    self.guard.refused(blob.clone(), error.chain());
+                    let bytes = lengths.get(&blob).copied().unwrap_or(0);
+                    self.guard.refused(Refused { blob: blob.clone(), bytes, why: error.chain() });
                     deleted.left.push((blob, error.chain()));
                 }
                 _ => return Err(error.at(format!("delete {blob}"))),

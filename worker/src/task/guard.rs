@@ -32,6 +32,17 @@ pub struct Look {
     pub view: ViewRef,
 }
 
+/// A blob that the store does not let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Which.
+    pub blob: BlobId,
+    /// Its length.
+    pub bytes: u64,
+    /// What the store says.
+    pub why: String,
+}
+
 /// What is to be left alone, and why it grew since the plan was sealed.
 pub struct Guard {
     repository: Repository,
@@ -54,7 +65,7 @@ pub struct Guard {
     /// Endangered contents that are live again.
     revived: BTreeSet<ContentId>,
     write_epoch: Option<u64>,
-    refused: Vec<(BlobId, String)>,
+    refused: Vec<Refused>,
 }
 
 impl Guard {
@@ -246,13 +257,13 @@ impl Guard {
         self.packs.insert(pack);
     }
 
-    /// Notes a blob that the store does not let go, and why.
-    pub fn refused(&mut self, blob: BlobId, why: String) {
-        self.refused.push((blob, why));
+    /// Notes a blob that the store does not let go.
+    pub fn refused(&mut self, refused: Refused) {
+        self.refused.push(refused);
     }
 
     /// Blobs that the store did not let go, since the last time.
-    pub fn take_refused(&mut self) -> Vec<(BlobId, String)> {
+    pub fn take_refused(&mut self) -> Vec<Refused> {
         std::mem::take(&mut self.refused)
     }
 

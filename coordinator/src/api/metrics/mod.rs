@@ -30,6 +30,7 @@ pub(super) fn text(server: &Server) -> Result<String, Problem> {
             fleet::of_the_cycles(&mut page, state, &board, now);
             reports::of_the_reports(&mut page, state);
             page.stores(process::known_calls(state, &server.api.meters));
+            process::of_the_prices(&mut page, state, &server.api.meters);
         });
     }
     page.text().map_err(|error| Problem::internal(error.to_string()))

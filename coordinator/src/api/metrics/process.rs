@@ -75,3 +75,14 @@ pub(super) fn known_calls(state: &State, meters: &Meters) -> Vec<(Option<Reposit
     let known = state.repositories.values().filter_map(|entry| entry.registration.as_ref());
     known.filter_map(|known| Some((Some(known.name.clone()), meters.known_calls(&known.name)?))).collect()
 }
+
+/// What these calls cost, where somebody said what a call to that store does.
+pub(super) fn of_the_prices(page: &mut Page, state: &State, meters: &Meters) {
+    let known = state.repositories.values().filter_map(|entry| entry.registration.as_ref());
+    let costs = known.filter_map(|known| {
+        let dollars = meters.prices.of(&known.address)?.of(&*meters.known_calls(&known.name)?);
+        Some((vec![("repo", known.name.to_string())], dollars))
+    });
+    let help = "What the calls to the store and the bytes read from it cost by the prices that were given, in dollars";
+    page.amounts("cost_estimate_dollars", help, costs.collect::<Vec<_>>());
+}

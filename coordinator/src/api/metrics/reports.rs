@@ -23,7 +23,8 @@ fn reports(entry: &Repository) -> impl Iterator<Item = Value> {
 pub(super) fn of_the_reports(page: &mut Page, state: &State) {
     let mut contents: [Vec<(Labels, f64)>; CONTENTS.len()] = Default::default();
     let mut bytes: [Vec<(Labels, f64)>; CONTENTS.len()] = Default::default();
-    let (mut orphaned, mut index, mut epochs, mut damage) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut orphaned, mut locked, mut open) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut index, mut epochs, mut damage) = (Vec::new(), Vec::new(), Vec::new());
     for entry in state.repositories.values() {
         let Some(registration) = &entry.registration else { continue };
         let labels: Labels = vec![("repo", registration.name.to_string())];
@@ -41,8 +42,13 @@ pub(super) fn of_the_reports(page: &mut Page, state: &State) {
         if let Some(report) = reports(entry).find(|report| report["tasks"]["full-delete-blobs"].is_object()) {
             let kept = report["tasks"]["full-delete-blobs"]["retainedTotalSize"].as_u64();
             orphaned.extend(kept.map(|bytes| (labels.clone(), bytes as f64)));
+            // A store that hides what is deleted refuses nothing, and does not tell what it holds back.
+            let refused = report["refusedBytes"].as_u64().filter(|_| report["deletesHide"] == false);
+            locked.extend(refused.map(|bytes| (labels.clone(), bytes as f64)));
         }
         let Some(newest) = reports(entry).next() else { continue };
+        let opened = newest["openMilliseconds"].as_u64();
+        open.extend(opened.map(|milliseconds| (labels.clone(), milliseconds as f64 / 1_000.0)));
         index.extend(newest["indexBlobs"].as_u64().map(|count| (labels.clone(), count as f64)));
         epochs.extend(newest["uncompactedEpochs"].as_u64().map(|count| (labels.clone(), count as f64)));
         if let Some(items) = newest["damage"].as_array() {
@@ -57,6 +63,9 @@ pub(super) fn of_the_reports(page: &mut Page, state: &State) {
         page.levels(&format!("bytes_{name}"), &format!("Packed bytes of contents {what}"), bytes);
     }
     page.levels("bytes_orphaned", "Bytes of packs that no index names and that are too young to be deleted", orphaned);
+    page.levels("bytes_locked", "Bytes of blobs that were to be deleted and that the store did not let go", locked);
+    let help = "How long the last cycle took to open the repository: format blobs, keys and index";
+    page.levels("repo_open_seconds", help, open);
     page.levels("index_blobs", "Index blobs that clients read, when the last cycle began", index);
     page.levels("epochs_uncompacted", "Epochs with index blobs that nobody has compacted", epochs);
     page.levels("damage_items", "Things that the last cycle could not read, by what they stop", damage);

@@ -20,6 +20,7 @@ fn report() -> String {
     let damage = json!([{ "severity": "noted", "subject": "xn0_1" }]);
     let report = json!({
         "outcome": "done", "tasks": tasks, "damage": damage, "indexBlobs": 12, "uncompactedEpochs": 2,
+        "refusedBytes": 40, "deletesHide": false, "openMilliseconds": 1_250,
     });
     report.to_string()
 }
@@ -76,6 +77,8 @@ fn figures_are_those_of_what_happened() {
         // Measured, and none: not the same as not measured.
         "verger_contents_recent{repo=\"photos\"} 0.0",
         "verger_bytes_orphaned{repo=\"photos\"} 77.0",
+        "verger_bytes_locked{repo=\"photos\"} 40.0",
+        "verger_repo_open_seconds{repo=\"photos\"} 1.25",
         "verger_index_blobs{repo=\"photos\"} 12.0",
         "verger_epochs_uncompacted{repo=\"photos\"} 2.0",
         "verger_damage_items{repo=\"photos\",kind=\"noted\"} 1.0",
@@ -83,6 +86,8 @@ fn figures_are_those_of_what_happened() {
         "verger_store_requests_total{repo=\"photos\",op=\"put\",class=\"p\",code=\"ok\"} 1",
         "verger_store_requests_total{repo=\"photos\",op=\"get\",class=\"q\",code=\"not-found\"} 1",
         "verger_store_bytes_total{repo=\"photos\",direction=\"written\"} 70",
+        // A write for half a cent, a read for a quarter of that.
+        "verger_cost_estimate_dollars_total{repo=\"photos\"} 0.00625",
         "verger_lease_term{repo=\"photos\"} 2.0",
         "verger_lease_expires_seconds{repo=\"photos\"} 60.0",
         "verger_lease_holder_info{repo=\"photos\",holder=\"verger@fleet-0a1b2c3d\"} 1.0",
@@ -102,10 +107,23 @@ fn what_nobody_measured_is_left_out() {
     let page = rig.call("GET", "/metrics", None).text;
     for name in
         ["contents_live", "bytes_live", "index_blobs", "damage_items", "cycle_phase", "lease_expires", "store_bytes"]
+            .into_iter()
+            .chain(["bytes_locked", "repo_open", "cost_estimate"])
     {
         assert!(!page.contains(&format!("verger_{name}")), "{name} in\n{page}");
     }
     assert!(page.contains("verger_lease_held{repo=\"music\"} 0.0\n"), "{page}");
+}
+
+/// A store that hides what is deleted refuses nothing: what it holds back is not known, and not nothing.
+#[test]
+fn what_a_store_hides_is_not_known_to_be_locked() {
+    let rig = Rig::new();
+    let (repository, cycle) = rig.with_cycle("photos");
+    rig.run_to_report(&repository, cycle, &report().replace("\"deletesHide\":false", "\"deletesHide\":true"));
+    let page = rig.call("GET", "/metrics", None).text;
+    assert!(page.contains("verger_bytes_orphaned{repo=\"photos\"} 77.0\n"), "{page}");
+    assert!(!page.contains("verger_bytes_locked"), "{page}");
 }
 
 /// As OpenMetrics has it: `name{label="value",…} number`, after a `# TYPE` of its own, each series once, `# EOF` at the end.

@@ -36,6 +36,8 @@ fn meters() -> Meters {
     meters.raft = Some(Box::new(move || raft));
     meters.spans = Some(Box::new(move || spans));
     meters.memory_limit = Some(1 << 30);
+    let price = "get=1.25 put=5 list=5 delete=0 egress=0.09".parse().unwrap();
+    meters.prices.set(Some("s3://attic".to_owned()), price);
     let calls = meters.calls(&"photos".parse().unwrap());
     calls.count(Op::Put, Class::of("p01"), Code::Ok, 0, 70);
     calls.count(Op::Get, Class::of("q01"), Code::NotFound, 0, 0);

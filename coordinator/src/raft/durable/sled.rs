@@ -23,7 +23,7 @@ use verger_proto::envelope::{self, Kind};
 use super::mark::MarkFile;
 use super::{DurableLog, Extent, chain};
 use crate::files::make_folders;
-use crate::raft::files::{damaged, failed, newer, sync_folder};
+use crate::raft::files::{self, damaged, failed, newer, sync_folder};
 use crate::raft::types::{LogEntry, LogId, Vote};
 
 const FOLDER: &str = "log";
@@ -233,7 +233,7 @@ fn open(data: &Path, folder: &Path) -> Result<(Open, Head)> {
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     let db = config.open().map_err(|error| broken(folder, "open", error))?;
     let head = match db.get(HEAD).map_err(|error| broken(folder, "read", error))? {
-        Some(bytes) => envelope::decode(Kind::RaftHead, &bytes).map_err(|error| damaged(&db_path, error))?,
+        Some(bytes) => envelope::decode(Kind::RaftHead, &bytes).map_err(|error| files::unfit(&db_path, &error))?,
         None => Head::default(),
     };
     if !is_known {
@@ -466,7 +466,7 @@ impl DurableLog for SledLog {
         let (db, _) = self.view()?;
         match db.get(COMMITTED).map_err(|error| broken(&self.folder, "read", error))? {
             Some(bytes) => envelope::decode(Kind::RaftCommitted, &bytes)
-                .map_err(|error| damaged(&self.folder.join("db"), format!("how far the log is committed: {error}"))),
+                .map_err(|error| files::unfit(&self.folder.join("db"), &error).at("read how far the log is committed")),
             None => Ok(None),
         }
     }

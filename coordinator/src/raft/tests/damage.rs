@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use verger_kopia::error::{Error, ErrorKind};
+use verger_proto::chain::ChainHead;
+use verger_proto::envelope::{self, Kind};
 use verger_proto::{Command, LogTime};
 
 use crate::ledger::Entry;
@@ -12,8 +14,11 @@ use crate::ledger::segment::SEGMENT_BYTES;
 use crate::raft::durable::sled::SledLog;
 use crate::raft::ledger::{LedgerHead, ReplicaLedger};
 use crate::raft::node::{Node, SubmitError};
+use crate::raft::recover::Survivor;
 use crate::raft::state_machine::StateMachine;
+use crate::raft::stopped::StoppedLedger;
 use crate::raft::testing::{Cluster, proposal};
+use crate::testing::of_newer;
 
 /// A stopped node of its own, with a snapshot and entries after it.
 async fn stopped() -> Cluster {
@@ -57,6 +62,38 @@ async fn every_damage_of_the_snapshot_is_refused() {
     std::fs::remove_file(&path).unwrap();
     let error = Node::open(cluster.options(1)).await.unwrap_err();
     check(&error, "snapshot", "gone");
+}
+
+/// A part of a kind that is not known here, and a version that is not: whoever goes back to an older program loses nothing by it.
+#[tokio::test]
+async fn a_snapshot_of_a_newer_program_is_no_damage_and_stays_as_it_is() {
+    let cluster = stopped().await;
+    let data = cluster.data(1);
+    let path = data.join("snapshot");
+    let good = std::fs::read(&path).unwrap();
+    let mut chain = ChainHead::default();
+    let mut rest = &good[..];
+    while !rest.is_empty() {
+        let (record, after) = rest.split_at(envelope::header(rest).unwrap().record_bytes);
+        chain.follow(record).unwrap();
+        rest = after;
+    }
+    let part = envelope::encode(Kind::RaftSnapshot, &9_999_u32).unwrap();
+    let grown = [good.clone(), chain.append(LogTime(0), part).unwrap()].concat();
+    for (bytes, says) in [(grown, "does not decode"), (of_newer(&good), "version 2 is not known")] {
+        std::fs::write(&path, &bytes).unwrap();
+        for error in [
+            StateMachine::open(&data).unwrap_err(),
+            Node::open(cluster.options(1)).await.unwrap_err(),
+            StoppedLedger::open(&data).unwrap_err(),
+            Survivor::open(&data).unwrap_err(),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+            assert!(error.chain().contains("snapshot") && error.chain().contains(says), "{error:?}");
+            assert_eq!(error.fix(), Some(crate::files::NEWER));
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
 }
 
 #[tokio::test]
