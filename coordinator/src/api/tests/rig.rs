@@ -30,7 +30,8 @@ pub(super) const FLEET: &str = "verger@fleet-0a1b2c3d";
 
 /// A process with all that can be counted.
 fn meters() -> Meters {
-    let raft = Raft { leads: true, term: 3, last: Some(9), applied: Some(8), snapshot: Some(5) };
+    let raft =
+        Raft { leads: true, term: 3, last: Some(9), applied: Some(8), snapshot: Some(5), level: 2, program_level: 3 };
     let spans = Spans { exported: 40, no_room: 2, refused: 1 };
     let mut meters = Meters::default();
     meters.raft = Some(Box::new(move || raft));

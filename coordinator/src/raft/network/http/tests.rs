@@ -74,7 +74,7 @@ fn clocks() -> Clocks {
 fn call(from: u64, cluster: &str, to: u64) -> Call {
     let (standing, known) = Default::default();
     let request = Request::Ledger { from: 0, bytes_max: 1 };
-    Call { cluster: cluster.to_owned(), from, to, standing, known, request }
+    Call { cluster: cluster.to_owned(), from, to, standing, known, request, level: 0, head: None }
 }
 
 async fn ask(security: Security, address: &str, from: u64) -> Result<Answer, Unreached> {
