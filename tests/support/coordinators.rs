@@ -53,8 +53,9 @@ impl Fleet {
     }
 
     /// Three nodes of another build.
-    pub fn start_as(workers: usize, program: &Path) -> Self {
+    pub fn start_as(workers: usize, program: &Path, flags: &[&str]) -> Self {
         let mut fleet = Self::empty(workers);
+        fleet.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         fleet.programs = (1..=3).map(|id| (id, program.to_owned())).collect();
         fleet.begin()
     }

@@ -1,8 +1,8 @@
 //! A snapshot: all that follows from the log up to one entry, as a file of its own.
 //!
 //! A chain of records, each a part: the header with the numbers of the others, the level of the cluster, then what is newer than the first
-//! shape of a repository, repositories, cycles, and answers to commands. Records are limited in length, the state is not. The ledger itself is not in it, only
-//! how far it goes.
+//! shape of a repository, repositories, cycles, and answers to commands. Records are limited in length, the state is not. The ledger itself
+//! is not in it, only how far it goes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -139,7 +139,7 @@ impl Desk for FakeDesk {
 /// One coordinator, which lets others come and go and forgets them.
 impl Members for FakeStand {
     fn status(&self) -> Value {
-        json!({ "cluster": "attic", "node": 1, "leader": 1, "term": 1, "lastIndex": 7, "applied": 7, "nodes": [] })
+        json!({ "cluster": "attic", "node": 1, "leader": 1, "term": 1, "lastIndex": 7, "applied": 7, "level": 1, "nodes": [] })
     }
 
     fn admit(&self, _: &str, _: &Newcomer) -> std::result::Result<(), MembersError> {

@@ -24,10 +24,16 @@ async fn start(cluster: &mut Cluster, id: u64, level: u32) {
     cluster.start_with(options).await;
 }
 
+/// Waits until all have applied the same; who has ended by itself never does.
+async fn settle(cluster: &Cluster) {
+    let all = tokio::time::timeout(std::time::Duration::from_secs(60), cluster.settle()).await;
+    all.expect("a node has ended by itself");
+}
+
 async fn restart(cluster: &mut Cluster, id: u64, level: u32) {
     cluster.stop(id).await;
     start(cluster, id, level).await;
-    cluster.settle().await;
+    settle(cluster).await;
 }
 
 async fn begun(levels: [u32; 3]) -> Cluster {
@@ -36,14 +42,14 @@ async fn begun(levels: [u32; 3]) -> Cluster {
         start(&mut cluster, id, level).await;
     }
     cluster.initialize().await;
-    cluster.settle().await;
+    settle(&cluster).await;
     cluster
 }
 
 /// What every node goes by, once all have said what they know.
 async fn level(cluster: &Cluster) -> u32 {
     tokio::time::sleep(SOON).await;
-    cluster.settle().await;
+    settle(cluster).await;
     let levels: Vec<u32> = cluster.nodes.values().map(|node| node.state(|state| state.level)).collect();
     assert!(levels.iter().all(|level| *level == levels[0]), "{levels:?}");
     levels[0]
@@ -149,7 +155,7 @@ fn p6_a_program_that_knows_less_than_its_cluster_ends_and_says_both_levels() {
         for number in 1..=100 {
             cluster.submit(proposal(number, 10)).await;
         }
-        cluster.settle().await;
+        settle(&cluster).await;
         cluster.stop(victim).await;
         assert!(cluster.data(victim).join("snapshot").exists());
         let error = Node::open(cluster.options(victim)).await.unwrap_err();
@@ -169,7 +175,7 @@ fn p6_a_program_that_knows_less_than_its_cluster_ends_and_says_both_levels() {
         cluster.stop(4).await;
         start(&mut cluster, 4, NEWER).await;
         cluster.submit(proposal(101, 10)).await;
-        cluster.settle().await;
+        settle(&cluster).await;
         assert_eq!(cluster.ledger(victim), cluster.ledger(4));
         cluster.stop_all().await;
     });
