@@ -130,6 +130,8 @@ fn newest_leads(fleet: &mut Fleet, newest: u64) -> bool {
 fn p6_upgraded_one_by_one_no_command_is_lost_and_the_ledgers_stay_one() {
     let Some(old) = old_program() else { return };
     let (golden, later) = (Golden::unpack("epochs"), Golden::unpack("default"));
+    // Its lease is another's: to note that is a command that programs from before there were levels do not know.
+    run(&mut later.verger(["maintain", "--quick", "--act-as", OWNER, "--quiet", &later.address()]));
     // A store that bears few requests makes cycles last.
     let mut fleet = Fleet::start_as(1, &old, &["--requests-per-second", "20"]);
     let before = level(&fleet);
