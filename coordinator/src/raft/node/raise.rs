@@ -51,7 +51,9 @@ pub(super) fn watch(links: &Links, raft: &Raft<TypeConfig>, clock: Arc<dyn Clock
                 let (id, at) = (CommandId(Chance.next_u64().into()), LogTime::of(clock.now()));
                 let proposal = Proposal { id, at, actor: None, command: Command::RaiseLevel { level } };
                 match tokio::time::timeout(at_most, raft.client_write(proposal)).await {
-                    Ok(Ok(_)) => tracing::info!(level, "all coordinators know more now: the cluster goes by it"),
+                    Ok(Ok(_)) => {
+                        tracing::info!(level, "the level is raised: programs that know less do not take part any more")
+                    }
                     Ok(Err(error)) => tracing::debug!(%error, "the level was not raised"),
                     Err(_) => tracing::debug!("the level was not raised in time"),
                 }
