@@ -8,7 +8,7 @@
 mod fleet;
 mod support;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -238,8 +238,8 @@ fn ledgers_are_one(fleet: &mut Fleet, before: u64) {
 }
 
 /// What the old program does not know is in the log: it does not start, and spoils nothing.
-fn the_way_back_is_closed(fleet: &mut Fleet, old: &PathBuf) {
-    fleet.programs.insert(2, old.clone());
+fn the_way_back_is_closed(fleet: &mut Fleet, old: &Path) {
+    fleet.programs.insert(2, old.to_owned());
     let output = fleet.coordinator(2).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     say(&format!("the old program says: {}", said.lines().last().unwrap_or_default()));
