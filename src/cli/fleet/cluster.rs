@@ -263,4 +263,17 @@ mod tests {
         alone["trouble"] = json!("nobody leads now");
         assert_eq!(trouble(&alone).unwrap_err().kind(), ErrorKind::StoreUnavailable, "the worse one is said");
     }
+
+    #[test]
+    fn a_cluster_that_knows_more_is_not_joined_and_who_lags_is_named() {
+        assert!(refuse_newer(0).is_ok() && refuse_newer(LEVEL.into()).is_ok());
+        let error = refuse_newer(u64::from(LEVEL) + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains(&format!("level {LEVEL}")) && error.fix().is_some(), "{error}");
+        assert_eq!(knows(&json!({ "level": 2 }), Some(1)), ", its program knows level 2");
+        for same in [json!({ "level": 1 }), json!({})] {
+            assert_eq!(knows(&same, Some(1)), "");
+        }
+        assert_eq!(knows(&json!({ "level": 1 }), None), "", "whoever answers is from before there were levels");
+    }
 }

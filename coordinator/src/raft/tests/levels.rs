@@ -1,12 +1,18 @@
 //! Programs that know different things in one cluster: it goes by what all of them know, and who knows less does not take part.
 
+use std::sync::Arc;
+
 use openraft::EntryPayload;
 use openraft::storage::RaftStateMachine as _;
+use verger_kopia::clock::SystemClock;
 use verger_kopia::error::{Error, ErrorKind};
 use verger_proto::level::LEVEL;
 use verger_proto::{Command, CommandId, Event, LogTime, Proposal, SeenLease, StoreTime, Term};
 
+use crate::api::{Members as _, MembersError, Newcomer};
 use crate::ledger::file::FileLedger;
+use crate::raft::members::Members;
+use crate::raft::network::clocks::Clocks;
 use crate::raft::node::{Node, NodeOptions, SubmitError};
 use crate::raft::snapshot::{self, LedgerHead, Replicated, Unread};
 use crate::raft::state_machine::StateMachine;
@@ -206,4 +212,27 @@ fn a_snapshot_of_a_higher_level_is_for_programs_that_know_it() {
     let bytes = snapshot::encode(&replicated, LedgerHead::default()).unwrap();
     assert_eq!(snapshot::decode(&bytes, NEWER).unwrap().0, replicated);
     assert_eq!(snapshot::decode(&bytes, LEVEL).unwrap_err(), Unread::Level(NEWER));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_a_program_that_knows_less_is_not_let_in() {
+    let mut cluster = Cluster::knowing(1, NEWER).await;
+    cluster.leveled().await;
+    let clocks = Clocks::new(Arc::new(SystemClock));
+    let members = Members::new(cluster.nodes[&1].clone(), clocks, tokio::runtime::Handle::current());
+    let newcomer = |level| {
+        let (peer_address, api_address) = ("memory:2".to_owned(), "http://b.example:7420".to_owned());
+        Newcomer { node: 2, key: 7, peer_address, api_address, replaces: None, level }
+    };
+    // It waits for answers, so it is asked from outside.
+    let asked = tokio::task::spawn_blocking(move || {
+        let [old, new] = [LEVEL, NEWER].map(|level| members.admit("ann", &newcomer(level)));
+        (old, new, members.status())
+    });
+    let (old, new, status) = asked.await.unwrap();
+    assert!(matches!(old, Err(MembersError::TooOld { knows: LEVEL, cluster: NEWER })), "{old:?}");
+    new.unwrap();
+    assert_eq!((&status["level"], &status["nodes"][0]["level"]), (&NEWER.into(), &NEWER.into()), "{status}");
+    assert_eq!(status["nodes"].as_array().map(Vec::len), Some(2), "{status}");
+    cluster.stop_all().await;
 }
