@@ -48,7 +48,7 @@ fn whatever_breaks_replicas_are_one_and_everything_finishes() {
     let batches = sum(|c| c.batches.into());
     println!("{count} seeds, {answers} answers, {cycles} cycles, {batches} batches, {:?}", began.elapsed());
     if count >= 20 {
-        assert!(answers > 50 * count && cycles > 2 * count && batches > 10 * count, "nothing much happened");
+        assert!(answers > 50 * count && cycles > 2 * count && batches > 9 * count, "nothing much happened");
     }
 }
 

@@ -106,6 +106,11 @@ impl Heads {
         }
     }
 
+    /// A node whose ledger differs answers nothing any more: it is about to stop.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        self.0.differs.borrow().map_or(Ok(()), |records| Err(differs(records).chain()))
+    }
+
     /// Turns to the number of records up to which the two differ.
     pub(crate) fn differ(&self) -> watch::Receiver<Option<u64>> {
         self.0.differs.subscribe()
@@ -135,8 +140,9 @@ mod tests {
         (0..=9).for_each(|records| here.hear(head(records, "own")));
         here.hear(head(12, "own"));
         (10..=12).for_each(|records| here.add(head(records, "own")));
-        assert_eq!(*here.differ().borrow(), None);
+        assert_eq!((*here.differ().borrow(), here.check()), (None, Ok(())));
         here.hear(head(7, "other"));
+        assert!(here.check().unwrap_err().contains("record 6"));
         assert_eq!(*here.differ().borrow(), Some(7), "the leader is behind");
         let here = heads(9);
         here.hear(head(11, "other"));

@@ -488,7 +488,7 @@ impl Node {
         self.hear_level(*level).map_err(|error| error.chain())?;
         self.standings.hear(*from, *standing, known)?;
         head.iter().for_each(|head| self.links.heads.hear(*head));
-        Ok(())
+        self.links.heads.check()
     }
 
     async fn answer(&self, request: Request) -> Answer {
