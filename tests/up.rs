@@ -568,7 +568,8 @@ fn events_are_followed_and_those_since_a_time_are_told() {
     let up = Up::start();
     let create = |name: &str| run(&mut up.verger(&["token", "create", name, "--scope", "read", "--all-tenants"]));
     create("before");
-    let since = up.events(&[])[0]["at"].as_str().unwrap().to_owned();
+    let created = up.events(&[]).into_iter().find(|event| event["kind"] == "token_created").unwrap();
+    let since = created["at"].as_str().unwrap().to_owned();
     let mut following = up.verger(&["events", "--since", &since, "--follow", "--json"]);
     let mut following = following.stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();

@@ -31,6 +31,15 @@ pub(crate) fn relocate(turn: &mut Turn<'_>, node: u64, address: String) -> Resul
     Ok(())
 }
 
+/// It never goes down, and what it is already is no event.
+pub(crate) fn raise_level(turn: &mut Turn<'_>, level: u32) {
+    let before = turn.state.level;
+    if level > before {
+        turn.state.level = level;
+        turn.events.push(Event::LevelRaised { level, before });
+    }
+}
+
 /// Nobody acts on under what the lost members agreed to: another one that is left may believe that it still does. Each lease is taken
 /// anew, with the waiting that this takes (R4), and open cycles are looked at with fresh eyes.
 pub(crate) fn recover(turn: &mut Turn<'_>, recovery: Recovery) -> Result<(), Refusal> {
@@ -66,6 +75,16 @@ mod tests {
         let address = "d.example:7421".to_owned();
         let moved = told(Command::MoveNode { node: 2, address: address.clone() });
         assert_eq!(moved, [Event::NodeMoved { node: 2, address }]);
+    }
+
+    #[test]
+    fn a_level_rises_once_and_never_goes_down() {
+        let mut state = State::default();
+        let mut raise = |level| apply(&mut state, Command::RaiseLevel { level }, LogTime(1)).0;
+        assert_eq!(raise(2), [Event::LevelRaised { level: 2, before: 0 }]);
+        assert_eq!((raise(2), raise(1)), (Vec::new(), Vec::new()), "asked again, and late");
+        assert_eq!(raise(7), [Event::LevelRaised { level: 7, before: 2 }]);
+        assert_eq!(state.level, 7);
     }
 
     #[test]

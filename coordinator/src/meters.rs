@@ -33,6 +33,10 @@ pub struct Raft {
     pub applied: Option<u64>,
     /// The last entry in its newest snapshot.
     pub snapshot: Option<u64>,
+    /// What its cluster goes by ([`verger_proto::level`]).
+    pub level: u32,
+    /// What its program knows.
+    pub program_level: u32,
 }
 
 type Ask<T> = Box<dyn Fn() -> T + Send + Sync>;

@@ -285,6 +285,8 @@ mutants! {
     P4ClockInApply,
     /// P5: a command that is asked again counts again. Its answer was lost, and its deed is done twice.
     P5AskedAgainIsNew,
+    /// P6: the level of a cluster is raised without asking its members. One of them applies a command in another way, or not at all.
+    P6NobodyAskedForItsLevel,
 }
 
 /// Whether this rule is taken out now.

@@ -348,6 +348,11 @@ pub enum Command {
         /// Why: the place of a secret, never the secret.
         reason: String,
     },
+    /// Every member of the cluster has said that its program knows this level ([`level`](crate::level)).
+    RaiseLevel {
+        /// The level.
+        level: u32,
+    },
 }
 
 /// What a cluster was made of again after its majority was lost.
@@ -435,6 +440,7 @@ impl Command {
             Command::IdentifyStore { .. } => "identify_store",
             Command::NoteLease { .. } => "note_lease",
             Command::NoteUnable { .. } => "note_unable",
+            Command::RaiseLevel { .. } => "raise_level",
         }
     }
 }

@@ -194,11 +194,13 @@ pub enum Event {
     LeaseSeen { repository: RepositoryId, lease: Box<SeenLease> },
     /// A worker cannot open it, and leaves it to others.
     WorkerUnable { repository: RepositoryId, worker: WorkerId, reason: String },
+    /// Whoever knows less does not take part in the cluster from here on.
+    LevelRaised { level: u32, before: u32 },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 61] = [
+    pub const KINDS: [&'static str; 62] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -260,6 +262,7 @@ impl Event {
         "store_identified",
         "lease_seen",
         "worker_unable",
+        "level_raised",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -327,6 +330,7 @@ impl Event {
             Event::StoreIdentified { .. } => "store_identified",
             Event::LeaseSeen { .. } => "lease_seen",
             Event::WorkerUnable { .. } => "worker_unable",
+            Event::LevelRaised { .. } => "level_raised",
         }
     }
 }

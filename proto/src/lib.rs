@@ -33,6 +33,7 @@ pub mod command;
 pub mod driver;
 pub mod effect;
 pub mod event;
+pub mod level;
 pub mod proposal;
 pub mod refusal;
 

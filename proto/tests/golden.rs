@@ -325,6 +325,7 @@ fn others_samples() -> Vec<(&'static str, Event)> {
         ("", Event::StoreIdentified { repository: repository(), before }),
         ("", Event::LeaseSeen { repository: repository(), lease: Box::new(lease) }),
         ("", Event::WorkerUnable { repository: repository(), worker: WorkerId::new("cellar").unwrap(), reason }),
+        ("", Event::LevelRaised { level: 300, before: 1 }),
     ]
 }
 

@@ -31,6 +31,7 @@ use verger_coordinator::raft::types::Peer;
 use verger_coordinator::schedule::Limits as Places;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::level::LEVEL;
 use verger_worker::progress::Stop;
 
 use crate::config::archive::ArchiveArgs;
@@ -146,6 +147,7 @@ fn node(
             heartbeat: Duration::from_millis(50),
             ..Pace::default()
         },
+        level: LEVEL,
     };
     runtime.block_on(async {
         let node = Node::open(options).await?;

@@ -101,6 +101,8 @@ fn meters(node: &Arc<Node>, memory_limit: u64, figures: Figures) -> Meters {
             last: metrics.last_log_index,
             applied: metrics.last_applied.map(|id| id.index),
             snapshot: metrics.snapshot.map(|id| id.index),
+            level: node.state(|state| state.level),
+            program_level: node.program_level(),
         }
     };
     let spans = figures.spans.map(|counts| -> Box<dyn Fn() -> Spans + Send + Sync> {

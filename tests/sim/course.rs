@@ -14,6 +14,8 @@ use super::world::{World, dice};
 const STORM: u64 = 100_000;
 /// Within so many milliseconds after the last fault, all nodes are one again.
 const HEALED_WITHIN: u64 = 20_000;
+/// Within so many milliseconds after all are one, the cluster goes by what all of them know.
+const LEVEL_WITHIN: u64 = 8_000;
 /// So many of the first answers are asked for again in the end.
 const ASKED_AGAIN: usize = 40;
 
@@ -85,6 +87,8 @@ async fn course(world: &World, seed: u64) -> Result<(), Finding> {
     }
     world.trace("all are one");
     workers::finish_all(world, seed).await?;
+    tokio::time::sleep(Duration::from_millis(LEVEL_WITHIN)).await;
+    world.check_level()?;
     check(world)?;
     world.replicas().oracle.check_over()?;
     asked_again(world, &answers).await?;

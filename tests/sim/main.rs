@@ -48,7 +48,7 @@ fn whatever_breaks_replicas_are_one_and_everything_finishes() {
     let batches = sum(|c| c.batches.into());
     println!("{count} seeds, {answers} answers, {cycles} cycles, {batches} batches, {:?}", began.elapsed());
     if count >= 20 {
-        assert!(answers > 50 * count && cycles > 2 * count && batches > 10 * count, "nothing much happened");
+        assert!(answers > 50 * count && cycles > 2 * count && batches > 9 * count, "nothing much happened");
     }
 }
 
@@ -81,7 +81,7 @@ fn one_seed_is_one_course_of_events_with_engines() {
 
 /// Rules of replicas and of the machine that are taken out, and each must be noticed within 200 seeds.
 #[cfg(feature = "mutants")]
-const MUTANTS: [&str; 9] = [
+const MUTANTS: [&str; 10] = [
     "P2DeedBeforeSeal",
     "P2OneMillisecondMore",
     "P3AckBeforeSync",
@@ -91,6 +91,7 @@ const MUTANTS: [&str; 9] = [
     "S3OldTermHeard",
     "S3OldAttemptHeard",
     "R5UnconfirmedLeaseCounts",
+    "P6NobodyAskedForItsLevel",
 ];
 
 /// Rules of engines, of the shards of their cycles, and of the hints that their workers hear.

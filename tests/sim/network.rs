@@ -129,19 +129,20 @@ impl Transport for Network {
     /// Calls and answers take the form in which they cross a wire.
     fn call<'a>(&'a self, _: &'a Peer, call: Call, _: Duration) -> Answering<'a> {
         Box::pin(async move {
-            let (from, to) = (call.from, call.to);
+            let (from, to, level, head) = (call.from, call.to, call.level, call.head);
             let sent = call.encode().map_err(garbled)?;
             self.again(to, &sent);
             self.hop(from, to).await?;
             let node = self.node(to)?;
-            let answer = node.serve(Call::decode(&sent).map_err(garbled)?).await.encode().map_err(garbled)?;
+            let reply = node.serve(Call { level, head, ..Call::decode(&sent).map_err(garbled)? }).await;
+            let (level, answer) = (reply.level, reply.encode().map_err(garbled)?);
             // A machine that ended meanwhile sends nothing.
             if !self.node(to).is_ok_and(|same| Arc::ptr_eq(&same, &node)) {
                 return Err(Unreached(format!("node {to} has ended")));
             }
             drop(node);
             self.hop(to, from).await?;
-            Reply::decode(&answer).map_err(garbled)
+            Ok(Reply { level, ..Reply::decode(&answer).map_err(garbled)? })
         })
     }
 }

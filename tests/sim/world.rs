@@ -13,6 +13,7 @@ use verger_coordinator::machine::State;
 use verger_coordinator::raft::durable::DurableLog;
 use verger_coordinator::raft::node::{Node, NodeOptions, Pace, SubmitError};
 use verger_coordinator::raft::types::Peer;
+use verger_proto::level::LEVEL;
 use verger_proto::{Command, CommandId, Effect, Event, LogTime, Proposal};
 
 use super::clock::{MachineClock, TrueTime};
@@ -58,6 +59,10 @@ struct Live {
     down: BTreeMap<u64, u64>,
     /// Nodes that must not come back.
     gone: Vec<u64>,
+    /// What the program of each knows.
+    programs: BTreeMap<u64, u32>,
+    /// There is a newer program, and each start may be the first of it.
+    upgrades: Option<SmallRng>,
     next_id: u64,
     pub acknowledged: u64,
 }
@@ -86,7 +91,12 @@ impl World {
             seen: Seen::default(),
             routers: Mutex::default(),
         }));
-        lock(&world.0.live).next_id = 4;
+        {
+            let mut live = lock(&world.0.live);
+            live.next_id = 4;
+            live.programs = (1..=3).map(|id| (id, LEVEL)).collect();
+            live.upgrades = (seed % 2 == 1).then(|| dice(seed, 7));
+        }
         for id in 1..=3 {
             world.start(id).await;
         }
@@ -194,6 +204,29 @@ impl World {
         lock(&self.0.live).acknowledged
     }
 
+    /// What the program of a node knows that is started now. A newcomer gets the newest there is.
+    fn program(&self, id: u64) -> u32 {
+        let mut live = lock(&self.0.live);
+        let newest = live.programs.values().copied().max().unwrap_or(LEVEL);
+        let known = live.programs.get(&id).copied().unwrap_or(newest);
+        let is_upgraded = live.upgrades.as_mut().is_some_and(|dice| dice.random_bool(0.2));
+        let level = if is_upgraded { LEVEL + 1 } else { known };
+        live.programs.insert(id, level);
+        level
+    }
+
+    /// Once all run, the cluster goes by what all of their programs know.
+    pub fn check_level(&self) -> Result<(), Finding> {
+        let members = self.members();
+        let known = members.iter().filter_map(|id| lock(&self.0.live).programs.get(id).copied());
+        let expected = known.min().unwrap_or(LEVEL);
+        let goes_by = |id: &u64| self.node(*id).map(|node| node.state(|state| state.level));
+        match members.iter().find(|id| goes_by(id) != Some(expected)) {
+            Some(id) => Err(format!("all know level {expected}, and node {id} goes by {:?}", goes_by(id))),
+            None => Ok(()),
+        }
+    }
+
     /// Starts a node on what is left of its disk.
     pub async fn start(&self, id: u64) {
         lock(&self.0.live).down.remove(&id);
@@ -215,6 +248,7 @@ impl World {
                 })
             }),
             pace: pace(),
+            level: self.program(id),
         };
         let opened = Node::open_with(options, move |_| Ok(Arc::new(log) as Arc<dyn DurableLog>)).await;
         match opened {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
-use crate::support::{PASSWORD, json, run, told, verger};
+use crate::support::{PASSWORD, json, program, run, told, verger};
 
 /// One coordinator.
 pub struct Place {
@@ -26,6 +26,8 @@ pub struct Fleet {
     pub home: tempfile::TempDir,
     pub nodes: BTreeMap<u64, Place>,
     pub workers: usize,
+    /// Coordinators that run another build than the one under test.
+    pub programs: BTreeMap<u64, PathBuf>,
     /// More flags and variables of every coordinator.
     pub flags: Vec<String>,
     pub environment: Vec<(String, String)>,
@@ -47,6 +49,19 @@ impl Fleet {
         let mut fleet = Self::empty(workers);
         fleet.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         fleet.environment = environment.to_vec();
+        fleet.begin()
+    }
+
+    /// Three nodes of another build.
+    pub fn start_as(workers: usize, program: &Path, flags: &[&str]) -> Self {
+        let mut fleet = Self::empty(workers);
+        fleet.flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        fleet.programs = (1..=3).map(|id| (id, program.to_owned())).collect();
+        fleet.begin()
+    }
+
+    fn begin(self) -> Self {
+        let mut fleet = self;
         fleet.place(1);
         let data = fleet.nodes[&1].data.clone();
         run(fleet.verger(&["cluster", "init", "attic", "--node-id", "1", "--data-dir"]).arg(data));
@@ -63,8 +78,9 @@ impl Fleet {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         std::fs::write(home.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
-        let (nodes, flags, environment) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { home, nodes, workers, flags, environment, issuer: Issuer::new(params, key) }
+        let (nodes, programs) = (BTreeMap::new(), BTreeMap::new());
+        let (flags, environment) = (Vec::new(), Vec::new());
+        Self { home, nodes, workers, programs, flags, environment, issuer: Issuer::new(params, key) }
     }
 
     /// Addresses, a folder and a certificate for a coordinator that is not there yet.
@@ -109,7 +125,7 @@ impl Fleet {
 
     pub fn coordinator(&self, id: u64) -> Command {
         let (place, home) = (&self.nodes[&id], self.home.path());
-        let mut command = verger(home);
+        let mut command = self.programs.get(&id).map_or_else(|| verger(home), |path| program(path, home));
         command.args(["coordinator", "--listen", &place.api, "--peer-listen", &place.peer]);
         command.args(["--workers", &self.workers.to_string(), "--data-dir"]).arg(&place.data);
         command.arg("--peer-cert").arg(home.join(format!("{id}.pem")));
@@ -134,10 +150,20 @@ impl Fleet {
 
     /// The user's command line; it knows every address.
     pub fn verger(&self, arguments: &[&str]) -> Command {
-        let all: Vec<String> = self.nodes.values().map(|place| format!("http://{}", place.api)).collect();
-        let mut command = verger(self.home.path());
-        command.env("VERGER_ADDR", all.join(",")).args(arguments);
+        let mut command = self.asking()();
+        command.args(arguments);
         command
+    }
+
+    /// The same for somebody who is at work while coordinators come and go.
+    pub fn asking(&self) -> impl Fn() -> Command + Send + use<> {
+        let all: Vec<String> = self.nodes.values().map(|place| format!("http://{}", place.api)).collect();
+        let (home, all) = (self.home.path().to_owned(), all.join(","));
+        move || {
+            let mut command = verger(&home);
+            command.env("VERGER_ADDR", &all);
+            command
+        }
     }
 
     /// As it is told by one node alone.

@@ -92,7 +92,12 @@ impl Golden {
 
 /// A command of the binary with a home of its own and none of the caller's settings.
 pub fn verger(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_verger"));
+    program(Path::new(env!("CARGO_BIN_EXE_verger")), home)
+}
+
+/// The same of another build.
+pub fn program(path: &Path, home: &Path) -> Command {
+    let mut command = Command::new(path);
     command.env_clear();
     // A mutant is one of the whole program under test.
     for name in ["PATH", "TMPDIR", "RUST_BACKTRACE", "VERGER_MUTANT"] {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use serde::Deserialize;
+use verger_kopia::error::ErrorKind;
 
 use super::call::Call;
 use super::health::{json_answer, ok};
@@ -20,6 +21,9 @@ struct NewMember {
     peer_address: String,
     api_address: String,
     replaces: Option<u64>,
+    /// What the program knows that asks; those from before there were levels do not say it.
+    #[serde(default)]
+    level: u32,
 }
 
 fn members(server: &Server) -> Result<&dyn Members, Problem> {
@@ -46,8 +50,8 @@ pub(super) fn admit(server: &Arc<Server>, call: Call) -> Answer {
             return Err(Problem::bad_request(format!("{field}: must have 1 to 512 characters")));
         }
     }
-    let NewMember { node, peer_address, api_address, replaces, .. } = body;
-    let newcomer = Newcomer { node, key, peer_address, api_address, replaces };
+    let NewMember { node, peer_address, api_address, replaces, level, .. } = body;
+    let newcomer = Newcomer { node, key, peer_address, api_address, replaces, level };
     members.admit(call.actor.name(), &newcomer).map_err(problem)?;
     Ok(json_answer(StatusCode::ACCEPTED, &members.status()))
 }
@@ -66,6 +70,11 @@ fn problem(error: MembersError) -> Problem {
         MembersError::Refused(refusal) => {
             let fix = "give it a number that no coordinator of this cluster ever had, and an empty data folder";
             Problem::refused(&refusal).with_fix(fix)
+        }
+        MembersError::TooOld { knows, cluster } => {
+            let why = format!("the program that asks knows level {knows}, and the cluster is at level {cluster}");
+            let fix = "join with the program that the coordinators of this cluster run, or a newer one";
+            Problem::new(StatusCode::CONFLICT, ErrorKind::Unsupported.name(), why).with_fix(fix)
         }
         MembersError::Impossible(why) => Problem::new(StatusCode::CONFLICT, "members", why),
         MembersError::Unknown(why) => Problem::later("members", why),

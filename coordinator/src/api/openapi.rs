@@ -144,15 +144,17 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
     ("Drain", &[("drain?", "boolean")]),
     ("Cluster", &[
         ("cluster", "string"), ("node", "integer"), ("leader?", "integer"), ("trouble?", "string"),
-        ("term", "integer"), ("lastIndex", "integer"), ("applied", "integer"), ("nodes", "[Member]"),
+        ("term", "integer"), ("lastIndex", "integer"), ("applied", "integer"), ("level", "integer"),
+        ("nodes", "[Member]"),
     ]),
     ("Member", &[
         ("node", "integer"), ("peerAddress", "string"), ("apiAddress", "string"), ("votes", "boolean"),
         ("leader", "boolean"), ("index?", "integer"), ("behind?", "integer"), ("clockAheadMs?", "signed"),
+        ("level?", "integer"),
     ]),
     ("NewMember", &[
         ("node", "integer"), ("key", "string"), ("peerAddress", "string"), ("apiAddress", "string"),
-        ("replaces?", "integer"),
+        ("replaces?", "integer"), ("level?", "integer"),
     ]),
 ];
 

@@ -116,6 +116,7 @@ impl Problem {
     pub(super) fn not_kept(error: &Error) -> Self {
         let problem = match error.kind() {
             ErrorKind::Internal | ErrorKind::Damaged => Self::internal(error.chain()),
+            kind @ ErrorKind::UpgradeInProgress => Self::new(StatusCode::CONFLICT, kind.name(), error.chain()),
             kind => Self::later(kind.name(), error.chain()),
         };
         problem.fixed_as(error)

@@ -288,13 +288,16 @@ fn keep_probe(server: &Server, call: &Call, probed: &Probed) -> Result<(), Probl
     server.order(&call.actor, Command::RecordProbe { repository, probe }).map(drop)
 }
 
-/// Keeps what its lease object says of another holder, for people.
+/// Keeps what its lease object says of another holder, for people: in a cluster that is being upgraded it has to wait.
 fn keep_lease(server: &Server, call: &Call, probed: &Probed) -> Result<(), Problem> {
     let Some(lease) = probed.lease.clone().filter(|lease| lease.holder != server.api.stand.fleet()) else {
         return Ok(());
     };
     let (repository, lease) = (probed.repository.clone(), Box::new(lease));
-    server.order(&call.actor, Command::NoteLease { repository, lease }).map(drop)
+    match server.order(&call.actor, Command::NoteLease { repository, lease }) {
+        Err(problem) if problem.kind() != ErrorKind::UpgradeInProgress.name() => Err(problem),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn list(server: &Arc<Server>, call: Call) -> Answer {

@@ -12,6 +12,7 @@ use axum::response::Response;
 use axum::routing::MethodRouter;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::{Semaphore, watch};
+use verger_kopia::error::ErrorKind;
 use verger_proto::{Command, CycleId, Event, LogTime, Ordered};
 
 use super::board::Board;
@@ -138,7 +139,9 @@ impl Server {
         let ordered = Ordered { actor: actor.name().to_owned(), command };
         let kept = self.api.backend.submit(Command::Ordered(Box::new(ordered)));
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        *trouble = kept.as_ref().err().map(verger_kopia::error::Error::chain);
+        // That a cluster is being upgraded is no trouble of this process.
+        let failure = kept.as_ref().err().filter(|error| error.kind() != ErrorKind::UpgradeInProgress);
+        *trouble = failure.map(verger_kopia::error::Error::chain);
         drop(trouble);
         let events = kept.map_err(|error| Problem::not_kept(&error))?;
         Problem::among(&events)?;

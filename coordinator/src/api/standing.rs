@@ -67,6 +67,8 @@ pub struct Newcomer {
     pub api_address: String,
     /// The member that leaves when it votes.
     pub replaces: Option<u64>,
+    /// What the program knows that asks for it ([`verger_proto::level`]).
+    pub level: u32,
 }
 
 /// Why the members stay as they are.
@@ -78,6 +80,14 @@ pub enum MembersError {
     /// The machine says no.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// Its program knows less than the cluster goes by.
+    #[error("its program knows level {knows}, and the cluster is at level {cluster}")]
+    TooOld {
+        /// What it knows.
+        knows: u32,
+        /// What the cluster goes by.
+        cluster: u32,
+    },
     /// It cannot be, for this reason.
     #[error("{0}")]
     Impossible(String),

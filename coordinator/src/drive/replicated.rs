@@ -26,6 +26,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// Words are asked for this often, however many people ask.
 const ASK_EVERY: Duration = Duration::from_millis(300);
 
+/// What helps where programs of some coordinators are too old for a command.
+const NOT_YET: &str = "upgrade all coordinators first; `verger cluster status` says which one knows less";
+
 /// Until when the leader is not spoken to about progress.
 #[derive(Clone, Default)]
 struct Silence(Arc<Mutex<Option<Instant>>>);
@@ -88,6 +91,9 @@ impl Backend for ReplicatedBackend {
                 Err(SubmitError::Stopped(error)) => return Err(error),
                 Err(error @ (SubmitError::TooLong { .. } | SubmitError::Members(_))) => {
                     return Err(Error::new(ErrorKind::Internal, "order a command").with_source(error));
+                }
+                Err(error @ SubmitError::Level { .. }) => {
+                    return Err(Error::new(ErrorKind::UpgradeInProgress, error.to_string()).with_fix(NOT_YET));
                 }
                 Err(error @ (SubmitError::NotLeader { .. } | SubmitError::Unknown)) => {
                     if began.elapsed() > PATIENCE {

@@ -103,6 +103,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::NoteUnable { repository, worker, driver, reason } => {
             others::unable(turn, repository, worker, driver, reason)
         }
+        Command::RaiseLevel { level } => always(members::raise_level, turn, level),
     }
 }
 

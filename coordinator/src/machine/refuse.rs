@@ -51,6 +51,7 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         | Command::NoteWorkKey { .. } => (None, None),
         Command::DismissNode { .. } | Command::MoveNode { .. } | Command::RecoverCluster(_) => (None, None),
         Command::IdentifyStore { .. } | Command::NoteLease { .. } | Command::NoteUnable { .. } => (None, None),
+        Command::RaiseLevel { .. } => (None, None),
     };
     (command.name(), cycle, job)
 }

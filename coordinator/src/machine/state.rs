@@ -41,6 +41,10 @@ pub struct State {
     /// What messages of coordinators are checked with, by number. A part of a snapshot with them.
     #[serde(skip)]
     pub work_keys: BTreeMap<u64, PublicKey>,
+    /// What all members know ([`verger_proto::level`]); 0: some of them may be from before there were levels. A part of a snapshot of its
+    /// own, the first one.
+    #[serde(skip)]
+    pub level: u32,
 }
 
 /// A worker that said that it is there.
@@ -68,7 +72,8 @@ impl Default for State {
         let (repositories, cycles, nodes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let tokens = Tokens::default();
         let (workers, work_keys) = (BTreeMap::new(), BTreeMap::new());
-        Self { repositories, cycles, next_cycle: 1, next_job: 1, now: LogTime(0), tokens, nodes, workers, work_keys }
+        let (next_cycle, next_job, now, level) = (1, 1, LogTime(0), 0);
+        Self { repositories, cycles, next_cycle, next_job, now, tokens, nodes, workers, work_keys, level }
     }
 }
 

@@ -122,7 +122,7 @@ fn notes_are_made_again_from_the_commands_and_outlast_a_snapshot() {
     assert_eq!(again, rig.state);
     let replicated = Replicated { state: rig.state.clone(), ..Replicated::default() };
     let bytes = snapshot::encode(&replicated, LedgerHead::default()).unwrap();
-    let kept = snapshot::decode(&bytes).unwrap().0.state;
+    let kept = snapshot::decode(&bytes, verger_proto::level::LEVEL).unwrap().0.state;
     assert_eq!(kept, rig.state);
     assert!(kept.repositories[&repository()].calendar.index.ended.is_some());
 }

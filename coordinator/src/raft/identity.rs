@@ -13,6 +13,8 @@ use crate::files::{make_folders, temporary};
 
 const FILE_NAME: &str = "identity";
 const LOCK_NAME: &str = "lock";
+/// Says by being there that the ledger is not the leader's.
+const DIFFERS_NAME: &str = "differs";
 
 /// Whose data folder this is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -59,6 +61,20 @@ impl OwnFolder {
         self.identity.is_old = true;
         write(&self.path, &self.identity)
     }
+
+    /// Notes that the ledger in it is not the leader's.
+    ///
+    /// # Errors
+    /// `DiskFull` or `Permission` if it cannot be written.
+    pub fn set_differing(&mut self) -> Result<()> {
+        files::replace(&self.path.with_file_name(DIFFERS_NAME), b"")
+    }
+}
+
+/// What is said of a ledger that was found not to be the leader's.
+fn is_differing(folder: &Path) -> Error {
+    let what = "this node's ledger was found not to be the leader's: one of them applied a command in another way";
+    files::damaged(folder, what)
 }
 
 /// What is said of an old copy.
@@ -99,6 +115,9 @@ pub fn open(folder: &Path, cluster: &str, node: u64) -> Result<OwnFolder> {
     }
     if known.is_old {
         return Err(is_old(folder));
+    }
+    if files::read(&folder.join(DIFFERS_NAME))?.is_some() {
+        return Err(is_differing(folder));
     }
     let identity = Identity { boots: known.boots.saturating_add(1), ..known };
     write(&path, &identity)?;

@@ -170,8 +170,12 @@ impl Members {
     }
 
     async fn admit(&self, actor: &str, newcomer: &Newcomer) -> Result<(), MembersError> {
-        let Newcomer { node, key, replaces, .. } = *newcomer;
+        let Newcomer { node, key, replaces, level: knows, .. } = *newcomer;
         self.check_leads()?;
+        let cluster = self.node.state(|state| state.level);
+        if knows < cluster {
+            return Err(MembersError::TooOld { knows, cluster });
+        }
         let metrics = self.metrics();
         let known = metrics.membership_config.nodes().find(|(id, _)| **id == node).map(|(_, peer)| peer.clone());
         let peer = Peer { address: newcomer.peer_address.clone(), api: newcomer.api_address.clone() };
@@ -239,6 +243,9 @@ impl Shown for Members {
                 if let Some(ahead) = self.clocks.ahead(*id) {
                     value["clockAheadMs"] = json!(ahead);
                 }
+                if let Some(level) = self.node.level_of(*id) {
+                    value["level"] = json!(level);
+                }
                 value
             })
             .collect();
@@ -248,6 +255,7 @@ impl Shown for Members {
             "term": metrics.current_term,
             "lastIndex": last,
             "applied": metrics.last_applied.map_or(0, |id| id.index),
+            "level": self.node.state(|state| state.level),
             "nodes": nodes,
         });
         match self.role() {

@@ -14,6 +14,9 @@ pub mod identity;
 pub mod durable;
 pub mod log_store;
 
+mod heads;
+mod levels;
+
 mod answers;
 mod archiving;
 pub(crate) mod ledger;

@@ -21,8 +21,11 @@ use serde::{Deserialize, Serialize};
 use verger_proto::envelope::{self, EnvelopeError, Kind};
 use verger_proto::{CycleId, Event, Proposal};
 
+use super::heads::Heads;
+use super::levels::Levels;
 use super::standing::{Standing, Standings};
 use super::types::{Peer, TypeConfig};
+use crate::ledger::segment::LedgerHead;
 use crate::words::Word;
 
 /// Milliseconds until a node that could not be reached is tried again.
@@ -43,6 +46,13 @@ pub struct Call {
     pub known: BTreeMap<u64, Standing>,
     /// What.
     pub request: Request,
+    /// What the cluster goes by as far as the asking node knows ([`verger_proto::level`]). It goes beside the record, which programs from
+    /// before there were levels read as ever, and reaches those that cannot read the request any more.
+    #[serde(skip)]
+    pub level: u32,
+    /// How far the ledger of a leader goes that sends entries. Beside the record, too.
+    #[serde(skip)]
+    pub head: Option<LedgerHead>,
 }
 
 /// What a coordinator asks another.
@@ -78,6 +88,9 @@ pub struct Reply {
     pub known: BTreeMap<u64, Standing>,
     /// What it answers.
     pub answer: Answer,
+    /// What its program knows, beside the record; 0: it does not say.
+    #[serde(skip)]
+    pub level: u32,
 }
 
 /// What the other answers.
@@ -117,6 +130,16 @@ pub enum NotSubmitted {
     Again,
     /// It never will.
     Never(String),
+}
+
+impl Request {
+    /// The level that a cluster must have before this is asked in it.
+    pub(crate) fn level(&self) -> u32 {
+        match self {
+            Self::Append(_) | Self::Vote(_) | Self::Snapshot(_) | Self::Ledger { .. } | Self::Submit(_) => 0,
+            Self::Tell(_) | Self::Words(_) => 1,
+        }
+    }
 }
 
 impl Call {
@@ -176,6 +199,8 @@ pub(crate) struct Links {
     pub(crate) cluster: String,
     pub(crate) id: u64,
     pub(crate) standings: Standings,
+    pub(crate) levels: Levels,
+    pub(crate) heads: Heads,
 }
 
 impl Links {
@@ -188,11 +213,14 @@ impl Links {
     ) -> Result<Answer, Unreached> {
         let (cluster, from) = (self.cluster.clone(), self.id);
         let (standing, known) = (self.standings.own(), self.standings.known());
-        let call = Call { cluster, from, to, standing, known, request };
+        let level = self.levels.cluster();
+        let head = matches!(request, Request::Append(_)).then(|| self.heads.last()).flatten();
+        let call = Call { cluster, from, to, standing, known, request, level, head };
         let reply = tokio::time::timeout(at_most, self.transport.call(peer, call, at_most)).await;
         let late = |_| Err(Unreached(format!("no answer within {} ms", at_most.as_millis())));
-        let Reply { standing, known, answer } = reply.unwrap_or_else(late)?;
+        let Reply { standing, known, answer, level } = reply.unwrap_or_else(late)?;
         self.standings.hear(to, standing, &known).map_err(Unreached)?;
+        self.levels.note(to, level);
         match answer {
             Answer::Refused(why) => Err(Unreached(format!("node {to} at {} refuses: {why}", peer.address))),
             answer => Ok(answer),

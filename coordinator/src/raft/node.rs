@@ -1,6 +1,8 @@
 //! A coordinator's node: its data folder, its raft, its machine.
 
+mod guard;
 mod look;
+mod raise;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +18,14 @@ use tokio::task::AbortHandle;
 use verger_kopia::clock::Clock;
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::envelope::{self, Kind};
-use verger_proto::{Command, CommandId, Event, LogTime, Proposal};
+use verger_proto::{Command, CommandId, Event, LogTime, Proposal, level};
 
 use super::durable::DurableLog;
 use super::durable::sled::SledLog;
 use super::failure::Failures;
+use super::heads::Heads;
 use super::identity::{self, Identity, OwnFolder};
+use super::levels::Levels;
 use super::log_store::LogStore;
 use super::network::{Answer, Call, Links, NotSubmitted, Reply, Request, Submitted, Transport};
 use super::runtime::Chance;
@@ -85,6 +89,8 @@ pub struct NodeOptions {
     pub effects: Option<EffectSink>,
     /// How often and how long.
     pub pace: Pace,
+    /// What its program knows: [`level::LEVEL`], except where a test plays another program.
+    pub level: u32,
 }
 
 impl std::fmt::Debug for NodeOptions {
@@ -113,6 +119,18 @@ pub enum SubmitError {
         /// What an entry may have.
         most: usize,
     },
+    /// Programs of some coordinators may not know it yet. Nothing came of it.
+    #[error(
+        "{command} needs level {needs}, and this cluster is at level {has}: the program of some coordinator may not know it yet"
+    )]
+    Level {
+        /// What was asked.
+        command: &'static str,
+        /// The level that it needs.
+        needs: u32,
+        /// What the cluster goes by.
+        has: u32,
+    },
     /// Members that cannot be: unknown, none, or while another change is under way.
     #[error("these members cannot be: {0}")]
     Members(String),
@@ -132,7 +150,7 @@ pub struct Node {
     boots: u64,
     standings: Standings,
     links: Links,
-    guard: AbortHandle,
+    tasks: [AbortHandle; 2],
     archiving: Mutex<Option<AbortHandle>>,
     resumed: Option<(Vote, u64)>,
     words: Words,
@@ -177,7 +195,8 @@ impl Node {
             folder.set_has_log()?;
             let standings = Standings::new(opening.id, folder.identity.boots, nonce, log.clone());
             let (transport, cluster) = (opening.transport.clone(), opening.cluster.clone());
-            let links = Links { transport, cluster, id: opening.id, standings };
+            let (levels, heads) = (Levels::new(opening.level), Heads::default());
+            let links = Links { transport, cluster, id: opening.id, standings, levels, heads };
             let bytes = opening.pace.segment_bytes;
             let machine =
                 StateMachine::open_with(&opening.data_dir, Some(links.clone()), opening.effects, seen, bytes)?;
@@ -192,7 +211,8 @@ impl Node {
         let raft = raft.map_err(|error| failures.first(&format!("start raft: {error}")))?;
         machine.follow(raft.server_metrics());
         let folder = Arc::new(Mutex::new(Some(folder)));
-        let guard = stop_if_old(&options.data_dir, &standings, &raft, folder.clone(), failures.clone());
+        let guard = guard::watch(&options.data_dir, &links, &raft, folder.clone(), failures.clone());
+        let raising = raise::watch(&links, &raft, options.clock.clone(), options.pace.answer);
         let (archiving, words) = (Mutex::default(), Words::default());
         Ok(Self {
             raft,
@@ -205,7 +225,7 @@ impl Node {
             standings,
             links,
             archiving,
-            guard,
+            tasks: [guard, raising],
             resumed,
             words,
         })
@@ -245,6 +265,10 @@ impl Node {
         let bytes = envelope::encode(Kind::Command, &proposal.command).map_or(usize::MAX, |record| record.len());
         if bytes > COMMAND_BYTES_MAX {
             return Err(SubmitError::TooLong { bytes, most: COMMAND_BYTES_MAX });
+        }
+        let (needs, has) = (level::of(&proposal.command), self.state(|state| state.level));
+        if needs > has {
+            return Err(SubmitError::Level { command: proposal.command.name(), needs, has });
         }
         let written = tokio::time::timeout(self.options.pace.answer, self.raft.client_write(proposal)).await;
         match written.map_err(|_| SubmitError::Unknown)? {
@@ -310,7 +334,9 @@ impl Node {
         let proposal = Proposal { at: self.now(), ..proposal };
         self.submit_here(proposal).await.map_err(|error| match error {
             SubmitError::NotLeader { .. } | SubmitError::Unknown | SubmitError::Stopped(_) => NotSubmitted::Again,
-            SubmitError::TooLong { .. } | SubmitError::Members(_) => NotSubmitted::Never(error.to_string()),
+            SubmitError::TooLong { .. } | SubmitError::Members(_) | SubmitError::Level { .. } => {
+                NotSubmitted::Never(error.to_string())
+            }
         })
     }
 
@@ -450,15 +476,19 @@ impl Node {
             Ok(()) => self.answer(call.request).await,
             Err(why) => Answer::Refused(why),
         };
-        Reply { standing: self.standings.own(), known: self.standings.known(), answer }
+        let (standing, known) = (self.standings.own(), self.standings.known());
+        Reply { standing, known, answer, level: self.program_level() }
     }
 
     fn may_serve(&self, call: &Call) -> Result<(), String> {
-        let Call { cluster, from, to, standing, known, .. } = call;
+        let Call { cluster, from, to, standing, known, level, head, .. } = call;
         if *cluster != self.options.cluster || *to != self.options.id {
             return Err(format!("this is not node {to} of cluster {cluster}"));
         }
-        self.standings.hear(*from, *standing, known)
+        self.hear_level(*level).map_err(|error| error.chain())?;
+        self.standings.hear(*from, *standing, known)?;
+        head.iter().for_each(|head| self.links.heads.hear(*head));
+        self.links.heads.check()
     }
 
     async fn answer(&self, request: Request) -> Answer {
@@ -496,7 +526,7 @@ impl Node {
 
     /// Stops, and lets go of the data folder. The node takes nothing more.
     pub async fn shutdown(&self) {
-        self.guard.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
         self.machine.close();
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop in order");
@@ -515,34 +545,9 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.guard.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
         self.archiving.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(AbortHandle::abort);
     }
-}
-
-/// A node on an old copy of its disk has forgotten votes: it stops, and its folder is not opened again.
-fn stop_if_old(
-    data: &Path,
-    standings: &Standings,
-    raft: &Raft<TypeConfig>,
-    folder: Arc<Mutex<Option<OwnFolder>>>,
-    failures: Failures,
-) -> AbortHandle {
-    let (mut old, raft, data) = (standings.is_old(), raft.clone(), data.to_owned());
-    let watch = async move {
-        if old.wait_for(|is_old| *is_old).await.is_err() {
-            return;
-        }
-        failures.note(&identity::is_old(&data));
-        let noted = runtime::blocking("note that a data folder is old", move || {
-            folder.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map_or(Ok(()), OwnFolder::set_old)
-        });
-        if let Err(error) = noted.await {
-            tracing::error!(error = %error.chain(), "this node's data folder is an old copy, and that could not be noted");
-        }
-        let _ = raft.shutdown().await;
-    };
-    tokio::spawn(watch).abort_handle()
 }
 
 fn not_leader(forward: ForwardToLeader<u64, Peer>) -> SubmitError {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use openraft::{CommittedLeaderId, EntryPayload};
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::{Command, CommandId, LogTime, Ordered, Proposal, Recovery};
+use verger_proto::{Command, CommandId, LogTime, Ordered, Proposal, Recovery, level};
 
 use super::durable::DurableLog;
 use super::durable::sled::SledLog;
@@ -65,7 +65,7 @@ impl Survivor {
             return Err(identity::is_old(data));
         }
         let log = SledLog::open_known(data)?;
-        let snapshot = snapshot::load(data)?.map(|(replicated, _)| replicated).unwrap_or_default();
+        let snapshot = snapshot::load(data, level::LEVEL)?.map(|(replicated, _)| replicated).unwrap_or_default();
         let extent = log.extent()?;
         if extent.purged > snapshot.applied {
             let what = "the log begins only after the end of the snapshot, or the snapshot is missing";

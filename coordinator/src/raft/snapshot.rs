@@ -1,23 +1,23 @@
 //! A snapshot: all that follows from the log up to one entry, as a file of its own.
 //!
-//! A chain of records, each a part: the header with the numbers of the others, then what is newer than the first shape of a repository,
-//! repositories, cycles, and answers to commands. Records are limited in length, the state is not. The ledger itself is not in it, only
-//! how far it goes.
+//! A chain of records, each a part: the header with the numbers of the others, the level of the cluster, then what is newer than the first
+//! shape of a repository, repositories, cycles, and answers to commands. Records are limited in length, the state is not. The ledger itself
+//! is not in it, only how far it goes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::chain::{ChainError, ChainHead, ChainRecord};
-use verger_proto::envelope::{self, EnvelopeError, Kind};
+use verger_proto::chain::{ChainHead, ChainRecord};
+use verger_proto::envelope::{self, Kind};
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, SeenLease, StoreProbe, Unable, WorkerId};
 
 use super::answers::Answers;
-use super::files;
 pub use super::ledger::LedgerHead;
 use super::types::{LogId, Membership, Peer};
+use super::{files, levels};
 use crate::machine::{Cycle, Repository, State, Worker};
 use crate::notes::Notes;
 use crate::schedule::Past;
@@ -50,6 +50,25 @@ enum Part {
     Fleet(Box<Fleet>),
     Store(RepositoryId, Box<(StoreProbe, LogTime)>),
     Others(RepositoryId, Box<Others>),
+    /// Before all that a program of an earlier level may not know. Left out at level 0.
+    Level(u32),
+}
+
+/// Why a snapshot is not taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unread {
+    /// Its cluster is at this level, and the program knows less.
+    Level(u32),
+    /// It is whole, and of a program that knows more.
+    Newer(String),
+    /// It does not hold.
+    Broken(String),
+}
+
+impl<T: Into<String>> From<T> for Unread {
+    fn from(what: T) -> Self {
+        Self::Broken(what.into())
+    }
 }
 
 /// Who works for the fleet. It has a part of its own, so that snapshots from before are read as ever; it comes before all repositories.
@@ -129,7 +148,11 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
         bytes.extend_from_slice(&record.map_err(too_long)?);
         Ok::<(), Error>(())
     };
+    let level = header.state.level;
     put(Part::Header(Box::new(header)))?;
+    if level > 0 {
+        put(Part::Level(level))?;
+    }
     if fleet != Fleet::default() {
         put(Part::Fleet(Box::new(fleet)))?;
     }
@@ -148,49 +171,13 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Why bytes are no snapshot that this program reads.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unfit {
-    /// A part is no record.
-    #[error(transparent)]
-    Part(#[from] EnvelopeError),
-    /// A part is not the next one.
-    #[error(transparent)]
-    Order(#[from] ChainError),
-    /// The parts are not those of one snapshot.
-    #[error("{0}")]
-    Whole(&'static str),
-}
-
-impl Unfit {
-    /// As [`EnvelopeError::is_of_newer`].
-    pub(crate) fn is_of_newer(&self) -> bool {
-        match self {
-            Self::Part(error) => error.is_of_newer(),
-            Self::Order(error) => error.is_of_newer(),
-            Self::Whole(_) => false,
-        }
-    }
-
-    /// Of the snapshot in this file.
-    pub(crate) fn in_file(&self, path: &Path) -> Error {
-        match self.is_of_newer() {
-            true => files::newer(path, format!("the snapshot is not known to this verger: {self}")),
-            false => files::damaged(path, format!("the snapshot does not hold: {self}")),
-        }
-    }
-}
-
-/// Reads what [`encode`] wrote.
+/// Reads what [`encode`] wrote, for a program that knows this level.
 ///
 /// # Errors
-/// What does not hold, or that a newer program wrote it.
-pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), Unfit> {
-    const MISSING: Unfit = Unfit::Whole("parts of it are missing");
+/// What does not hold, in words, or is not known.
+pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead), Unread> {
     let mut parts = Parts { chain: ChainHead::default(), rest: bytes };
-    let Some(Part::Header(header)) = parts.next()? else {
-        return Err(Unfit::Whole("it does not begin with its header"));
-    };
+    let Some(Part::Header(header)) = parts.next()? else { return Err("it does not begin with its header".into()) };
     let Header { applied, membership, state, .. } = *header;
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
@@ -204,23 +191,25 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), Unfit> {
             Part::Store(id, probe) => drop(probes.insert(id, *probe)),
             Part::Others(id, part) => drop(others.insert(id, *part)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
-            Part::Header(_) => return Err(Unfit::Whole("it has a second header")),
+            Part::Level(level) if level > knows => return Err(Unread::Level(level)),
+            Part::Level(level) => state.level = level,
+            Part::Header(_) => return Err("it has a second header".into()),
         }
     }
     for (id, probe) in probes {
-        state.repositories.get_mut(&id).ok_or(MISSING)?.store = Some(probe);
+        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.store = Some(probe);
     }
     for (id, Others { lease, unable }) in others {
-        let repository = state.repositories.get_mut(&id).ok_or(MISSING)?;
+        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
         (repository.other, repository.unable) = (lease, unable);
     }
     for (id, more) in more {
-        let repository = state.repositories.get_mut(&id).ok_or(MISSING)?;
+        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
         more.put_into(repository);
     }
     let found = [replicated.state.repositories.len(), replicated.state.cycles.len(), replicated.answers.iter().count()];
     if found.map(|count| count as u64) != [header.repositories, header.cycles, header.answers] {
-        return Err(MISSING);
+        return Err("parts of it are missing".into());
     }
     Ok((replicated, header.ledger))
 }
@@ -231,15 +220,19 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn next(&mut self) -> Result<Option<Part>, Unfit> {
+    fn next(&mut self) -> Result<Option<Part>, Unread> {
         if self.rest.is_empty() {
             return Ok(None);
         }
-        let length = envelope::header(self.rest)?.record_bytes;
-        let (record, rest) = self.rest.split_at_checked(length).ok_or(Unfit::Whole("it is cut short"))?;
+        let unread = |error: envelope::EnvelopeError| match error.is_of_newer() {
+            true => Unread::Newer(error.to_string()),
+            false => Unread::Broken(error.to_string()),
+        };
+        let length = envelope::header(self.rest).map_err(unread)?.record_bytes;
+        let (record, rest) = self.rest.split_at_checked(length).ok_or("it is cut short")?;
         self.rest = rest;
-        let ChainRecord { body, .. } = self.chain.follow(record)?;
-        Ok(Some(envelope::decode(Kind::RaftSnapshot, &body)?))
+        let ChainRecord { body, .. } = self.chain.follow(record).map_err(|error| error.to_string())?;
+        envelope::decode(Kind::RaftSnapshot, &body).map(Some).map_err(unread)
     }
 }
 
@@ -255,12 +248,25 @@ pub(crate) fn path(data: &Path) -> PathBuf {
     data.join(FILE_NAME)
 }
 
+/// Reads the bytes of the file at `path`, for a program that knows this level.
+///
+/// # Errors
+/// `Unsupported` if it is of a cluster or a program that knows more, `Damaged` if it does not hold.
+pub(crate) fn read(path: &Path, bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead)> {
+    decode(bytes, knows).map_err(|unread| match unread {
+        Unread::Level(level) => levels::too_old(level, knows),
+        Unread::Newer(what) => {
+            files::newer(path, format!("a part of the snapshot is not known to this verger: {what}"))
+        }
+        Unread::Broken(what) => files::damaged(path, format!("the snapshot does not hold: {what}")),
+    })
+}
+
 /// The last snapshot of a data folder.
 ///
 /// # Errors
-/// `Damaged` if it is there and cannot be read, `Unsupported` if a newer verger wrote it.
-pub(crate) fn load(data: &Path) -> Result<Option<(Replicated, LedgerHead)>> {
+/// As [`read`], if it is there.
+pub(crate) fn load(data: &Path, knows: u32) -> Result<Option<(Replicated, LedgerHead)>> {
     let path = path(data);
-    let Some(bytes) = files::read(&path)? else { return Ok(None) };
-    decode(&bytes).map(Some).map_err(|unfit| unfit.in_file(&path))
+    files::read(&path)?.map(|bytes| read(&path, &bytes, knows)).transpose()
 }

@@ -13,17 +13,16 @@ use tokio::sync::watch;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_kopia::mutant::{self, Mutant};
-use verger_proto::{Effect, LogTime, Proposal};
+use verger_proto::{Command, Effect, LogTime, Proposal, level};
 
 use super::failure::Failures;
-use super::files;
+use super::heads::Heads;
 use super::ledger::ReplicaLedger;
 use super::ledger_reader::LedgerReader;
 use super::network::{Answer, Links, Request};
-use super::runtime;
-use super::snapshot::{self, LedgerHead, Meta, Replicated};
+use super::snapshot::{self, LedgerHead, Meta, Replicated, Unread};
 use super::types::{Applied, LogEntry, LogId, Membership, Peer, StorageError, TypeConfig};
-use crate::files::NEWER;
+use super::{files, levels, runtime};
 use crate::ledger::Entry;
 use crate::ledger::archive::Archive;
 use crate::ledger::segment::SEGMENT_BYTES;
@@ -75,6 +74,10 @@ pub(crate) struct Kept {
 struct Inner {
     replicated: Replicated,
     ledger: ReplicaLedger,
+    /// What this program knows.
+    level: u32,
+    /// Hears of every record.
+    heads: Option<Heads>,
 }
 
 impl std::fmt::Debug for StateMachine {
@@ -99,15 +102,21 @@ impl StateMachine {
         failures: Failures,
         segment_bytes: u64,
     ) -> Result<Self> {
-        let (replicated, head) = snapshot::load(data)?.unwrap_or_default();
+        let level = links.as_ref().map_or(level::LEVEL, |links| links.levels.own());
+        let (replicated, head) = snapshot::load(data, level)?.unwrap_or_default();
         let ledger = ReplicaLedger::open(&data.join(LEDGER_FOLDER), head, segment_bytes)?;
         let (applied, _) = watch::channel(replicated.applied.map_or(0, |id| id.index));
         let (kept, _) = watch::channel(Kept { applied: replicated.applied, records: head.records, is_over: false });
+        let heads = links.as_ref().map(|links| links.heads.clone());
+        if let Some(links) = &links {
+            links.levels.apply(replicated.state.level);
+            links.heads.begin(head);
+        }
         Ok(Self(Arc::new(Shared {
             data: data.to_owned(),
             file: Mutex::default(),
             kept,
-            inner: Mutex::new(Inner { replicated, ledger }),
+            inner: Mutex::new(Inner { replicated, ledger, level, heads }),
             applied,
             effects,
             leads: OnceLock::new(),
@@ -170,12 +179,12 @@ impl StateMachine {
 
     async fn install(&self, meta: &Meta, bytes: Vec<u8>) -> Result<()> {
         let foreign = |what| Error::damaged(format!("the snapshot that another node sent does not hold: {what}"));
-        let (replicated, head) = snapshot::decode(&bytes).map_err(|unfit| match unfit.is_of_newer() {
-            true => {
-                let step = "the snapshot that another node sent is not known to this verger";
-                Error::new(ErrorKind::Unsupported, step).with_source(unfit).with_fix(NEWER)
-            }
-            false => foreign(unfit.to_string()),
+        let level = self.0.lock().level;
+        let (replicated, head) = snapshot::decode(&bytes, level).map_err(|unread| match unread {
+            Unread::Level(cluster) => levels::too_old(cluster, level),
+            Unread::Newer(what) => Error::new(ErrorKind::Unsupported, format!("another node sent a snapshot: {what}"))
+                .with_fix(crate::files::NEWER),
+            Unread::Broken(what) => foreign(what),
         })?;
         if snapshot::meta(&replicated) != *meta {
             let (found, wanted) = (replicated.applied, meta.last_log_id);
@@ -184,6 +193,8 @@ impl StateMachine {
         self.complete_ledger(head, &replicated.membership).await?;
         let (shared, applied, ledger) = (self.0.clone(), replicated.applied, self.ledger());
         runtime::blocking("write a snapshot", move || shared.write(applied, &bytes, &ledger)).await?;
+        self.0.tell_level(replicated.state.level);
+        self.0.links.iter().for_each(|links| links.heads.begin(head));
         self.0.lock().replicated = replicated;
         self.0.applied.send_replace(applied.map_or(0, |id| id.index));
         Ok(())
@@ -244,6 +255,10 @@ impl Shared {
         self.file.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn tell_level(&self, level: u32) {
+        self.links.iter().for_each(|links| links.levels.apply(level));
+    }
+
     fn runs_effects(&self) -> bool {
         self.effects_everywhere.load(Ordering::Relaxed) || self.leads()
     }
@@ -281,6 +296,12 @@ fn clock_of_this_machine() -> LogTime {
 
 impl Inner {
     fn step(&mut self, entry: LogEntry) -> Result<(Applied, Vec<Effect>)> {
+        if let EntryPayload::Normal(Proposal { command: Command::RaiseLevel { level }, .. }) = &entry.payload
+            && *level > self.level
+        {
+            // Nothing from here on is applied: the others may mean something else by it.
+            return Err(levels::too_old(*level, self.level));
+        }
         self.replicated.applied = Some(entry.log_id);
         match entry.payload {
             EntryPayload::Blank => Ok(Default::default()),
@@ -305,6 +326,7 @@ impl Inner {
         if !events.is_empty() {
             let entry = Entry { command: proposal.command, events };
             self.ledger.append(at, &entry)?;
+            self.heads.iter().for_each(|heads| heads.add(self.ledger.head()));
             return Ok((Applied { events: entry.events, repeated: false }, effects));
         }
         Ok((Applied::default(), effects))
@@ -336,6 +358,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 all.extend(effects.into_iter().map(|effect| (effect, id.index)));
                 last = Some(id.index);
             }
+            self.0.tell_level(inner.replicated.state.level);
         }
         if let Some(sink) = self.0.effects.as_ref().filter(|_| self.0.runs_effects()) {
             all.into_iter().for_each(|(effect, index)| sink(effect, index));
@@ -372,7 +395,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             let _whole = shared.file();
             let path = snapshot::path(&shared.data);
             let Some(bytes) = files::read(&path)? else { return Ok(None) };
-            let (replicated, _) = snapshot::decode(&bytes).map_err(|unfit| unfit.in_file(&path))?;
+            let level = shared.lock().level;
+            let (replicated, _) = snapshot::read(&path, &bytes, level)?;
             Ok(Some(Snapshot { meta: snapshot::meta(&replicated), snapshot: Box::new(Cursor::new(bytes)) }))
         });
         read.await.map_err(|error| self.snapshot_failed(ErrorVerb::Read, &error))

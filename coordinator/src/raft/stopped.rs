@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use verger_kopia::error::{Error, ErrorKind, Result};
-use verger_proto::RepositoryId;
+use verger_proto::{RepositoryId, level};
 
 use super::ledger_verify::{breaks, follow};
 use super::state_machine::LEDGER_FOLDER;
@@ -49,9 +49,10 @@ impl StoppedLedger {
     /// newer verger wrote them.
     pub fn open(data: &Path) -> Result<Self> {
         let (identity, lock) = identity::open_stopped(data)?;
-        let (repositories, known) = snapshot::load(data)?.map_or_else(Default::default, |(replicated, head)| {
-            (replicated.state.repositories.into_keys().collect(), head)
-        });
+        let (repositories, known) = snapshot::load(data, level::LEVEL)?
+            .map_or_else(Default::default, |(replicated, head)| {
+                (replicated.state.repositories.into_keys().collect(), head)
+            });
         Ok(Self { folder: data.join(LEDGER_FOLDER), cluster: identity.cluster, known, repositories, _lock: lock })
     }
 

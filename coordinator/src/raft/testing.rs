@@ -56,11 +56,18 @@ pub(crate) struct Cluster {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) network: MemoryNetwork,
     pub(crate) nodes: BTreeMap<u64, Arc<Node>>,
+    /// What programs know. Of such that know no levels, nothing gets into the log but what a test asks.
+    pub(crate) level: u32,
 }
 
 impl Cluster {
     pub(crate) async fn new(size: u64) -> Self {
-        let mut cluster = Self::empty(7);
+        Self::knowing(size, 0).await
+    }
+
+    /// Of programs that know this level.
+    pub(crate) async fn knowing(size: u64, level: u32) -> Self {
+        let mut cluster = Self { level, ..Self::empty(7) };
         for id in 1..=size {
             cluster.start(id).await;
         }
@@ -70,7 +77,7 @@ impl Cluster {
 
     pub(crate) fn empty(seed: u64) -> Self {
         let (folder, network) = (tempfile::tempdir().unwrap(), MemoryNetwork::new(seed));
-        Self { folder, network, nodes: BTreeMap::new() }
+        Self { folder, network, nodes: BTreeMap::new(), level: 0 }
     }
 
     pub(crate) async fn initialize(&self) {
@@ -91,6 +98,7 @@ impl Cluster {
             clock: Arc::new(SystemClock),
             effects: None,
             pace: pace(),
+            level: self.level,
         }
     }
 
@@ -149,6 +157,13 @@ impl Cluster {
             if self.nodes.values().all(|node| *node.applied().borrow() == index) {
                 return index;
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until all nodes go by what their programs know.
+    pub(crate) async fn leveled(&self) {
+        while self.nodes.values().any(|node| node.state(|state| state.level) < self.level) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use verger_coordinator::raft::network::clocks;
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::level::LEVEL;
 
 use super::{Coordinator, recover, text_of};
 use crate::cli::Context;
@@ -140,6 +141,8 @@ fn join(output: Output, newcomer: &Newcomer, replaces: Option<u64>) -> Result<()
     let (own, client) = (&newcomer.own, newcomer.coordinator.client()?);
     let status = client.get("/v1/cluster")?;
     let cluster = status["cluster"].as_str().unwrap_or_default();
+    let level = status["level"].as_u64().unwrap_or(0);
+    refuse_newer(level)?;
     let (member, is_new) = match folder::read(&own.data_dir)? {
         // Asked before, and the answer was lost.
         Some(known) if known.node == own.node_id && known.cluster() == cluster && !known.first => (known, false),
@@ -147,17 +150,24 @@ fn join(output: Output, newcomer: &Newcomer, replaces: Option<u64>) -> Result<()
         None => (Member::of(cluster, own.node_id)?, true),
     };
     member.keep(&own.data_dir)?;
-    let body = json!({
+    let mut body = json!({
         "node": member.node,
         "key": member.key,
         "peerAddress": newcomer.peer_address,
         "apiAddress": newcomer.api_address,
         "replaces": replaces,
     });
+    // Without a level, whoever leads may be from before there were any, and not take it.
+    if level > 0 {
+        body["level"] = json!(LEVEL);
+    }
     let asked = client.send_document(&Method::POST, "/v1/cluster/members", &body, Some(&member.key));
     if let Err(error) = &asked
         && is_new
-        && matches!(error.kind(), ErrorKind::PlanRefused | ErrorKind::Usage | ErrorKind::Permission)
+        && matches!(
+            error.kind(),
+            ErrorKind::PlanRefused | ErrorKind::Usage | ErrorKind::Permission | ErrorKind::Unsupported
+        )
     {
         // It did not become a member, and never will under this key.
         member.forget(&own.data_dir)?;
@@ -167,11 +177,23 @@ fn join(output: Output, newcomer: &Newcomer, replaces: Option<u64>) -> Result<()
     shown(output, &member)
 }
 
+/// A coordinator whose program knows less than its cluster would not start: better not to let it in.
+fn refuse_newer(cluster: u64) -> Result<()> {
+    if cluster <= u64::from(LEVEL) {
+        return Ok(());
+    }
+    let step = format!("this program knows level {LEVEL}, and the cluster is at level {cluster}");
+    Err(Error::new(ErrorKind::Unsupported, step)
+        .with_fix("Join with the program that the coordinators of this cluster run, or a newer one"))
+}
+
 fn show(output: Output, status: &Value) -> Result<()> {
     if output.json {
         return output.document(status);
     }
-    output.line(format!("cluster {} term {}", text_of(status, "cluster"), text_of(status, "term")))?;
+    let level = status["level"].as_u64();
+    let told = level.map(|level| format!(" level {level}")).unwrap_or_default();
+    output.line(format!("cluster {} term {}{told}", text_of(status, "cluster"), text_of(status, "term")))?;
     let nodes = status["nodes"].as_array().into_iter().flatten();
     output.lines(nodes.map(|node| {
         let role = match (node["leader"].as_bool(), node["votes"].as_bool()) {
@@ -182,7 +204,8 @@ fn show(output: Output, status: &Value) -> Result<()> {
         let behind = behind(node["behind"].as_u64());
         let (id, peer, api) = (text_of(node, "node"), text_of(node, "peerAddress"), text_of(node, "apiAddress"));
         let clock = ahead(node).map(|clock| format!(", its clock is {clock}")).unwrap_or_default();
-        format!("{id:<4} {role:<7} {peer:<24} {api:<30} {behind}{clock}")
+        let knows = knows(node, level);
+        format!("{id:<4} {role:<7} {peer:<24} {api:<30} {behind}{clock}{knows}")
     }))
 }
 
@@ -192,6 +215,14 @@ fn behind(entries: Option<u64>) -> String {
         Some(0) => "up to date".to_owned(),
         Some(1) => "1 entry behind".to_owned(),
         Some(entries) => format!("{entries} entries behind"),
+    }
+}
+
+/// What a coordinator's program knows, if that is not what the cluster goes by: who lags holds the others back.
+fn knows(node: &Value, cluster: Option<u64>) -> String {
+    match (node["level"].as_u64(), cluster) {
+        (Some(level), Some(cluster)) if level != cluster => format!(", its program knows level {level}"),
+        _ => String::new(),
     }
 }
 
@@ -242,5 +273,18 @@ mod tests {
         let mut alone = status([600_000, 0]);
         alone["trouble"] = json!("nobody leads now");
         assert_eq!(trouble(&alone).unwrap_err().kind(), ErrorKind::StoreUnavailable, "the worse one is said");
+    }
+
+    #[test]
+    fn a_cluster_that_knows_more_is_not_joined_and_who_lags_is_named() {
+        assert!(refuse_newer(0).is_ok() && refuse_newer(LEVEL.into()).is_ok());
+        let error = refuse_newer(u64::from(LEVEL) + 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains(&format!("level {LEVEL}")) && error.fix().is_some(), "{error}");
+        assert_eq!(knows(&json!({ "level": 2 }), Some(1)), ", its program knows level 2");
+        for same in [json!({ "level": 1 }), json!({})] {
+            assert_eq!(knows(&same, Some(1)), "");
+        }
+        assert_eq!(knows(&json!({ "level": 1 }), None), "", "whoever answers is from before there were levels");
     }
 }

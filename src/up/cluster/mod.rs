@@ -17,6 +17,7 @@ use verger_coordinator::raft::node::{Node, NodeOptions, Pace};
 use verger_coordinator::raft::types::Peer;
 use verger_kopia::clock::{Clock, SystemClock};
 use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::level::LEVEL;
 use verger_worker::progress::Stop;
 
 use super::NODE;
@@ -82,6 +83,7 @@ pub(crate) fn run(options: Options, stop: &Stop, said: impl FnOnce(&str)) -> Res
             effects.run(effect);
         })),
         pace: Pace { election: (Duration::from_millis(900), Duration::from_millis(1800)), ..Pace::default() },
+        level: LEVEL,
     };
     let first = member.first.then(|| BTreeMap::from([(member.node, Peer { address: peer_address.clone(), api })]));
     let node = runtime.block_on(open(node, first))?;

@@ -51,6 +51,8 @@ pub(super) fn of_the_process(page: &mut Page, server: &Server) {
 
 fn of_the_raft(page: &mut Page, raft: Raft) {
     page.level("raft_leader", "Whether this node leads its group", f64::from(u8::from(raft.leads)));
+    page.level("raft_level", "Level that all members of the group know, and go by", raft.level.into());
+    page.level("raft_program_level", "Level that this process knows", raft.program_level.into());
     page.level("raft_term", "Term of this node's group; no lease's", raft.term as f64);
     for (name, help, index) in [
         ("raft_last_index", "Last entry of this node's log", raft.last),

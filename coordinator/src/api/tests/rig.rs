@@ -30,7 +30,8 @@ pub(super) const FLEET: &str = "verger@fleet-0a1b2c3d";
 
 /// A process with all that can be counted.
 fn meters() -> Meters {
-    let raft = Raft { leads: true, term: 3, last: Some(9), applied: Some(8), snapshot: Some(5) };
+    let raft =
+        Raft { leads: true, term: 3, last: Some(9), applied: Some(8), snapshot: Some(5), level: 2, program_level: 3 };
     let spans = Spans { exported: 40, no_room: 2, refused: 1 };
     let mut meters = Meters::default();
     meters.raft = Some(Box::new(move || raft));
@@ -140,7 +141,7 @@ impl Desk for FakeDesk {
 /// One coordinator, which lets others come and go and forgets them.
 impl Members for FakeStand {
     fn status(&self) -> Value {
-        json!({ "cluster": "attic", "node": 1, "leader": 1, "term": 1, "lastIndex": 7, "applied": 7, "nodes": [] })
+        json!({ "cluster": "attic", "node": 1, "leader": 1, "term": 1, "lastIndex": 7, "applied": 7, "level": 1, "nodes": [] })
     }
 
     fn admit(&self, _: &str, _: &Newcomer) -> std::result::Result<(), MembersError> {

@@ -14,6 +14,8 @@ mod server;
 use tokio::io::{AsyncRead, AsyncWrite};
 use verger_proto::envelope::{BODY_BYTES_MAX, HEADER_BYTES};
 
+use crate::ledger::segment::LedgerHead;
+
 pub use client::PeerClient;
 pub use credentials::{Credentials, PeerFiles, Security};
 pub use server::serve;
@@ -24,6 +26,27 @@ const PATH: &str = "/raft/v1";
 const CONTENT_TYPE: &str = "application/vnd.verger.raft";
 /// In an answer: what the clock of whoever answers shows, in milliseconds since 1970. Whoever does not know it goes without.
 const CLOCK_HEADER: &str = "verger-clock";
+/// In a call: the level of the cluster, as whoever asks knows it; in an answer: what the program of whoever answers knows.
+const LEVEL_HEADER: &str = "verger-level";
+
+/// In a call with entries: how far the leader's ledger goes, as records, bytes and the digest of the last record.
+const LEDGER_HEADER: &str = "verger-ledger";
+
+fn ledger_text(head: &LedgerHead) -> String {
+    format!("{} {} {}", head.records, head.bytes, head.last)
+}
+
+/// The ledger's end in a message's head; none if it says nothing that can be understood.
+fn ledger(headers: &http::HeaderMap) -> Option<LedgerHead> {
+    let mut words = headers.get(LEDGER_HEADER)?.to_str().ok()?.split(' ');
+    let (records, bytes) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    Some(LedgerHead { records, bytes, last: words.next()?.parse().ok()? })
+}
+
+/// The level in a message's head; 0 if it says none.
+fn level(headers: &http::HeaderMap) -> u32 {
+    headers.get(LEVEL_HEADER).and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0)
+}
 
 /// A connection, encrypted or not.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -97,14 +97,16 @@ impl Transport for MemoryNetwork {
     /// Calls and answers take the form in which they cross a wire.
     fn call<'a>(&'a self, _peer: &'a Peer, call: Call, _at_most: Duration) -> Answering<'a> {
         Box::pin(async move {
-            let (from, to) = (call.from, call.to);
+            let (from, to, level, head) = (call.from, call.to, call.level, call.head);
             let sent = call.encode().map_err(garbled)?;
             self.hop(from, to).await?;
             let node = self.wires().nodes.get(&to).and_then(Weak::upgrade);
             let node = node.ok_or_else(|| Unreached(format!("node {to} is not there")))?;
-            let answer = node.serve(Call::decode(&sent).map_err(garbled)?).await.encode().map_err(garbled)?;
+            let call = Call { level, head, ..Call::decode(&sent).map_err(garbled)? };
+            let reply = node.serve(call).await;
+            let (level, answer) = (reply.level, reply.encode().map_err(garbled)?);
             self.hop(to, from).await?;
-            Reply::decode(&answer).map_err(garbled)
+            Ok(Reply { level, ..Reply::decode(&answer).map_err(garbled)? })
         })
     }
 }

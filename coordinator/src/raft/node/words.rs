@@ -43,6 +43,9 @@ impl Node {
     /// `None`: there is nobody else to ask.
     async fn ask_leader(&self, request: Request) -> Option<Result<Answer, ()>> {
         let (leader, address) = self.leader().filter(|(leader, _)| *leader != self.options.id)?;
+        if request.level() > self.state(|state| state.level) {
+            return Some(Err(()));
+        }
         let answer = self.links.call(leader, &Peer::at(address), request, BRIEFLY).await;
         Some(answer.map_err(|error| tracing::debug!(node = leader, %error, "the leader does not speak of progress")))
     }

@@ -153,7 +153,7 @@ fn a_stopped_ledger_is_checked_and_made_whole() {
         std::fs::write(&index, &known).unwrap();
     }
     // What nobody archived is asked of another node.
-    let (_, known) = crate::raft::snapshot::load(&data).unwrap().unwrap();
+    let (_, known) = crate::raft::snapshot::load(&data, verger_proto::level::LEVEL).unwrap().unwrap();
     let folder = data.join("ledger");
     let first = segment::local(&folder).unwrap().into_iter().rfind(|first| *first < known.records);
     let last = &segment::path(&folder, first.unwrap());

@@ -24,7 +24,8 @@ fn image(data: &Path, synced: &[u8], torn: u64) -> tempfile::TempDir {
         }
     }
     std::fs::write(to.join("log/db"), synced).unwrap();
-    let known = crate::raft::snapshot::load(data).unwrap().map_or(0, |(_, head)| head.bytes);
+    let known =
+        crate::raft::snapshot::load(data, verger_proto::level::LEVEL).unwrap().map_or(0, |(_, head)| head.bytes);
     let ledger = std::fs::read(data.join("ledger/ledger")).unwrap();
     let kept = known + torn % (ledger.len() as u64 - known + 1);
     std::fs::write(to.join("ledger/ledger"), &ledger[..usize::try_from(kept).unwrap()]).unwrap();

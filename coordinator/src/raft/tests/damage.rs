@@ -102,7 +102,7 @@ async fn a_ledger_whose_chain_breaks_is_refused_and_its_end_is_made_again() {
     let data = cluster.data(1);
     let path = data.join("ledger").join("ledger");
     let good = std::fs::read(&path).unwrap();
-    let (_, known) = crate::raft::snapshot::load(&data).unwrap().unwrap();
+    let (_, known) = crate::raft::snapshot::load(&data, verger_proto::level::LEVEL).unwrap().unwrap();
     let known = usize::try_from(known.bytes).unwrap();
     assert!(known > 0 && known < good.len());
     for at in (0..known).step_by(97) {

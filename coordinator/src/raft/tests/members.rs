@@ -47,7 +47,7 @@ fn calls_for_another_cluster_or_node_are_refused() {
         for (name, to) in [("cellar", 1), ("attic", 2)] {
             let request = Request::Ledger { from: 0, bytes_max: 1 };
             let (standing, known) = Default::default();
-            let call = Call { cluster: name.to_owned(), from: 9, to, standing, known, request };
+            let call = Call { cluster: name.to_owned(), from: 9, to, standing, known, request, level: 0, head: None };
             assert!(matches!(cluster.nodes[&1].serve(call).await.answer, Answer::Refused(_)), "{name} {to}");
         }
         cluster.stop_all().await;

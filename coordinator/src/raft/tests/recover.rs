@@ -82,7 +82,7 @@ fn folders_of_before_are_not_of_it() {
         cluster.leader().await;
         let call = |request| {
             let (standing, known) = Default::default();
-            Call { cluster: "attic".to_owned(), from: 2, to: 1, standing, known, request }
+            Call { cluster: "attic".to_owned(), from: 2, to: 1, standing, known, request, level: 0, head: None }
         };
         let vote = openraft::raft::VoteRequest::new(openraft::Vote::new(1_000, 2), None);
         for request in [Request::Vote(vote), Request::Ledger { from: 0, bytes_max: 1 }, Request::Submit(proposal(5, 1))]

@@ -44,7 +44,7 @@ impl Long {
         let (state, answers) = (self.rig.state.clone(), self.answers.clone());
         let replicated = Replicated { state, answers, ..Replicated::default() };
         let bytes = snapshot::encode(&replicated, LedgerHead::default()).unwrap();
-        assert_eq!(snapshot::decode(&bytes).unwrap().0, replicated);
+        assert_eq!(snapshot::decode(&bytes, verger_proto::level::LEVEL).unwrap().0, replicated);
         bytes.len()
     }
 }

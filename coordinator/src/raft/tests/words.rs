@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use verger_proto::level::LEVEL;
 use verger_proto::{
     Command, CommandId, Event, JobId, LogTime, Mode, Progress, Proposal, StoreTime, Term, Ticket, Unit,
 };
@@ -35,6 +36,7 @@ async fn claimed(cluster: &Cluster) -> Ticket {
             ticket = Some(Ticket { cycle, job, attempt, term: Term(1), worker: worker("w1") });
         }
     }
+    cluster.leveled().await;
     cluster.settle().await;
     ticket.unwrap()
 }
@@ -42,7 +44,7 @@ async fn claimed(cluster: &Cluster) -> Ticket {
 #[test]
 fn a_word_reaches_the_leader_and_whoever_asks_another_node() {
     in_virtual_time(3, async {
-        let mut cluster = Cluster::new(3).await;
+        let mut cluster = Cluster::knowing(3, LEVEL).await;
         let ticket = claimed(&cluster).await;
         let leader = cluster.leader().await;
         let mut others = (1..=3).filter(|id| *id != leader);
@@ -75,7 +77,7 @@ fn a_word_reaches_the_leader_and_whoever_asks_another_node() {
 fn whoever_waits_at_the_leader_sees_a_word_of_a_followers_worker_within_a_second() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let (mut cluster, ticket) = runtime.block_on(async {
-        let cluster = Cluster::new(3).await;
+        let cluster = Cluster::knowing(3, LEVEL).await;
         let ticket = claimed(&cluster).await;
         (cluster, ticket)
     });

@@ -13,7 +13,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use verger_proto::LogTime;
 
-use super::{CLOCK_HEADER, CONTENT_TYPE, PATH, Security, Stream, host, read_body};
+use super::{
+    CLOCK_HEADER, CONTENT_TYPE, LEDGER_HEADER, LEVEL_HEADER, PATH, Security, Stream, host, ledger_text, read_body,
+};
 use crate::raft::network::clocks::Clocks;
 use crate::raft::network::{Answering, Call, Reply, Transport, Unreached};
 use crate::raft::types::Peer;
@@ -103,16 +105,20 @@ impl PeerClient {
     }
 
     async fn ask(&self, peer: &Peer, call: Call) -> Result<Reply, Unreached> {
-        let (to, body) = (call.to, call.encode().map_err(unreached)?);
+        let (to, level, head) = (call.to, call.level, call.head);
+        let body = call.encode().map_err(unreached)?;
         let connection = self.connection(to, &peer.address).await?;
         connection.silent.fetch_add(1, Ordering::Relaxed);
         let mut send = connection.send.clone().ready().await.map_err(unreached)?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(Method::POST)
             .uri(format!("https://{}{PATH}", peer.address))
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
-            .body(())
-            .map_err(unreached)?;
+            .header(LEVEL_HEADER, level);
+        if let Some(head) = head {
+            request = request.header(LEDGER_HEADER, ledger_text(&head));
+        }
+        let request = request.body(()).map_err(unreached)?;
         let asked = self.0.clocks.now();
         let (response, mut stream) = send.send_request(request, false).map_err(unreached)?;
         stream.send_data(Bytes::from(body), true).map_err(unreached)?;
@@ -121,13 +127,14 @@ impl PeerClient {
         if let Some(shown) = shown {
             self.0.clocks.hear(to, LogTime(shown), asked);
         }
+        let level = super::level(response.headers());
         let (status, body) = (response.status(), read_body(response.into_body()).await.map_err(unreached)?);
         connection.silent.store(0, Ordering::Relaxed);
         if status != StatusCode::OK {
             let said: String = String::from_utf8_lossy(&body).chars().take(500).collect();
             return Err(Unreached(format!("node {to} at {} refuses ({status}): {said}", peer.address)));
         }
-        Reply::decode(&body).map_err(unreached)
+        Ok(Reply { level, ..Reply::decode(&body).map_err(unreached)? })
     }
 }
 

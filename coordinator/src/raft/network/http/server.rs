@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use super::credentials::is_for;
-use super::{CLOCK_HEADER, PATH, Security, Stream, TooLongOr, host, node_name, read_body};
+use super::{CLOCK_HEADER, LEVEL_HEADER, PATH, Security, Stream, TooLongOr, host, ledger, level, node_name, read_body};
 use crate::raft::network::Call;
 use crate::raft::node::Node;
 
@@ -109,6 +109,7 @@ async fn answer(
     let mut head = Response::new(());
     *head.status_mut() = status;
     head.headers_mut().insert(CLOCK_HEADER, HeaderValue::from(node.now().0));
+    head.headers_mut().insert(LEVEL_HEADER, HeaderValue::from(node.program_level()));
     // Whoever asked may be gone: nobody is left to be told.
     let _ = respond.send_response(head, false).and_then(|mut stream| stream.send_data(Bytes::from(body), true));
 }
@@ -123,6 +124,7 @@ async fn reply(
     if request.method() != Method::POST || request.uri().path() != PATH {
         return Err((StatusCode::NOT_FOUND, format!("there is nothing but POST {PATH}")));
     }
+    let (level, head) = (level(request.headers()), ledger(request.headers()));
     let late = |_| Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive".to_owned()));
     let body = tokio::time::timeout(BODY, async {
         read_body(request.into_body()).await.map_err(|error| match error {
@@ -131,7 +133,12 @@ async fn reply(
         })
     });
     let body = body.await.unwrap_or_else(late)?;
-    let call = Call::decode(&body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+    let call = Call::decode(&body).map_err(|error| {
+        // What cannot be read may be what the cluster knows more than this program.
+        let why = node.hear_level(level).err().map_or_else(|| error.to_string(), |error| error.chain());
+        (StatusCode::BAD_REQUEST, why)
+    })?;
+    let call = Call { level, head, ..call };
     if let Some(certificate) = certificate {
         check_sender(node, call.from, certificate)?;
     }

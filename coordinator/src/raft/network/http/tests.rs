@@ -60,11 +60,16 @@ impl Authority {
 /// A cluster of one that is reached at an address.
 async fn served(security: Security) -> (Cluster, String) {
     let cluster = Cluster::new(1).await;
+    let address = serving(security, &cluster).await;
+    (cluster, address)
+}
+
+async fn serving(security: Security, cluster: &Cluster) -> String {
     cluster.leader().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(serve(listener, security, cluster.nodes[&1].clone(), std::future::pending()));
-    (cluster, address)
+    address
 }
 
 fn clocks() -> Clocks {
@@ -74,7 +79,7 @@ fn clocks() -> Clocks {
 fn call(from: u64, cluster: &str, to: u64) -> Call {
     let (standing, known) = Default::default();
     let request = Request::Ledger { from: 0, bytes_max: 1 };
-    Call { cluster: cluster.to_owned(), from, to, standing, known, request }
+    Call { cluster: cluster.to_owned(), from, to, standing, known, request, level: 0, head: None }
 }
 
 async fn ask(security: Security, address: &str, from: u64) -> Result<Answer, Unreached> {
@@ -160,6 +165,11 @@ async fn garbage_plain_text_and_no_certificate_get_nowhere_and_do_no_harm() {
 
 /// Sends a body as it is; status of the answer.
 async fn post(security: &Security, address: &str, path: &str, bodies: &[Vec<u8>]) -> Option<u16> {
+    post_at(0, security, address, path, bodies).await
+}
+
+/// The same, of a cluster at this level.
+async fn post_at(level: u32, security: &Security, address: &str, path: &str, bodies: &[Vec<u8>]) -> Option<u16> {
     let Security::Mutual(credentials) = security else { panic!() };
     let connector = tokio_rustls::TlsConnector::from(credentials.client(1).unwrap());
     let tcp = TcpStream::connect(address).await.unwrap();
@@ -167,7 +177,7 @@ async fn post(security: &Security, address: &str, path: &str, bodies: &[Vec<u8>]
     let tls = connector.connect(name, tcp).await.unwrap();
     let (mut send, connection) = h2::client::handshake(tls).await.unwrap();
     tokio::spawn(connection);
-    let request = http::Request::post(format!("https://peer{path}")).body(()).unwrap();
+    let request = http::Request::post(format!("https://peer{path}")).header(LEVEL_HEADER, level).body(()).unwrap();
     let (response, mut stream) = send.send_request(request, false).unwrap();
     for body in bodies {
         let _ = stream.send_data(bytes::Bytes::from(body.clone()), false);
@@ -190,6 +200,39 @@ async fn bodies_that_are_too_long_or_no_call_are_refused() {
     assert_eq!(post(&security, &address, PATH, &pieces).await, Some(413));
     assert!(matches!(ask(security, &address, 2).await, Ok(Answer::Ledger(_))), "it still answers");
     cluster.stop_all().await;
+}
+
+/// Whoever cannot read a request any more hears all the same that its cluster knows more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_levels_go_beside_what_can_be_read_and_what_cannot() {
+    let authority = Authority::new();
+    let mut cluster = Cluster::knowing(1, 3).await;
+    let address = serving(authority.good(1), &cluster).await;
+    let (security, peer) = (authority.good(2), Peer::at(&address));
+    let client = PeerClient::new(security.clone(), clocks());
+    let told = client.call(&peer, Call { level: 3, ..call(2, "attic", 1) }, Duration::from_secs(5)).await.unwrap();
+    assert!(told.level == 3 && matches!(told.answer, Answer::Ledger(_)), "{told:?}");
+    assert_eq!(post_at(3, &security, &address, PATH, &[b"nonsense".to_vec()]).await, Some(400));
+    assert!(cluster.nodes[&1].metrics().borrow().running_state.is_ok());
+    assert_eq!(post_at(4, &security, &address, PATH, &[b"nonsense".to_vec()]).await, Some(400));
+    let node = cluster.nodes[&1].clone();
+    let error = tokio::time::timeout(Duration::from_secs(20), node.stopped()).await.unwrap();
+    let said = error.chain();
+    assert!(said.contains("level 3") && said.contains("level 4"), "{said}");
+    drop(node);
+    cluster.stop_all().await;
+}
+
+#[test]
+fn the_end_of_a_ledger_reads_back_and_what_is_none_is_not_said() {
+    let head = LedgerHead { records: 7, bytes: 900, last: verger_proto::Digest::of(b"7") };
+    let headers = |text: &str| http::HeaderMap::from_iter([(LEDGER_HEADER.parse().unwrap(), text.parse().unwrap())]);
+    let text = ledger_text(&head);
+    assert_eq!(ledger(&headers(&text)), Some(head));
+    for odd in ["", "7", "7 900", "7 900 xyz", &text[1..], "-1 2 3"] {
+        assert_eq!(ledger(&headers(odd)), None, "{odd}");
+    }
+    assert_eq!((ledger(&http::HeaderMap::new()), level(&http::HeaderMap::new())), (None, 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
