@@ -315,7 +315,7 @@ fn state_comes_at_once_when_it_is_another_and_waits_where_it_is_the_same() {
     let path = |seen: &str| format!("/v1/work/state?repository={repository}&seen={seen}");
     let view: View = raw(&rig, "GET", &path(""), TOKEN, &[]).record();
     assert_eq!(view.state.open_cycle(&repository).unwrap().id, cycle);
-    let known = Digest::of(&envelope::encode(Kind::Work, &view.state).unwrap()).to_string();
+    let known = view.digest().unwrap().to_string();
     let began = Instant::now();
     let changed: View = std::thread::scope(|scope| {
         let waits = scope.spawn(|| raw(&rig, "GET", &path(&known), TOKEN, &[]).record());
@@ -395,4 +395,24 @@ fn a_worker_that_lacks_a_secret_says_so_for_itself_alone_and_people_see_the_plac
     rig.clock.advance(Duration::from_secs(301));
     rig.submit(Command::NoteWorkKey { node: 1, key: PublicKey([7; 32]) });
     assert!(!is_left(3) && rig.get("/v1/workers")[0]["unable"].is_null(), "it may have it by now");
+}
+
+/// What a fleet wrote, and which index it lost, is not in the state that crosses a wire as such: whoever leads elsewhere has to know it.
+#[test]
+fn r11_r22_a_view_has_all_that_is_known_of_its_repository() {
+    let rig = Rig::new();
+    let (repository, _) = rig.with_cycle("photos");
+    let before: View = raw(&rig, "GET", &format!("/v1/work/state?repository={repository}&seen="), TOKEN, &[]).record();
+    let (term, version) = (rig.state(|state| state.repositories[&repository].last_term), Digest::of(b"schedule"));
+    rig.submit(Command::NoteWrite { repository: repository.clone(), term, version });
+    rig.submit(Command::RecordProbe { repository: repository.clone(), probe: Box::new(crate::testing::store()) });
+    let view: View = raw(&rig, "GET", &format!("/v1/work/state?repository={repository}&seen="), TOKEN, &[]).record();
+    let known = rig.state(|state| state.repositories[&repository].clone());
+    let entry = &view.state.repositories[&repository];
+    assert!(entry.notes.wrote(&version) && entry.notes == known.notes && entry.store == known.store);
+    assert_eq!(
+        (&entry.unable, entry.calendar.index),
+        (&known.unable, known.calendar.index)
+    );
+    assert_ne!(view.digest().unwrap(), before.digest().unwrap());
 }

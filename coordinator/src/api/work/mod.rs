@@ -144,9 +144,8 @@ pub(super) fn state(server: &Arc<Server>, call: Call) -> Answer {
         if is_over || looked != Some(applied) {
             looked = Some(applied);
             let view = view(server, &repository);
-            let bytes = envelope::encode(Kind::Work, &view.state);
-            let bytes = bytes.map_err(|error| Problem::internal(error.to_string()))?;
-            if is_over || Digest::of(&bytes).to_string() != known {
+            let digest = view.digest().map_err(|error| Problem::internal(error.to_string()))?;
+            if is_over || digest.to_string() != known {
                 return record(&view);
             }
         }

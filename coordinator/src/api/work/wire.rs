@@ -1,14 +1,16 @@
 //! What workers in processes of their own say and hear. Records of the envelope: both ends are this program.
 
 use serde::{Deserialize, Serialize};
+use verger_proto::envelope::{self, EnvelopeError, Kind};
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
-    Command, CommandId, Driver, Event, Evidence, Pool, Progress, Registration, RepositoryId, Ticket, WorkerId,
-    WorkerInfo,
+    Command, CommandId, Digest, Driver, Event, Evidence, LogTime, Pool, Progress, Registration, RepositoryId,
+    SeenLease, StoreProbe, Ticket, Unable, WorkerId, WorkerInfo,
 };
 
-use crate::machine::State;
-use crate::schedule::Work;
+use crate::machine::{Repository, State};
+use crate::notes::Notes;
+use crate::schedule::{Past, Work};
 
 /// A worker that would drive a cycle.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -61,11 +63,63 @@ pub struct Heard {
 
 /// One repository of the state.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "Sent", into = "Sent")]
 pub struct View {
     /// It is not older than this entry of the log.
     pub applied: u64,
     /// See [`State::view_of`].
     pub state: State,
+}
+
+impl View {
+    /// What tells it from a later one.
+    ///
+    /// # Errors
+    /// It is longer than a record may be.
+    pub fn digest(&self) -> Result<Digest, EnvelopeError> {
+        let Sent { state, more, .. } = self.clone().into();
+        Ok(Digest::of(&envelope::encode(Kind::Work, &(state, more))?))
+    }
+}
+
+/// A view under way. What the state itself leaves out, as it has parts of its own in snapshots, goes beside it: whoever leads a cycle has
+/// to know what the fleet wrote, and which index was lost.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    applied: u64,
+    state: State,
+    more: Vec<(RepositoryId, More)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct More {
+    notes: Notes,
+    index: Past,
+    store: Option<(StoreProbe, LogTime)>,
+    other: Option<(SeenLease, LogTime)>,
+    unable: Vec<Unable>,
+}
+
+impl From<View> for Sent {
+    fn from(View { applied, state }: View) -> Self {
+        let more = state.repositories.iter().map(|(id, entry)| {
+            let Repository { notes, store, other, unable, calendar, .. } = entry.clone();
+            (id.clone(), More { notes, index: calendar.index, store, other, unable })
+        });
+        Self { applied, more: more.collect(), state }
+    }
+}
+
+impl From<Sent> for View {
+    fn from(Sent { applied, mut state, more }: Sent) -> Self {
+        for (id, More { notes, index, store, other, unable }) in more {
+            if let Some(entry) = state.repositories.get_mut(&id) {
+                entry.calendar.index = index;
+                (entry.notes, entry.store, entry.other, entry.unable) = (notes, store, other, unable);
+            }
+        }
+        Self { applied, state }
+    }
 }
 
 /// Names that are to be kept beside the ledger.
