@@ -348,6 +348,17 @@ pub enum Command {
         /// Why: the place of a secret, never the secret.
         reason: String,
     },
+    /// As the one before, with what kind of failure it is: a secret that is not there, or one that the repository or its store refuses.
+    NoteShutOut {
+        /// Repository.
+        repository: RepositoryId,
+        /// The worker's name.
+        worker: WorkerId,
+        /// Who it is when it asks for work.
+        driver: Driver,
+        /// Why: the place of a secret, never the secret.
+        failure: Box<Failure>,
+    },
 }
 
 /// What a cluster was made of again after its majority was lost.
@@ -435,6 +446,7 @@ impl Command {
             Command::IdentifyStore { .. } => "identify_store",
             Command::NoteLease { .. } => "note_lease",
             Command::NoteUnable { .. } => "note_unable",
+            Command::NoteShutOut { .. } => "note_shut_out",
         }
     }
 }

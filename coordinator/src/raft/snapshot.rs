@@ -12,7 +12,9 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::chain::{ChainHead, ChainRecord};
 use verger_proto::envelope::{self, Kind};
 use verger_proto::work_queue::PublicKey;
-use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, SeenLease, StoreProbe, Unable, WorkerId};
+use verger_proto::{
+    CommandId, CycleId, Driver, Event, FailureKind, LogTime, RepositoryId, SeenLease, StoreProbe, Unable, WorkerId,
+};
 
 use super::answers::Answers;
 use super::files;
@@ -50,6 +52,7 @@ enum Part {
     Fleet(Box<Fleet>),
     Store(RepositoryId, Box<(StoreProbe, LogTime)>),
     Others(RepositoryId, Box<Others>),
+    Unable(RepositoryId, Vec<Unable>),
 }
 
 /// Who works for the fleet. It has a part of its own, so that snapshots from before are read as ever; it comes before all repositories.
@@ -82,12 +85,21 @@ impl More {
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Others {
     lease: Option<(SeenLease, LogTime)>,
-    unable: Vec<Unable>,
+    /// Of the time when no kind was said; now in a part of their own.
+    unable: Vec<(WorkerId, Driver, String, LogTime)>,
 }
 
 impl Others {
     fn of(repository: &Repository) -> Self {
-        Self { lease: repository.other.clone(), unable: repository.unable.clone() }
+        Self { lease: repository.other.clone(), unable: Vec::new() }
+    }
+
+    fn put_into(self, repository: &mut Repository) {
+        let unable = self.unable.into_iter().map(|(worker, driver, reason, since)| {
+            // Whoever said only that, lacked a secret.
+            Unable { worker, driver, kind: FailureKind::Usage, reason, since }
+        });
+        (repository.other, repository.unable) = (self.lease, unable.collect());
     }
 }
 
@@ -142,6 +154,11 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
     others
         .filter(|(_, others)| *others != Others::default())
         .try_for_each(|(id, others)| put(Part::Others(id.clone(), Box::new(others))))?;
+    for (id, Repository { unable, .. }) in &repositories {
+        if !unable.is_empty() {
+            put(Part::Unable(id.clone(), unable.clone()))?;
+        }
+    }
     repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
     cycles.into_iter().try_for_each(|(id, cycle)| put(Part::Cycle(id, Box::new(cycle))))?;
     replicated.answers.iter().try_for_each(|(id, events)| put(Part::Answer(id, events.clone())))?;
@@ -158,7 +175,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     let Header { applied, membership, state, .. } = *header;
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
-    let (mut more, mut probes, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut more, mut probes) = (BTreeMap::new(), BTreeMap::new());
+    let (mut others, mut unable) = (BTreeMap::new(), BTreeMap::new());
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
@@ -167,6 +185,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
             Part::More(id, part) => drop(more.insert(id, *part)),
             Part::Store(id, probe) => drop(probes.insert(id, *probe)),
             Part::Others(id, part) => drop(others.insert(id, *part)),
+            Part::Unable(id, part) => drop(unable.insert(id, part)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
             Part::Header(_) => return Err("it has a second header".to_owned()),
         }
@@ -174,9 +193,11 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     for (id, probe) in probes {
         state.repositories.get_mut(&id).ok_or("parts of it are missing")?.store = Some(probe);
     }
-    for (id, Others { lease, unable }) in others {
-        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
-        (repository.other, repository.unable) = (lease, unable);
+    for (id, others) in others {
+        others.put_into(state.repositories.get_mut(&id).ok_or("parts of it are missing")?);
+    }
+    for (id, unable) in unable {
+        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.unable = unable;
     }
     for (id, more) in more {
         let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;

@@ -87,8 +87,9 @@ pub fn run_shard(
         }
         Err(error) => {
             let mut failure = failure(&error, spec.stage);
-            // Whoever is told to stop leaves the shard to another worker.
-            failure.retryable |= error.kind() == ErrorKind::Interrupted;
+            // Whoever is told to stop, or is refused, leaves the shard to another worker.
+            use ErrorKind::{Interrupted, Permission, WrongPassword};
+            failure.retryable |= matches!(error.kind(), Interrupted | Permission | WrongPassword);
             JobReport::new(Outcome::Failed(failure))
         }
     }

@@ -102,6 +102,9 @@ fn named(call: &Call, command: Command) -> Command {
         Command::NoteUnable { repository, worker, driver, reason } => {
             Command::NoteUnable { repository, worker, driver: driver_of(call, driver), reason }
         }
+        Command::NoteShutOut { repository, worker, driver, failure } => {
+            Command::NoteShutOut { repository, worker, driver: driver_of(call, driver), failure }
+        }
         other => other,
     }
 }
