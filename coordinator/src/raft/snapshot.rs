@@ -53,6 +53,7 @@ enum Part {
     Store(RepositoryId, Box<(StoreProbe, LogTime)>),
     Others(RepositoryId, Box<Others>),
     Unable(RepositoryId, Vec<Unable>),
+    Drives(RepositoryId, Vec<Driver>),
 }
 
 /// Who works for the fleet. It has a part of its own, so that snapshots from before are read as ever; it comes before all repositories.
@@ -154,9 +155,12 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
     others
         .filter(|(_, others)| *others != Others::default())
         .try_for_each(|(id, others)| put(Part::Others(id.clone(), Box::new(others))))?;
-    for (id, Repository { unable, .. }) in &repositories {
+    for (id, Repository { unable, drives, .. }) in &repositories {
         if !unable.is_empty() {
             put(Part::Unable(id.clone(), unable.clone()))?;
+        }
+        if !drives.is_empty() {
+            put(Part::Drives(id.clone(), drives.clone()))?;
         }
     }
     repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
@@ -176,7 +180,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
     let (mut more, mut probes) = (BTreeMap::new(), BTreeMap::new());
-    let (mut others, mut unable) = (BTreeMap::new(), BTreeMap::new());
+    let (mut others, mut unable, mut drives) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
@@ -186,6 +190,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
             Part::Store(id, probe) => drop(probes.insert(id, *probe)),
             Part::Others(id, part) => drop(others.insert(id, *part)),
             Part::Unable(id, part) => drop(unable.insert(id, part)),
+            Part::Drives(id, part) => drop(drives.insert(id, part)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
             Part::Header(_) => return Err("it has a second header".to_owned()),
         }
@@ -198,6 +203,9 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(Replicated, LedgerHead), String> {
     }
     for (id, unable) in unable {
         state.repositories.get_mut(&id).ok_or("parts of it are missing")?.unable = unable;
+    }
+    for (id, drives) in drives {
+        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.drives = drives;
     }
     for (id, more) in more {
         let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;

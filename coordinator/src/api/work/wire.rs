@@ -98,13 +98,14 @@ struct More {
     store: Option<(StoreProbe, LogTime)>,
     other: Option<(SeenLease, LogTime)>,
     unable: Vec<Unable>,
+    drives: Vec<Driver>,
 }
 
 impl From<View> for Sent {
     fn from(View { applied, state }: View) -> Self {
         let more = state.repositories.iter().map(|(id, entry)| {
-            let Repository { notes, store, other, unable, calendar, .. } = entry.clone();
-            (id.clone(), More { notes, index: calendar.index, store, other, unable })
+            let Repository { notes, store, other, unable, drives, calendar, .. } = entry.clone();
+            (id.clone(), More { notes, index: calendar.index, store, other, unable, drives })
         });
         Self { applied, more: more.collect(), state }
     }
@@ -112,9 +113,9 @@ impl From<View> for Sent {
 
 impl From<Sent> for View {
     fn from(Sent { applied, mut state, more }: Sent) -> Self {
-        for (id, More { notes, index, store, other, unable }) in more {
+        for (id, More { notes, index, store, other, unable, drives }) in more {
             if let Some(entry) = state.repositories.get_mut(&id) {
-                entry.calendar.index = index;
+                (entry.calendar.index, entry.drives) = (index, drives);
                 (entry.notes, entry.store, entry.other, entry.unable) = (notes, store, other, unable);
             }
         }

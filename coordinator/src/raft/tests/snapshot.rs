@@ -90,12 +90,13 @@ fn workers_keys_and_probes_are_in_a_snapshot() {
     let (driver, reason) = (Driver { node: 1, boots: 2, run: 3 }, "no password".to_owned());
     let kind = FailureKind::WrongPassword;
     entry.unable = vec![Unable { worker: worker("cellar"), driver, kind, reason, since: LogTime(8) }];
+    entry.drives = vec![driver];
     assert!(long.snapshot() > plain);
     // Without them it is as it was before there were any.
     long.rig.state.workers.clear();
     long.rig.state.work_keys.clear();
     let entry = long.rig.state.repositories.get_mut(&repository()).unwrap();
-    (entry.store, entry.other, entry.unable) = (None, None, Vec::new());
+    (entry.store, entry.other, entry.unable, entry.drives) = (None, None, Vec::new(), Vec::new());
     assert!(long.snapshot().abs_diff(plain) < 16);
 }
 
