@@ -87,9 +87,9 @@ pub fn run_shard(
         }
         Err(error) => {
             let mut failure = failure(&error, spec.stage);
-            // Whoever is told to stop, or is refused, leaves the shard to another worker.
-            use ErrorKind::{Interrupted, Permission, WrongPassword};
-            failure.retryable |= matches!(error.kind(), Interrupted | Permission | WrongPassword);
+            // Whoever is told to stop, is refused, or has no room leaves the shard to another worker, or to a later hour.
+            use ErrorKind::{DiskFull, Interrupted, Permission, WrongPassword};
+            failure.retryable |= matches!(error.kind(), DiskFull | Interrupted | Permission | WrongPassword);
             JobReport::new(Outcome::Failed(failure))
         }
     }
