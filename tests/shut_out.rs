@@ -18,7 +18,7 @@ use coordinators::Fleet;
 use serde_json::Value;
 use support::{Golden, OWNER, PASSWORD, fails, json, run, told};
 
-/// Three coordinators that do no work themselves, and workers.
+/// Three coordinators, most of which do no work themselves, and workers.
 struct Yard {
     fleet: Fleet,
     token: PathBuf,
@@ -27,7 +27,10 @@ struct Yard {
 
 impl Yard {
     fn start(environment: &[(String, String)]) -> Self {
-        let fleet = Fleet::start_with(0, &[], environment);
+        Self::of(Fleet::start_with(0, &[], environment))
+    }
+
+    fn of(fleet: Fleet) -> Self {
         let made = fleet.json(&["token", "create", "cellar", "--scope", "work", "--all-tenants", "--json"]);
         let token = fleet.home.path().join("token");
         std::fs::write(&token, made["token"].as_str().unwrap()).unwrap();
@@ -35,8 +38,12 @@ impl Yard {
     }
 
     fn add(&self, address: &str) {
-        let add = ["repo", "add", "photos", address, "--password-env", "PHOTOS_PASSWORD", "--act-as", OWNER];
-        run(self.fleet.verger(&add).arg("--exclusive"));
+        self.add_with(address, ["--password-env", "PHOTOS_PASSWORD"]);
+    }
+
+    fn add_with(&self, address: &str, password: [&str; 2]) {
+        let add = ["repo", "add", "photos", address, "--act-as", OWNER, "--exclusive"];
+        run(self.fleet.verger(&add).args(password));
     }
 
     fn work(&mut self, name: &str, password: &str, environment: &[(&str, &str)], flags: &[&str]) {
@@ -62,7 +69,11 @@ impl Yard {
     }
 
     fn cycle(&self, flags: &[&str]) -> Command {
-        let margins = ["--safety", "none", "--i-am-alone", "--allow-removing", "100", "--key", "one"];
+        self.cycle_as("one", flags)
+    }
+
+    fn cycle_as(&self, key: &str, flags: &[&str]) -> Command {
+        let margins = ["--safety", "none", "--i-am-alone", "--allow-removing", "100", "--key", key];
         let mut command = self.fleet.verger(&["cycle", "start", "photos", "--full"]);
         command.args(margins).args(flags);
         command
@@ -123,6 +134,29 @@ fn a_wrong_password_is_told_at_once_and_the_wish_is_done_by_a_worker_that_has_th
     assert!(log.contains("a cycle is left to others") && !log.contains("not-it-at-all"), "{log}");
     let report = json(&run(&mut golden.verger(["verify", "--full", "--json", "--quiet", &golden.address()])));
     assert_eq!(report["problems"], serde_json::json!([]));
+}
+
+/// Coordinators that run cycles themselves: the wish is answered at once where nobody else could do it, and left to a worker that may.
+#[test]
+fn coordinators_with_a_wrong_password_leave_a_cycle_to_a_worker_and_without_one_say_so_at_once() {
+    let (golden, secrets) = (Golden::unpack("default"), tempfile::tempdir().unwrap());
+    let [own, workers] = ["own", "workers"].map(|name| secrets.path().join(name));
+    for folder in [&own, &workers] {
+        std::fs::create_dir(folder).unwrap();
+        std::fs::write(folder.join("photos"), PASSWORD).unwrap();
+    }
+    let mut yard = Yard::of(Fleet::start_with(1, &["--secrets", own.to_str().unwrap()], &[]));
+    yard.add_with(&golden.address(), ["--password-secret", "photos"]);
+    std::fs::write(own.join("photos"), "not-it-at-all").unwrap();
+    let told = fails(&mut yard.cycle(&["--wait"]), 12);
+    assert!(told.contains("open photos with the password in the mounted secret photos"), "{told}");
+    assert_eq!(yard.events("request_dropped").len(), 1, "nobody else could come to it");
+    yard.work("careful", "unused", &[], &["--secrets", workers.to_str().unwrap()]);
+    let report = json(&run(&mut yard.cycle_as("two", &["--wait", "--json"])));
+    assert_eq!(report["outcome"], "done", "{report}");
+    assert_eq!(yard.events("request_dropped").len(), 1);
+    let unable = yard.events("worker_unable");
+    assert!(unable.iter().all(|one| one["worker"].as_str().unwrap().starts_with("coordinator-")), "{unable:?}");
 }
 
 /// Keys that are wrong, and keys that may only read: nothing was begun with either, though the second one could look at everything.
