@@ -1,6 +1,6 @@
 //! What workers in processes of their own say and hear. Records of the envelope: both ends are this program.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use verger_proto::envelope::{self, EnvelopeError, Kind};
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
@@ -62,8 +62,8 @@ pub struct Heard {
 }
 
 /// One repository of the state.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(from = "Sent", into = "Sent")]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(from = "Sent")]
 pub struct View {
     /// It is not older than this entry of the log.
     pub applied: u64,
@@ -77,17 +77,26 @@ impl View {
     /// # Errors
     /// It is longer than a record may be.
     pub fn digest(&self) -> Result<Digest, EnvelopeError> {
-        let Sent { state, more, .. } = self.clone().into();
-        Ok(Digest::of(&envelope::encode(Kind::Work, &(state, more))?))
+        Ok(Digest::of(&envelope::encode(Kind::Work, &(&self.state, self.more()))?))
+    }
+
+    fn more(&self) -> Vec<(RepositoryId, More)> {
+        self.state.repositories.iter().map(|(id, entry)| (id.clone(), More::of(entry))).collect()
+    }
+}
+
+impl Serialize for View {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Sent { applied: self.applied, state: &self.state, more: self.more() }.serialize(serializer)
     }
 }
 
 /// A view under way. What the state itself leaves out, as it has parts of its own in snapshots, goes beside it: whoever leads a cycle has
 /// to know what the fleet wrote, and which index was lost.
 #[derive(Serialize, Deserialize)]
-struct Sent {
+struct Sent<S = State> {
     applied: u64,
-    state: State,
+    state: S,
     more: Vec<(RepositoryId, More)>,
 }
 
@@ -101,13 +110,16 @@ struct More {
     drives: Vec<Driver>,
 }
 
-impl From<View> for Sent {
-    fn from(View { applied, state }: View) -> Self {
-        let more = state.repositories.iter().map(|(id, entry)| {
-            let Repository { notes, store, other, unable, drives, calendar, .. } = entry.clone();
-            (id.clone(), More { notes, index: calendar.index, store, other, unable, drives })
-        });
-        Self { applied, more: more.collect(), state }
+impl More {
+    fn of(entry: &Repository) -> Self {
+        Self {
+            notes: entry.notes.clone(),
+            index: entry.calendar.index,
+            store: entry.store.clone(),
+            other: entry.other.clone(),
+            unable: entry.unable.clone(),
+            drives: entry.drives.clone(),
+        }
     }
 }
 
