@@ -4,6 +4,8 @@
 
 #[path = "deploy/chart.rs"]
 mod chart;
+#[path = "deploy/documents.rs"]
+mod documents;
 #[path = "deploy/flags.rs"]
 mod flags;
 #[path = "deploy/image.rs"]

@@ -271,6 +271,77 @@ fn r4_r21_a_lease_of_ones_own_fleet_is_taken_at_once_and_nothing_is_done_until_i
     fleet.world.assert_whole("the lead changed hands");
 }
 
+/// The object is written before the machine hears of it. Whoever dies in between costs its fleet no more than any other death.
+#[test]
+fn r4_a_lease_that_was_written_and_never_told_is_taken_at_once_and_waited_out() {
+    let fleet = Fleet::new("default");
+    fleet.dies(&at_once(), |effect| effect.done && effect.call == Call::Put && effect.id.as_str() == LEASE);
+    let mut granted = 0;
+    fleet.machine.look(&mut |state| granted = state.repositories[&fleet.repository].last_term.0);
+    assert_eq!((granted, fleet.lease().term, fleet.lease().free), (0, 1, false), "the machine knows nothing of it");
+    let stranger = cycle(fleet.stranger(), &CycleRequest { wait: false, ..at_once() }).unwrap_err();
+    assert_eq!(stranger.kind(), ErrorKind::Locked, "{}", stranger.chain());
+    let began = fleet.world.now();
+    fleet.goes_on(&CycleRequest { wait: false, ..at_once() }).unwrap_or_else(|error| panic!("{}", error.chain()));
+    let waited = fleet.world.now().duration_since(began).as_secs();
+    assert!(waited >= 180 && fleet.is_ended(), "{waited}");
+    fleet.world.assert_whole("the lead died before it told of its lease");
+}
+
+/// A process that stands still before it tells of its lease.
+struct Paused {
+    inner: Arc<dyn Backend>,
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Backend for Paused {
+    fn applied(&self) -> u64 {
+        self.inner.applied()
+    }
+
+    fn submit(&self, command: Command) -> Result<Vec<Event>> {
+        let meanwhile = match command {
+            Command::TakeLease { .. } => self.meanwhile.lock().unwrap().take(),
+            _ => None,
+        };
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        self.inner.submit(command)
+    }
+
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        self.inner.look(look);
+    }
+
+    fn wait(&self, at_most: Duration, look: &mut dyn FnMut(&State) -> bool) {
+        self.inner.wait(at_most, look);
+    }
+}
+
+#[test]
+fn r4_who_wakes_with_a_lease_that_it_never_told_of_is_granted_none_and_frees_none() {
+    let fleet = Arc::new(Fleet::new("default"));
+    let means = fleet.node(1, &Arc::default());
+    let Coordination::Shared(shared) = means.coordination.clone() else { panic!("it has no fleet") };
+    let (other, left) = (fleet.clone(), Arc::new(Mutex::new(None)));
+    let seen = left.clone();
+    let meanwhile = move || {
+        other.world.clock.advance(SILENCE);
+        other.goes_on(&at_once()).unwrap_or_else(|error| panic!("{}", error.chain()));
+        *seen.lock().unwrap() = Some((other.lease(), other.world.contents()));
+    };
+    let backend = Paused { inner: shared.backend.clone(), meanwhile: Mutex::new(Some(Box::new(meanwhile))) };
+    let shared = Shared { backend: Arc::new(backend), ..shared };
+    let error = cycle(Means { coordination: Coordination::Shared(shared), ..means }, &at_once()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted, "{}", error.chain());
+    let (lease, contents) = left.lock().unwrap().take().unwrap();
+    assert!(fleet.is_ended() && lease.term == 2 && lease.free);
+    assert_eq!(fleet.lease(), lease);
+    assert!(fleet.world.contents() == contents, "who woke changed something");
+    fleet.world.assert_whole("who never told of its lease woke");
+}
+
 /// The marker of a session is written after its note: there is no moment in which a death leaves one that nobody knows of.
 #[test]
 fn r21_a_death_right_before_or_after_a_marker_leaves_none_that_is_not_known() {

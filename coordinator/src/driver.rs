@@ -12,6 +12,8 @@ use crate::machine::Turn;
 pub(crate) const SILENCE_MILLISECONDS: u64 = 15_000;
 /// A sign of life is kept when it makes so much difference.
 const KEPT_MILLISECONDS: u64 = 3_000;
+/// Drives without a lease that are known of one repository. Who is forgotten early keeps its fleet waiting like a stranger.
+const DRIVES_MAX: usize = 32;
 
 fn until(at: LogTime) -> LogTime {
     LogTime(at.0.saturating_add(SILENCE_MILLISECONDS))
@@ -30,6 +32,10 @@ pub(crate) fn take(turn: &mut Turn<'_>, repository: RepositoryId, driver: Driver
         None => None,
     };
     entry.driver = Some((driver, until(at)));
+    if entry.drives.len() >= DRIVES_MAX {
+        entry.drives.remove(0);
+    }
+    entry.drives.push(driver);
     turn.events.push(Event::DriveTaken { repository, driver, until: until(at), before });
     Ok(())
 }

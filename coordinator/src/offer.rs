@@ -16,6 +16,10 @@ const OFFER_AGAIN_MILLISECONDS: u64 = 15_000;
 const AFTER_PAUSE_MILLISECONDS: u64 = 2_500;
 /// So many attempts may fail or be lost.
 pub(crate) const ATTEMPTS_MAX: u32 = 5;
+/// A shard that finds no room is tried again after so many milliseconds: somebody has to make some.
+const ROOM_MILLISECONDS: u64 = 60_000;
+/// And so many attempts of it may come to nothing: for half an hour, a full exchange costs time only.
+pub(crate) const ROOM_ATTEMPTS_MAX: u32 = 30;
 
 /// Begins a stage: a job for each shard.
 pub(crate) fn open_stage(turn: &mut Turn<'_>, cycle: &mut Cycle, stage: Stage) {
@@ -97,6 +101,9 @@ pub(crate) fn after_failure(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, f
         return again(turn, cycle, id);
     }
     if split::is_part(cycle, id) {
+        if failure.kind == FailureKind::DiskFull && failure.retryable && failures < ROOM_ATTEMPTS_MAX {
+            return later(turn, cycle, id, ROOM_MILLISECONDS);
+        }
         let is_to_split = !failure.retryable || failures >= split::ATTEMPTS;
         if is_to_split && split::split(turn, cycle, id, &failure) {
             return;

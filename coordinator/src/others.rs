@@ -4,9 +4,13 @@
 
 use verger_kopia::mutant::{self, Mutant};
 use verger_proto::lease::is_plain;
-use verger_proto::{Driver, Event, LogTime, Refusal, RepositoryId, SeenLease, StoreId, Term, Unable, WorkerId};
+use verger_proto::{
+    Command, Driver, Event, Failure, FailureKind, LogTime, Refusal, RepositoryId, SeenLease, StoreId, Term, Unable,
+    WorkerId,
+};
 
-use crate::machine::{Repository, State, Turn};
+use crate::machine::{Repository, State, Turn, Worker};
+use crate::workers::SILENCE_MILLISECONDS;
 
 /// A renewal of somebody else's is kept when it makes so much difference, in milliseconds.
 const RENEWAL_KEPT_MILLISECONDS: u64 = 300_000;
@@ -72,15 +76,29 @@ pub(crate) fn lease(turn: &mut Turn<'_>, repository: RepositoryId, lease: SeenLe
     Ok(())
 }
 
+/// A worker says that it leaves a repository to others. Whoever said only that, lacked a secret.
+pub(crate) fn left(turn: &mut Turn<'_>, word: Command) -> Result<(), Refusal> {
+    match word {
+        Command::NoteUnable { repository, worker, driver, reason } => {
+            let failure = Failure { kind: FailureKind::Usage, text: reason, retryable: false };
+            unable(turn, repository, worker, driver, failure)
+        }
+        Command::NoteShutOut { repository, worker, driver, failure } => {
+            unable(turn, repository, worker, driver, *failure)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Said again, it is an event when the worker could have been given the repository again.
-pub(crate) fn unable(
+fn unable(
     turn: &mut Turn<'_>,
     repository: RepositoryId,
     worker: WorkerId,
     driver: Driver,
-    reason: String,
+    failure: Failure,
 ) -> Result<(), Refusal> {
-    let at = turn.at;
+    let (at, Failure { kind, text: reason, .. }) = (turn.at, failure);
     let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
     let is_known = entry.unable.iter().any(|one| one.driver.is_process(driver) && is_unable(one, at));
     if is_known || entry.registration.is_none() || !is_plain(&reason) {
@@ -92,7 +110,7 @@ pub(crate) fn unable(
     if entry.unable.len() >= UNABLE_MAX {
         entry.unable.remove(0);
     }
-    entry.unable.push(Unable { worker: worker.clone(), driver, reason: reason.clone(), since: at });
+    entry.unable.push(Unable { worker: worker.clone(), driver, kind, reason: reason.clone(), since: at });
     turn.events.push(Event::WorkerUnable { repository, worker, reason });
     Ok(())
 }
@@ -108,6 +126,47 @@ pub fn is_left_by(entry: &Repository, driver: Driver, now: LogTime) -> bool {
     entry.unable.iter().any(|one| one.driver.is_process(driver) && is_unable(one, now))
 }
 
+/// A later process has the name of a worker: it may have what the one before lacked.
+pub(crate) fn renewed(state: &mut State, worker: &WorkerId) {
+    state.repositories.values_mut().for_each(|entry| entry.unable.retain(|one| one.worker != *worker));
+}
+
+/// Whether a worker in a process of its own is there that may be given this repository, and has not said that it cannot open it. Of
+/// which tenants its token speaks is not known here.
+#[must_use]
+pub fn is_anybody_able(state: &State, entry: &Repository, now: LogTime) -> bool {
+    candidates(state, entry, now).any(|name| !entry.unable.iter().any(|one| one.worker == *name && is_unable(one, now)))
+}
+
+/// Why nobody who is there can open a repository; none while somebody may, or nobody has said that he cannot.
+pub(crate) fn shut_out(state: &State, entry: &Repository, now: LogTime) -> Option<Failure> {
+    if is_anybody_able(state, entry, now) {
+        return None;
+    }
+    let unable: Vec<&Unable> = entry.unable.iter().filter(|one| is_unable(one, now)).collect();
+    // A secret that is refused tells more than one that is not there: somebody meant it.
+    let order = |kind| match kind {
+        FailureKind::WrongPassword => 0,
+        FailureKind::Permission => 1,
+        _ => 2,
+    };
+    let kind = unable.iter().map(|one| one.kind).min_by_key(|kind| order(*kind))?;
+    let each: Vec<String> = unable.iter().map(|one| format!("{}: {}", one.worker, one.reason)).collect();
+    let name = entry.registration.as_ref().map_or("it", |known| known.name.as_str());
+    let text = format!("no worker that is there can open {name} ({})", each.join("; "));
+    Some(Failure { kind, text, retryable: true })
+}
+
+/// Workers that are there, take work, and work for the pool of a repository.
+fn candidates<'a>(state: &'a State, entry: &'a Repository, now: LogTime) -> impl Iterator<Item = &'a WorkerId> {
+    let pool = entry.registration.as_ref().map_or("", |known| known.pool.as_str());
+    let is_there = move |worker: &Worker| {
+        let is_heard = now.since(worker.seen) <= SILENCE_MILLISECONDS;
+        is_heard && !worker.drained && worker.info.pools.iter().any(|one| one == pool)
+    };
+    state.workers.iter().filter(move |(_, worker)| is_there(worker)).map(|(name, _)| name)
+}
+
 /// What a worker cannot open, with the repositories' names.
 pub(crate) fn unable_of<'a>(
     state: &'a State,
@@ -120,11 +179,11 @@ pub(crate) fn unable_of<'a>(
 
 #[cfg(test)]
 mod tests {
-    use verger_proto::{Command, StoreTime};
+    use verger_proto::{StoreTime, WorkerInfo};
 
     use super::*;
     use crate::drive::refusal;
-    use crate::testing::{Rig, options, registration, repository, store, worker};
+    use crate::testing::{Rig, options, registration, repository, store, worker, worker_info};
 
     fn named() -> StoreId {
         "09".repeat(16).parse().unwrap()
@@ -227,14 +286,63 @@ mod tests {
         assert!(rig.go(seen("b", 6, 900_000, false)).0.is_empty(), "late: it is ours by now");
     }
 
-    #[test]
-    fn a_worker_that_cannot_is_left_alone_for_a_while_and_is_an_event_once() {
-        let mut rig = added();
-        let unable = |name: &str, node: u64, run: u64| Command::NoteUnable {
+    fn shut_out_as(name: &str, node: u64, run: u64, kind: FailureKind, text: &str) -> Command {
+        Command::NoteShutOut {
             repository: repository(),
             worker: worker(name),
             driver: Driver { node, boots: 9, run },
-            reason: "the variable PHOTOS is not set".to_owned(),
+            failure: Box::new(Failure { kind, text: text.to_owned(), retryable: false }),
+        }
+    }
+
+    fn there(rig: &mut Rig, name: &str, instance: u64, pool: &str) {
+        let info = WorkerInfo { instance, pools: vec![pool.to_owned()], ..worker_info() };
+        rig.go(Command::SeeWorker { worker: worker(name), info: Box::new(info) });
+    }
+
+    fn all_shut_out(rig: &Rig) -> Option<Failure> {
+        shut_out(&rig.state, &rig.state.repositories[&repository()], rig.at)
+    }
+
+    #[test]
+    fn that_nobody_can_open_it_is_said_when_all_who_are_there_have_said_so_and_the_worst_is_its_kind() {
+        let mut rig = added();
+        assert_eq!(all_shut_out(&rig), None, "nobody has said anything");
+        there(&mut rig, "cellar", 1, "default");
+        there(&mut rig, "attic", 2, "default");
+        there(&mut rig, "far", 3, "elsewhere");
+        let wrong = "open photos with the password in the environment variable PHOTOS: it does not open it";
+        rig.go(shut_out_as("cellar", 5, 1, FailureKind::Usage, "the variable PHOTOS is not set"));
+        assert_eq!(all_shut_out(&rig), None, "the one in the attic may");
+        rig.go(shut_out_as("attic", 6, 1, FailureKind::WrongPassword, wrong));
+        let told = all_shut_out(&rig).unwrap();
+        assert_eq!(told.kind, FailureKind::WrongPassword);
+        assert!(told.text.contains("cellar: the variable PHOTOS is not set; attic: open photos"), "{}", told.text);
+        // A new process of that name may have what the one before lacked.
+        there(&mut rig, "attic", 7, "default");
+        assert_eq!(all_shut_out(&rig), None);
+        rig.go(Command::DrainWorker { worker: worker("attic"), drain: true });
+        assert_eq!(all_shut_out(&rig).unwrap().kind, FailureKind::Usage, "it takes nothing");
+        rig.go(Command::DrainWorker { worker: worker("attic"), drain: false });
+        rig.at = rig.at.plus(SILENCE_MILLISECONDS + 1);
+        assert_eq!(all_shut_out(&rig).unwrap().kind, FailureKind::Usage, "it is not there any more");
+        rig.at = rig.at.plus(UNABLE_MILLISECONDS);
+        assert_eq!(all_shut_out(&rig), None, "they are asked again");
+    }
+
+    #[test]
+    fn what_was_said_before_there_were_kinds_is_a_secret_that_is_missing() {
+        let mut rig = added();
+        let (driver, reason) = (Driver { node: 5, boots: 9, run: 1 }, "the variable PHOTOS is not set".to_owned());
+        rig.go(Command::NoteUnable { repository: repository(), worker: worker("cellar"), driver, reason });
+        assert_eq!(rig.state.repositories[&repository()].unable[0].kind, FailureKind::Usage);
+    }
+
+    #[test]
+    fn a_worker_that_cannot_is_left_alone_for_a_while_and_is_an_event_once() {
+        let mut rig = added();
+        let unable = |name: &str, node: u64, run: u64| {
+            shut_out_as(name, node, run, FailureKind::Usage, "the variable PHOTOS is not set")
         };
         let began = rig.at;
         assert_eq!(rig.go(unable("cellar", 5, 1)).0.len(), 1);

@@ -20,8 +20,8 @@ pub(crate) fn see(turn: &mut Turn<'_>, worker: WorkerId, info: WorkerInfo) -> Re
     info.check().map_err(Refusal::Worker)?;
     let at = turn.at;
     let known = turn.state.workers.get(&worker);
+    let is_other = known.is_some_and(|known| known.info.instance != info.instance);
     if let Some(known) = known {
-        let is_other = known.info.instance != info.instance;
         let is_older = (info.started, info.instance) < (known.info.started, known.info.instance);
         if is_other && is_older && at.since(known.seen) < SILENCE_MILLISECONDS {
             return Err(Refusal::WorkerNameTaken);
@@ -35,6 +35,9 @@ pub(crate) fn see(turn: &mut Turn<'_>, worker: WorkerId, info: WorkerInfo) -> Re
         if turn.state.workers.len() >= WORKERS_MAX {
             return Err(Refusal::Worker(format!("there are {WORKERS_MAX} workers already")));
         }
+    }
+    if is_other {
+        crate::others::renewed(turn.state, &worker);
     }
     let drained = turn.state.workers.get(&worker).is_some_and(|known| known.drained);
     let entry = Worker { info: info.clone(), seen: at, drained };

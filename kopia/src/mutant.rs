@@ -61,6 +61,9 @@ mutants! {
     R4FencedNotWaitedOut,
     /// R4: any lease in our name counts as one that our machine fenced. Two fleets of one name take it from each other while they work.
     R4FencedTermNotCompared,
+    /// R4: a lease in our name that our machine knows nothing of counts as one of its drives, whoever wrote it. A copy of the fleet takes
+    /// it from the original at work, and the original takes it back.
+    R4UntoldOfAnybody,
     /// R4: "free" is written while the requests of the holder before are waited out. The next one does not wait for them.
     R4FreedInTheWait,
     /// R5: the lease is neither renewed nor looked at before a batch. Somebody took it over meanwhile, and acts too.

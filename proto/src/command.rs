@@ -353,6 +353,17 @@ pub enum Command {
         /// The level.
         level: u32,
     },
+    /// As [`Command::NoteUnable`], with what kind of failure it is: a secret that is not there, or one that the repository or its store refuses.
+    NoteShutOut {
+        /// Repository.
+        repository: RepositoryId,
+        /// The worker's name.
+        worker: WorkerId,
+        /// Who it is when it asks for work.
+        driver: Driver,
+        /// Why: the place of a secret, never the secret.
+        failure: Box<Failure>,
+    },
 }
 
 /// What a cluster was made of again after its majority was lost.
@@ -441,6 +452,7 @@ impl Command {
             Command::NoteLease { .. } => "note_lease",
             Command::NoteUnable { .. } => "note_unable",
             Command::RaiseLevel { .. } => "raise_level",
+            Command::NoteShutOut { .. } => "note_shut_out",
         }
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::driver::Driver;
 use crate::id::WorkerId;
+use crate::report::FailureKind;
 use crate::term::Term;
 use crate::time::{LogTime, StoreTime};
 
@@ -32,6 +33,8 @@ pub struct Unable {
     pub worker: WorkerId,
     /// Who it is when it asks for work; the run does not matter.
     pub driver: Driver,
+    /// What kind of failure that is: `Usage` for a secret that is not there.
+    pub kind: FailureKind,
     /// Why: the place of a secret, never the secret.
     pub reason: String,
     /// When that was said.

@@ -26,7 +26,10 @@ pub fn of(command: &Command) -> u32 {
         Command::Driven(driven) => of(&driven.command),
         // Its leader alone raises it, and does not ask here: whoever else says so is refused.
         Command::RaiseLevel { level } => *level,
-        Command::IdentifyStore { .. } | Command::NoteLease { .. } | Command::NoteUnable { .. } => 1,
+        Command::IdentifyStore { .. }
+        | Command::NoteLease { .. }
+        | Command::NoteUnable { .. }
+        | Command::NoteShutOut { .. } => 1,
         Command::TakeLease { .. }
         | Command::RenewLease { .. }
         | Command::LoseLease { .. }

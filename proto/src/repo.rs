@@ -19,6 +19,18 @@ pub enum SecretRef {
     Mounted(String),
 }
 
+impl SecretRef {
+    /// Where that is, in words.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::Env(name) => format!("the environment variable {name}"),
+            Self::File(path) => format!("the file {path}"),
+            Self::Mounted(name) => format!("the mounted secret {name}"),
+        }
+    }
+}
+
 /// In whose name a repository is maintained (R22).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -112,6 +112,11 @@ impl Target {
         Ok(Zeroizing::new(found.expose().to_owned()))
     }
 
+    /// Where what its store knows us by comes from; never what it is.
+    pub(crate) fn keys(&self) -> String {
+        stores::keys(&self.address, &stores::from_environment(), self.connections.first())
+    }
+
     /// Takes Kopia's own maintenance locks of the connections to this repository, so that no run of theirs is under way.
     ///
     /// # Errors

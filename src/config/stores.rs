@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use base64::Engine as _;
+use verger_kopia::storage::Address;
 use verger_kopia::storage::secret::Secret;
 use verger_kopia::storage::settings::{S3Credentials, StoreSettings};
 use verger_kopia::{Error, ErrorKind, Result};
@@ -146,6 +147,33 @@ fn certificates(path: &Path) -> Result<Vec<u8>> {
         Error::new(ErrorKind::Usage, format!("read certificates {} (--root-ca-pem-path)", path.display()))
             .with_source(e)
     })
+}
+
+/// Where the credentials of a store come from, in words, as [`or`] puts them together.
+#[must_use]
+pub(crate) fn keys(address: &Address, environment: &StoreSettings, connection: Option<&Connection>) -> String {
+    let StoreSettings { s3, gcs, azure, .. } = environment;
+    let (variables, tools) = match address {
+        Address::Filesystem(_) => return "the rights of this process's user".to_owned(),
+        Address::S3(_) => {
+            let is_set = !matches!(s3.credentials, S3Credentials::Chain);
+            (is_set.then_some("AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"), "Amazon's")
+        }
+        Address::Gcs(_) => {
+            let is_set = gcs.credentials_file.is_some() || gcs.credentials_json.is_some();
+            (is_set.then_some("GOOGLE_APPLICATION_CREDENTIALS"), "Google's")
+        }
+        Address::Azure(_) => {
+            let key = azure.key.as_ref().map(|_| "AZURE_STORAGE_KEY");
+            let token = azure.sas_token.as_ref().map(|_| "AZURE_STORAGE_SAS_TOKEN");
+            (key.or(token).or(azure.client_secret.as_ref().map(|_| "AZURE_CLIENT_SECRET")), "Azure's")
+        }
+    };
+    match (variables, connection) {
+        (Some(variables), _) => format!("the keys in {variables}"),
+        (None, Some(connection)) => format!("the keys in Kopia's connection file {}", connection.path.display()),
+        (None, None) => format!("the credentials that {tools} own tools find"),
+    }
 }
 
 /// Host and port of an endpoint, to compare two of them.

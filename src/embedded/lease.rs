@@ -60,20 +60,7 @@ impl Held {
         notice: &dyn Fn(&str, Duration),
     ) -> Result<Option<Self>> {
         let storage = session.workspace.repository.storage().clone();
-        let granted = drive.state(|s| s.repositories.get(&known.id).map_or(0, |r| r.last_term.0));
-        let wanted = Request {
-            unique_id: known.id.unique.to_string(),
-            store_id: known.id.store.to_string(),
-            holder: session.holder.clone(),
-            lock: own.as_ref().map(|(_, file)| file.clone()),
-            ttl: TTL_DEFAULT,
-            last_term: known.last_term.max(granted),
-            // What memory of a disk says was granted to nobody that the machine could fence.
-            fenced: session.fleet.is_some().then_some(granted),
-            local_lock: local.is_some(),
-            exclusive: request.exclusive || request.alone,
-            wait: request.wait,
-        };
+        let wanted = wanted(session, request, drive, known, (local.is_some(), own.as_ref()));
         let mut notice = |text: &str, left: Duration| notice(text, left);
         let stop = &session.workspace.stop;
         let lease = Lease::acquire_unless(stop, storage.clone(), session.clock.clone(), &wanted, &mut notice)
@@ -177,6 +164,37 @@ impl Held {
             let _ = storage.purge_versions(&BlobId::from(LEASE));
         }
         drive.submit(Command::ReleaseLease { repository: self.id, term: self.term }).map(drop)
+    }
+}
+
+/// The lease that is wanted, by what this process and its fleet's machine know.
+fn wanted(
+    session: &Session,
+    request: &CycleRequest,
+    drive: &Drive,
+    known: &Known,
+    (local_lock, own): (bool, Option<&(StoreLock, LockFile)>),
+) -> Request {
+    let found = drive.state(|state| {
+        let entry = state.repositories.get(&known.id)?;
+        let own = entry.driver.map(|(driver, _)| driver.to_string());
+        Some((entry.last_term.0, own, entry.drives.iter().map(ToString::to_string).collect()))
+    });
+    let (granted, own_drive, drives) = found.unwrap_or_default();
+    Request {
+        unique_id: known.id.unique.to_string(),
+        store_id: known.id.store.to_string(),
+        holder: session.holder.clone(),
+        lock: own.map(|(_, file)| file.clone()),
+        ttl: TTL_DEFAULT,
+        last_term: known.last_term.max(granted),
+        // What memory of a disk says was granted to nobody that the machine could fence.
+        fenced: session.fleet.is_some().then_some(granted),
+        drive: own_drive,
+        drives,
+        local_lock,
+        exclusive: request.exclusive || request.alone,
+        wait: request.wait,
     }
 }
 

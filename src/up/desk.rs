@@ -103,6 +103,10 @@ impl Desk for Supervisor {
         }
     }
 
+    fn is_able(&self, entry: &Repository, now: LogTime) -> bool {
+        self.limits.total > 0 && !is_left_by(entry, self.drives.process(), now)
+    }
+
     fn keep(&self, repository: &RepositoryId, cycle: CycleId, view: Digest, evidence: &Evidence) -> Result<OutputRef> {
         let folder = folder(&self.site.opener.engine.state_dir, repository);
         make_folders(&folder).map_err(|error| {

@@ -54,6 +54,8 @@ impl Hands for Opener {
             // What the object says is enough: nothing is done under this term.
             last_term: 0,
             fenced: None,
+            drive: None,
+            drives: Vec::new(),
             local_lock: lock.is_some(),
             exclusive: known.exclusive,
             wait: false,

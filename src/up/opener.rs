@@ -29,7 +29,16 @@ impl Opener {
         access: Access,
     ) -> Result<Repository> {
         let target = Target::resolve(self.arguments(name, address, password)?, RepositoryArgs::default())?;
-        target.open_repository(&self.engine, access)
+        target.open_repository(&self.engine, access).map_err(|error| named(error, name, password, &target))
+    }
+
+    /// The failure with the place of what was refused, where something was.
+    pub(crate) fn named(&self, error: Error, name: &RepositoryName, address: &str, password: &SecretRef) -> Error {
+        let arguments = self.arguments(name, address, password);
+        match arguments.and_then(|arguments| Target::resolve(arguments, RepositoryArgs::default())) {
+            Ok(target) => named(error, name, password, &target),
+            Err(_) => error,
+        }
     }
 
     /// Whether the password can be found here; nothing is opened.
@@ -54,4 +63,14 @@ impl Opener {
             }
         })
     }
+}
+
+/// It is looked for by people who see a machine's environment, and no password.
+fn named(error: Error, name: &RepositoryName, password: &SecretRef, target: &Target) -> Error {
+    let step = match error.kind() {
+        ErrorKind::WrongPassword => format!("open {name} with the password in {}", password.place()),
+        ErrorKind::Permission => format!("open {name} with {}", target.keys()),
+        _ => return error,
+    };
+    if error.chain().contains(&step) { error } else { error.at(step) }
 }

@@ -17,7 +17,9 @@ use verger_kopia::maintenance::rules::next::Rule;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::Access;
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Acting, Command, CycleId, Failure, LogTime, Margin, Own, RepositoryName, WorkerId};
+use verger_proto::{
+    Acting, Command, CycleId, Failure, FailureKind, LogTime, Margin, Own, Registration, RepositoryName, Term, WorkerId,
+};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::{Progress, Step, Stop};
 use verger_worker::run::{Shards, failure_kind, ruled};
@@ -46,10 +48,14 @@ pub(crate) struct Site {
 
 /// Runs what the task says, and tells the machine what came of it. `worker`: the run's name, another one for each.
 pub(crate) fn run(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worker: &str) -> Outcome {
-    let name = &task.registration.name;
+    let Registration { name, address, password, .. } = &task.registration;
+    if let Err(error) = site.opener.check_secret(name, address, password) {
+        return unable(&error);
+    }
     if task.work == Work::Look {
         return look(site, backend, task);
     }
+    let before = begun(&**backend, task);
     match cycle(site, task, stop, backend, worker) {
         Ok(report) => {
             tracing::info!(repository = %name, cycle = report.cycle, outcome = report.outcome, "a cycle ended");
@@ -57,7 +63,8 @@ pub(crate) fn run(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backen
             if let Some(own) = report.own {
                 record(&**backend, task, own, margins(&report));
             }
-            give_up(&**backend, task, None);
+            let text = "the cycle that ran was another one than was asked for".to_owned();
+            give_up(&**backend, task, Failure { kind: FailureKind::Internal, text, retryable: false });
             Outcome::Ran
         }
         Err(error) if error.kind() == ErrorKind::Interrupted => {
@@ -66,12 +73,35 @@ pub(crate) fn run(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backen
         }
         // What was wished is wished of the same repository still.
         Err(error) if error.kind() == ErrorKind::PlanRefused && is_identified(site, &**backend, task) => Outcome::Ran,
+        Err(error) if is_shut_out(&error) && begun(&**backend, task) == before => {
+            unable(&site.opener.named(error, name, address, password))
+        }
         Err(error) => {
             tracing::warn!(repository = %name, error = error.chain(), "no cycle");
-            give_up(&**backend, task, Some(&error));
+            let failure = Failure { kind: failure_kind(error.kind()), text: error.chain(), retryable: false };
+            give_up(&**backend, task, failure);
             Outcome::Failed
         }
     }
+}
+
+/// Whether it is what this process is known by that does not do: another one may have what does.
+fn is_shut_out(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::WrongPassword | ErrorKind::Permission)
+}
+
+fn unable(error: &Error) -> Outcome {
+    Outcome::Unable(Failure { kind: failure_kind(error.kind()), text: error.chain(), retryable: false })
+}
+
+/// What there is of cycles of a repository: the same as before says that nothing was begun.
+fn begun(backend: &dyn Backend, task: &Task) -> Option<(Term, Option<CycleId>)> {
+    let mut found = None;
+    backend.look(&mut |state| {
+        let entry = state.repositories.get(&task.repository);
+        found = entry.map(|entry| (entry.last_term, entry.open));
+    });
+    found
 }
 
 fn cycle(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worker: &str) -> Result<CycleReport> {
@@ -172,6 +202,7 @@ fn look(site: &Site, backend: &Arc<dyn Backend>, task: &Task) -> Outcome {
             record(&**backend, task, own_settings(&ahead.params), None);
             Outcome::Ran
         }
+        Err(error) if is_shut_out(&error) => unable(&error),
         Err(error) => {
             tracing::warn!(repository = %known.name, error = error.chain(), "its settings could not be read");
             Outcome::Failed
@@ -216,7 +247,7 @@ fn tell(backend: &dyn Backend, task: &Task, report: &CycleReport) {
 }
 
 /// A wish for which no cycle began is given up; one that a cycle began for is answered already.
-fn give_up(backend: &dyn Backend, task: &Task, error: Option<&Error>) {
+pub(super) fn give_up(backend: &dyn Backend, task: &Task, failure: Failure) {
     let Work::Asked { key, .. } = &task.work else { return };
     let waits = |state: &verger_coordinator::machine::State| {
         let entry = state.repositories.get(&task.repository);
@@ -227,13 +258,6 @@ fn give_up(backend: &dyn Backend, task: &Task, error: Option<&Error>) {
     if !still {
         return;
     }
-    let failure = match error {
-        Some(error) => Failure { kind: failure_kind(error.kind()), text: error.chain(), retryable: false },
-        None => {
-            let text = "the cycle that ran was another one than was asked for".to_owned();
-            Failure { kind: verger_proto::FailureKind::Internal, text, retryable: false }
-        }
-    };
     let (repository, key) = (task.repository.clone(), key.clone());
     if let Err(error) = backend.submit(Command::DropRequest { repository, key, failure }) {
         tracing::error!(error = error.chain(), "a wish was not given up");

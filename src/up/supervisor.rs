@@ -9,10 +9,11 @@ use verger_coordinator::api::work::Task;
 use verger_coordinator::drive::{Backend, DrivenBackend};
 use verger_coordinator::ledger::evidence::EvidenceFolder;
 use verger_coordinator::machine::{Phase, Repository, State};
+use verger_coordinator::others::{is_anybody_able, is_left_by};
 use verger_coordinator::schedule::{Agenda, Limits, Running, Start, Work};
 use verger_kopia::ErrorKind;
 use verger_kopia::clock::Clock;
-use verger_proto::{Command, Driver, LogTime, RepositoryId};
+use verger_proto::{Command, Driver, Failure, LogTime, RepositoryId, WorkerId, lease};
 use verger_worker::progress::Stop;
 
 use super::desk::Outside;
@@ -28,12 +29,14 @@ const LIVE_EVERY: Duration = Duration::from_millis(LIVE_EVERY_MILLISECONDS);
 const LIVE_EVERY_MILLISECONDS: u64 = 4_000;
 
 /// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It ran, or was stopped.
     Ran,
     /// It could not.
     Failed,
+    /// This process cannot open the repository with what it has, and nothing was begun.
+    Unable(Failure),
 }
 
 /// Looks after all repositories of one process.
@@ -104,11 +107,15 @@ impl Supervisor {
     }
 
     fn run(&self, task: &Task, stop: Stop, number: u64) -> Outcome {
+        let begin = |backend, worker: &str| match run::run(&self.site, task, stop, backend, worker) {
+            Outcome::Unable(failure) => self.unable(task, backend, failure, number),
+            other => other,
+        };
         if task.work == Work::Look {
-            return run::run(&self.site, task, stop, &self.backend, "");
+            return begin(&self.backend, "");
         }
         match self.drive(task, number) {
-            Ok(Some((backend, worker))) => run::run(&self.site, task, stop, &backend, &worker),
+            Ok(Some((backend, worker))) => begin(&backend, &worker),
             // Another process does it.
             Ok(None) => Outcome::Ran,
             Err(error) => {
@@ -117,6 +124,27 @@ impl Supervisor {
                 Outcome::Failed
             }
         }
+    }
+
+    /// It is left to a worker that is there and has not said that it cannot, either. Where there is none, a wish is answered at once.
+    fn unable(&self, task: &Task, backend: &Arc<dyn Backend>, failure: Failure, number: u64) -> Outcome {
+        let (name, now) = (&task.registration.name, self.now());
+        tracing::warn!(repository = %name, error = failure.text, "it cannot be opened here");
+        let mut is_left = false;
+        self.backend.look(&mut |state| {
+            let entry = state.repositories.get(&task.repository);
+            is_left = entry.is_some_and(|entry| is_anybody_able(state, entry, now));
+        });
+        if !is_left {
+            run::give_up(&**backend, task, failure);
+            return Outcome::Failed;
+        }
+        let Drives { node, boots, .. } = self.drives;
+        let (repository, driver) = (task.repository.clone(), Driver { node, boots, run: number });
+        let failure = Box::new(Failure { text: lease::plain(&failure.text), ..failure });
+        let noted = WorkerId::new(format!("coordinator-{node}"))
+            .map(|worker| self.backend.submit(Command::NoteShutOut { repository, worker, driver, failure }));
+        if matches!(noted, Ok(Ok(_))) { Outcome::Ran } else { Outcome::Failed }
     }
 
     /// Tells that this process is still at what it drives. What is not its own any more stops.
@@ -243,7 +271,8 @@ impl Supervisor {
         let mut tasks = Vec::new();
         self.backend.look(&mut |state| {
             let is_elsewhere = |id: &RepositoryId, entry: &Repository| {
-                elsewhere.contains_key(id) || self.drives.is_elsewhere(entry, now)
+                let is_left = || is_left_by(entry, self.drives.process(), now);
+                elsewhere.contains_key(id) || self.drives.is_elsewhere(entry, now) || is_left()
             };
             let (running, limits) = self.with_others(state, running.clone(), &outside, now);
             for start in agenda.begin_but(&is_elsewhere, state, &running, &limits, now) {
@@ -297,8 +326,13 @@ impl Supervisor {
 impl Drives {
     /// Whether another process drives this repository, as far as this one can tell; the machine decides.
     pub(super) fn is_elsewhere(&self, entry: &Repository, now: LogTime) -> bool {
-        let mine = Driver { node: self.node, boots: self.boots, run: 0 };
+        let mine = self.process();
         entry.driver.is_some_and(|(driver, until)| until >= now && !mine.proves_dead(&driver))
+    }
+
+    /// This process, whatever its run.
+    pub(super) fn process(&self) -> Driver {
+        Driver { node: self.node, boots: self.boots, run: 0 }
     }
 }
 

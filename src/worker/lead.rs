@@ -8,12 +8,13 @@ use std::time::Duration;
 use verger_coordinator::api::work::{Ended, Ready, Task};
 use verger_coordinator::drive::{Backend, DrivenBackend};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Command, Driver};
+use verger_proto::{Driver, Failure};
 use verger_worker::progress::Stop;
 
 use super::Crew;
 use super::places::Found;
 use super::remote::Remote;
+use super::shards::SHUT_OUT_FOR;
 use crate::up::run;
 use crate::up::supervisor::Outcome;
 
@@ -30,15 +31,13 @@ pub(super) fn take(crew: &Arc<Crew>) -> Result<Found> {
     let Some(task) = crew.link.next(&Ready { driver, pools: crew.pools.clone() })? else {
         return Ok(Found::Nothing);
     };
-    let known = &task.registration;
-    if let Err(error) = crew.site.opener.check_secret(&known.name, &known.address, &known.password) {
-        hand_back(crew, &task, driver, &error);
-        return Ok(Found::Work);
-    }
     let repository = task.repository.clone();
     let outcome = lead(crew, &task, driver, run);
     if let Err(error) = &outcome {
         tracing::warn!(repository = %task.registration.name, error = error.chain(), "a cycle could not be led");
+    }
+    if matches!(outcome, Ok(Outcome::Unable(_))) {
+        return Ok(Found::Work);
     }
     let failed = !matches!(outcome, Ok(Outcome::Ran));
     crew.counts.cycle(failed);
@@ -48,19 +47,18 @@ pub(super) fn take(crew: &Arc<Crew>) -> Result<Found> {
     Ok(Found::Work)
 }
 
-/// A cycle for which a secret is missing here is anybody else's: nothing of it was begun, and this worker is not given the repository for
-/// a while. It counts neither as done nor as failed.
-fn hand_back(crew: &Crew, task: &Task, driver: Driver, why: &Error) {
+/// A cycle for which a secret is missing here, or is refused, is anybody else's: nothing of it was begun, and this worker is not given the
+/// repository for a while. It counts neither as done nor as failed. Said before the drive is left: whoever gives it out would give it to
+/// this worker again.
+fn hand_back(crew: &Crew, task: &Task, driver: Driver, failure: Failure) -> Outcome {
     let Task { repository, registration, .. } = task;
-    tracing::warn!(repository = %registration.name, error = why.chain(), "a cycle is left to others");
-    let noted = crew.note_unable(repository, driver, why);
-    let left = crew.link.say(Command::LeaveDrive { repository: repository.clone(), driver });
-    if let Err(error) = noted.and(left.map(drop)) {
-        tracing::warn!(error = error.chain(), "a cycle was not given back: others take it up when its time is over");
-        // Whoever gives it out would give it to this worker again at once.
-        let ended = Ended { repository: repository.clone(), driver, failed: true };
-        if let Err(error) = crew.link.ended(&ended) {
-            tracing::debug!(error = error.chain(), "nobody was told how a cycle ended");
+    tracing::warn!(repository = %registration.name, error = failure.text, "a cycle is left to others");
+    crew.opened.leave(repository, SHUT_OUT_FOR);
+    match crew.note_unable(repository, driver, &failure) {
+        Ok(()) => Outcome::Unable(failure),
+        Err(error) => {
+            tracing::warn!(error = error.chain(), "nobody was told that a repository cannot be opened here");
+            Outcome::Failed
         }
     }
 }
@@ -85,6 +83,10 @@ fn lead(crew: &Arc<Crew>, task: &Task, driver: Driver, run: u64) -> Result<Outco
         let backend: Arc<dyn Backend> = driven.clone();
         run::run(&crew.site, task, stop.clone(), &backend, &crew.run_name(run))
     });
+    let outcome = match outcome {
+        Outcome::Unable(failure) => hand_back(crew, task, driver, failure),
+        other => other,
+    };
     driven.leave();
     Ok(outcome)
 }

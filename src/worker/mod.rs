@@ -24,12 +24,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use verger_coordinator::drive::Router;
+use verger_kopia::Result;
 use verger_kopia::clock::{Clock, SystemClock};
-use verger_kopia::{Error, Result};
 use verger_proto::lease::plain;
 use verger_proto::work_queue::nats::NatsQueue;
 use verger_proto::work_queue::{Keyring, WorkQueue};
-use verger_proto::{Command, Driver, LogTime, Pool, RepositoryId, WorkerId, WorkerInfo};
+use verger_proto::{Command, Driver, Failure, LogTime, Pool, RepositoryId, WorkerId, WorkerInfo};
 use verger_worker::progress::Stop;
 use verger_worker::run::Shards;
 
@@ -106,9 +106,10 @@ impl Crew {
     }
 
     /// Says that a repository cannot be opened here: people see it, and its cycles are given to others for a while.
-    fn note_unable(&self, repository: &RepositoryId, driver: Driver, why: &Error) -> Result<()> {
-        let (repository, worker, reason) = (repository.clone(), self.name.clone(), plain(&why.chain()));
-        self.link.say(Command::NoteUnable { repository, worker, driver, reason }).map(drop)
+    fn note_unable(&self, repository: &RepositoryId, driver: Driver, why: &Failure) -> Result<()> {
+        let (repository, worker) = (repository.clone(), self.name.clone());
+        let failure = Box::new(Failure { kind: why.kind, text: plain(&why.text), retryable: false });
+        self.link.say(Command::NoteShutOut { repository, worker, driver, failure }).map(drop)
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use verger_coordinator::api::work::{View, Word};
 use verger_coordinator::drive::{Backend, Router, Run as _};
 use verger_coordinator::machine::{Cycle, JobStatus, Phase, State};
-use verger_kopia::Result;
-use verger_proto::{Command, Digest, Effect, Event, JobId, Progress, RepositoryId, Ticket};
+use verger_kopia::{Error, ErrorKind, Result};
+use verger_proto::{Command, Effect, Event, JobId, Progress, RepositoryId, Ticket};
 
-use super::link::{Link, encode};
+use super::link::Link;
 
 /// A job that is still open is offered again after this long: it may have been asked for too early.
 const OFFER_AGAIN: Duration = Duration::from_secs(2);
@@ -134,7 +134,9 @@ fn open(cycle: &Cycle) -> impl Iterator<Item = JobId> + '_ {
 }
 
 fn digest(view: &View) -> Result<String> {
-    Ok(Digest::of(&encode(&view.state)?).to_string())
+    let digest = view.digest();
+    let digest = digest.map_err(|error| Error::new(ErrorKind::Internal, "tell two states apart").with_source(error))?;
+    Ok(digest.to_string())
 }
 
 impl Backend for Remote {

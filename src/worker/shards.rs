@@ -13,10 +13,12 @@ use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::{Control, ControlError};
 use verger_proto::queue::Hint;
 use verger_proto::queue::local::LocalQueue;
-use verger_proto::{Acting, JobSpec, LogTime, Outcome, Registration, RepositoryId, TraceId, TraceParent, WorkerId};
+use verger_proto::{
+    Acting, Failure, FailureKind, JobSpec, LogTime, Outcome, Registration, RepositoryId, TraceId, TraceParent, WorkerId,
+};
 use verger_worker::kept;
 use verger_worker::limit::MemoryLimit;
-use verger_worker::run::run_shard;
+use verger_worker::run::{failure_kind, run_shard};
 use verger_worker::trace;
 use verger_worker::workspace::Workspace;
 
@@ -33,12 +35,14 @@ const OPENED_MAX: usize = 16;
 /// A repository whose shard failed here for a reason that may be this worker's own (no password, another exchange) is left to others
 /// for so long: each try costs the shard an attempt, and it has few.
 const UNABLE_FOR: Duration = Duration::from_secs(30);
+/// And one that this worker cannot open with what it has, as long as it is not given its cycles: somebody has to put it right here.
+pub(super) const SHUT_OUT_FOR: Duration = Duration::from_secs(300);
 
 /// Repositories whose shards are done here, or cannot be.
 #[derive(Default)]
 pub(super) struct Opened {
     open: Mutex<BTreeMap<RepositoryId, (Registration, Repository, Instant)>>,
-    /// Left to others, and since when.
+    /// Left to others, and until when.
     unable: Mutex<BTreeMap<RepositoryId, Instant>>,
 }
 
@@ -46,12 +50,26 @@ impl Opened {
     /// Whether shards of this repository are left to others for now.
     pub(super) fn is_unable(&self, id: &RepositoryId) -> bool {
         let mut all = self.unable.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, since| since.elapsed() < UNABLE_FOR);
+        all.retain(|_, until| Instant::now() < *until);
         all.contains_key(id)
     }
 
-    fn unable(&self, id: &RepositoryId) {
-        self.unable.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Instant::now());
+    /// Leaves a repository's shards to others for so long.
+    pub(super) fn leave(&self, id: &RepositoryId, time: Duration) {
+        let until = Instant::now() + time;
+        self.unable.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), until);
+        // What it was opened with may be refused by now.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// The same, and says so if people need to know.
+    fn unable(&self, crew: &Crew, id: &RepositoryId, run: u64, why: &Failure) {
+        use FailureKind::{Permission, Usage, WrongPassword};
+        let is_shut_out = matches!(why.kind, Permission | Usage | WrongPassword);
+        self.leave(id, if is_shut_out { SHUT_OUT_FOR } else { UNABLE_FOR });
+        if is_shut_out && let Err(error) = crew.note_unable(id, crew.driver(run), why) {
+            tracing::debug!(error = error.chain(), "nobody was told that a repository cannot be opened here");
+        }
     }
 
     fn get(&self, crew: &Crew, id: &RepositoryId, known: &Registration) -> Result<Repository> {
@@ -106,8 +124,8 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
         Ok(repository) => repository,
         Err(error) => {
             tracing::warn!(repository = %known.name, error = error.chain(), "shards of a repository are left to others");
-            crew.opened.unable(&hint.repository);
-            tell_unable(crew, hint, &known, run);
+            let why = Failure { kind: failure_kind(error.kind()), text: error.chain(), retryable: false };
+            crew.opened.unable(crew, &hint.repository, run, &why);
             return Ok(Found::Nothing);
         }
     };
@@ -133,20 +151,12 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
         && !crew.stop.is_asked()
     {
         tracing::warn!(repository = %name, error = failure.text, "a shard failed; those of its repository are left to others");
-        crew.opened.unable(&spec.repository);
+        crew.opened.unable(crew, &spec.repository, run, failure);
     }
     crew.counts.shard(failed);
     match control.report(&ticket, report) {
         Ok(()) | Err(ControlError::Refused(_)) => Ok(Found::Work),
         Err(error) => Err(unanswered(error)),
-    }
-}
-
-/// A secret that is missing here is told: what else keeps a repository from being opened may pass by itself.
-fn tell_unable(crew: &Crew, hint: &Hint, known: &Registration, run: u64) {
-    let Err(why) = crew.site.opener.check_secret(&known.name, &known.address, &known.password) else { return };
-    if let Err(error) = crew.note_unable(&hint.repository, crew.driver(run), &why) {
-        tracing::debug!(error = error.chain(), "nobody was told which secret is missing");
     }
 }
 

@@ -159,8 +159,12 @@ fn a_cycle_for_which_one_worker_lacks_the_password_is_led_by_another() {
     assert!(flow.events("epochs", "request_dropped").is_empty() && flow.events("epochs", "cycle_opened").is_empty());
     let taken = flow.events("epochs", "drive_taken").len();
     assert!(taken == 1, "it was given {taken} times");
+    // Who waits is told that nobody can, and of what.
+    let told_of = crate::support::fails(flow.fleet.verger(&full("epochs")).args(["--key", "one", "--wait"]), 2);
+    assert!(told_of.contains("blind: ") && told_of.contains("PHOTOS_PASSWORD"), "{told_of}");
     let began = Instant::now();
     flow.work("hand-1");
+    flow.waits_until_listed("hand-1", "ready");
     let ended = json(&run(flow.fleet.verger(&full("epochs")).args(["--key", "one", "--wait", "--json"])));
     assert_eq!(ended["outcome"], "done", "{ended}");
     told(&format!("a cycle that one worker could not begin is done by another in {} ms", began.elapsed().as_millis()));

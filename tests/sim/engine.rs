@@ -77,6 +77,8 @@ pub struct Course {
     pub asked: u32,
     /// Parts of the exchange that were not what was reported.
     pub spoiled: u32,
+    /// Shards that were gone around because their order was among them.
+    pub around: u32,
 }
 
 /// A repository of each index kind, whose keys were derived once, for run after run.
@@ -93,20 +95,26 @@ impl Stage {
 
     /// Lives through one seed, on this thread.
     pub fn run(&self, seed: u64, print: bool) -> Result<Course, Failure> {
+        self.run_with(seed, None, print)
+    }
+
+    /// The same; in a run whose cycles are cut, these parts are damaged.
+    pub fn run_with(&self, seed: u64, spoiled: Option<&'static str>, print: bool) -> Result<Course, Failure> {
         let (kind, scene) = if seed % 3 == 2 { (Kind::Legacy, &self.legacy) } else { (Kind::Epochs, &self.epochs) };
         scene.begin(kind, seed, print);
         runtime::set_seed(Some(seed));
         let mut machine = Builder::new_current_thread();
         let machine = machine.enable_time().start_paused(true).rng_seed(RngSeed::from_bytes(&seed.to_le_bytes()));
-        let done = machine.build().unwrap().block_on(live(scene, seed, print));
+        let done = machine.build().unwrap().block_on(live(scene, seed, spoiled, print));
         runtime::set_seed(None);
         done
     }
 }
 
-async fn live(scene: &Scene, seed: u64, print: bool) -> Result<Course, Failure> {
+async fn live(scene: &Scene, seed: u64, spoiled: Option<&'static str>, print: bool) -> Result<Course, Failure> {
     let world = World::new(seed, print).await;
     let mut run = Run::new(scene, &world, seed);
+    run.spoiled = spoiled;
     let done = run.days().await;
     let done = world.finding().map_or(done, Err);
     let course = run.course();
@@ -167,6 +175,8 @@ struct Run<'a> {
     course: Course,
     /// Number of the last engine: no two are the same.
     runs: u64,
+    /// Which parts are damaged, if that is not by chance.
+    spoiled: Option<&'static str>,
 }
 
 impl<'a> Run<'a> {
@@ -188,6 +198,7 @@ impl<'a> Run<'a> {
             exchange,
             course: Course::default(),
             runs: 0,
+            spoiled: None,
         }
     }
 
@@ -199,6 +210,7 @@ impl<'a> Run<'a> {
             acknowledged: self.world.acknowledged(),
             cycles: replicas.oracle.cycles,
             batches: replicas.oracle.batches,
+            around: replicas.oracle.around,
             snapshots: u32::try_from(live.model.snapshots.len()).unwrap(),
             deeds: self.seen.deeds.load(Ordering::Relaxed),
             marks: self.seen.marks.load(Ordering::Relaxed),
@@ -257,7 +269,11 @@ impl<'a> Run<'a> {
     }
 
     fn plan(&mut self) -> Plan {
-        let others = self.exchange.is_some().then(|| others(&mut self.dice));
+        let mut others = self.exchange.is_some().then(|| others(&mut self.dice));
+        if let (Some(kind), Some(others)) = (self.spoiled, &mut others) {
+            let how = others.spoiling.map_or(Damage::Flipped, |spoiling| spoiling.how);
+            others.spoiling = Some(Spoiling { kind, number: 1, how });
+        }
         let dice = &mut self.dice;
         let mode = *[Mode::Full, Mode::Full, Mode::Full, Mode::Quick].choose(dice).unwrap();
         Plan {
@@ -382,12 +398,15 @@ impl<'a> Run<'a> {
             let cart = yard.map(|yard| Cart::new(yard, seat.clone(), hand.clone(), weather, dice_of_parts));
             let means = Means { shards: cart.map(shards), ..means };
             let queue = Arc::new(Hearing::new(&world, &time, seat.clone(), sent, hints, dice_of_hints));
-            let backend: Arc<dyn Backend> = Arc::new(ClusterBackend { world, seat, hand });
+            let backend: Arc<dyn Backend> = Arc::new(ClusterBackend { world: world.clone(), seat, hand: hand.clone() });
             let driven = drive(&backend, &repository, driver, &way.hub)?;
             let worker = WorkerId::new(format!("w-{driver}")).unwrap();
             let shared =
                 Shared { backend: driven.clone(), router, repository, worker, evidence: None, queue: Some(queue) };
             let ended = run(means, way, Coordination::Shared(shared), &request);
+            if hand.has_ordered_badly() && matches!(&ended, Ok(outcome) if outcome == "done") {
+                world.find("a cycle is done whose rewrite nobody can have done".to_owned());
+            }
             driven.leave();
             ended
         });

@@ -138,6 +138,21 @@ fn r1_nothing_is_done_outside_an_approved_batch() {
     seeds::all(0..2, engine::Stage::new, |stage, seed| stage.run(seed, false));
 }
 
+/// Seeds in which cycles are cut, so many on.
+const CUT: u64 = 6;
+
+/// Orders of rewrites that are damaged: their shards are gone around, and say why; the cycle is degraded and does all else; the next one
+/// does what was left.
+#[test]
+fn r12_orders_of_rewrites_that_are_damaged_cost_their_shards_and_no_cycle() {
+    let run = |stage: &engine::Stage, number: u64| stage.run_with(4 * number + 1, Some(yard::REWRITE_ORDER), false);
+    let courses = seeds::all(0..CUT, engine::Stage::new, run);
+    let sum = |of: fn(&engine::Course) -> u32| courses.iter().map(|course| u64::from(of(course))).sum::<u64>();
+    let (spoiled, around, done) = (sum(|c| c.spoiled), sum(|c| c.around), sum(|c| c.done));
+    println!("{spoiled} orders damaged, {around} shards gone around, {done} cycles done");
+    assert!(spoiled > 2 * CUT && around > CUT && done >= 2 * CUT, "nothing much happened");
+}
+
 /// Seeds of an ordinary run in which whole cycles run.
 const ENGINE_SEEDS: u64 = 32;
 
@@ -150,9 +165,10 @@ fn whatever_breaks_cycles_leave_the_repository_whole() {
     let (engines, done, killed, rivals) = (sum(|c| c.engines), sum(|c| c.done), sum(|c| c.killed), sum(|c| c.rivals));
     let (snapshots, deeds, marks) = (sum(|c| c.snapshots), sum(|c| c.deeds), sum(|c| c.marks));
     let (shards, asked, spoiled) = (sum(|c| c.shards), sum(|c| c.asked), sum(|c| c.spoiled));
+    let around = sum(|c| c.around);
     println!("{count} seeds, {engines} engines ({done} done, {killed} killed, {rivals} beside another)");
     println!(
-        "{shards} shards done by others than their lead, {asked} of them unasked by hints, {spoiled} parts spoiled"
+        "{shards} shards done by others than their lead, {asked} of them unasked by hints, {spoiled} parts spoiled ({around} shards gone around)"
     );
     println!("{snapshots} snapshots, {deeds} deeds, {marks} marks, {:?}", began.elapsed());
     if count >= 20 {

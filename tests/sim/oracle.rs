@@ -11,6 +11,8 @@ use verger_proto::{
     Term, Ticket,
 };
 
+use super::yard::REWRITE_ORDER;
+
 /// What must not be.
 pub type Finding = String;
 
@@ -45,6 +47,8 @@ pub struct Oracle {
     pub cycles: u32,
     /// Approved batches.
     pub batches: u32,
+    /// Shards that were gone around because their order was not what was reported.
+    pub around: u32,
 }
 
 fn must(holds: bool, what: impl FnOnce() -> String) -> Result<(), Finding> {
@@ -112,6 +116,10 @@ impl Oracle {
             Event::ShardSplit { job, failure, .. } => must(!failure.text.contains("of the exchange"), || {
                 format!("job {job} is split for what no part of it mends: {}", failure.text)
             })?,
+            Event::ShardQuarantined { stage: Stage::Rewrite, failure, .. } => {
+                self.around +=
+                    u32::from(failure.text.contains(REWRITE_ORDER) && failure.text.contains("of the exchange"));
+            }
             Event::CycleClosed { cycle, .. } => {
                 must(self.open.remove(cycle).is_some(), || format!("cycle {cycle} ends, and was not open"))?;
                 must(self.closed.insert(*cycle), || format!("cycle {cycle} ends twice"))?;

@@ -1,6 +1,7 @@
 //! The exchange of a run, and each process's way to it: slow, with errors, and with parts that are damaged behind everybody's back.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -38,9 +39,11 @@ impl Damage {
     pub const ALL: [Self; 4] = [Self::Flipped, Self::Cut, Self::Emptied, Self::Lost];
 }
 
-/// What parts are, as in their names: what was copied is least often there, and has nobody behind its reader who would miss it. A bad
-/// order of a rewrite is gone around, and which pack stays then hangs on its name, which no seed tells.
-pub const KINDS: [&str; 7] = ["scan.order", "scan.order", "scan", "rewrite", "rewrite", "rewrite", "rewrite"];
+/// What parts are, as in their names: what was copied is least often there, and has nobody behind its reader who would miss it.
+pub const KINDS: [&str; 7] = ["scan.order", "scan.order", "scan", REWRITE_ORDER, "rewrite", "rewrite", "rewrite"];
+
+/// A bad order of a rewrite is gone around. Which pack stays then would hang on its name, which no seed tells: so all of a cycle are bad.
+pub const REWRITE_ORDER: &str = "rewrite.order";
 
 /// Which part is damaged, and how: the first of its kind in a cycle, the second one, …
 #[derive(Clone, Copy, Debug)]
@@ -91,21 +94,29 @@ impl Yard {
         self.parts().bad.insert(part.clone(), why.to_owned());
     }
 
-    fn written(&self, part: &BlobId) {
+    /// What was written may befall it. Whether it is an order of a rewrite that is not what it says any more.
+    fn written(&self, part: &BlobId) -> bool {
         let mut parts = self.parts();
-        let Some(spoiling) = parts.spoiling.as_mut().filter(|one| one.kind == label(part.as_str())) else { return };
-        spoiling.number -= 1;
-        if spoiling.number > 0 {
-            return;
+        let Some(spoiling) = parts.spoiling.as_mut().filter(|one| one.kind == label(part.as_str())) else {
+            return false;
+        };
+        let (how, is_order) = (spoiling.how, spoiling.kind == REWRITE_ORDER);
+        if !is_order {
+            spoiling.number -= 1;
+            if spoiling.number > 0 {
+                return false;
+            }
+            parts.spoiling = None;
         }
-        let how = spoiling.how;
-        parts.spoiling = None;
         parts.bad.insert(part.clone(), format!("{how:?}"));
         drop(parts);
         self.hub.note(&format!("a part is damaged: {} {how:?}", label(part.as_str())));
         let bytes = self.memory.get(part, ByteRange::All).unwrap();
         let stored = match how {
-            Damage::Lost => return drop(self.memory.delete(std::slice::from_ref(part), None)),
+            Damage::Lost => {
+                drop(self.memory.delete(std::slice::from_ref(part), None));
+                return is_order;
+            }
             Damage::Cut => bytes.slice(..bytes.len() - 1),
             Damage::Emptied => Bytes::new(),
             Damage::Flipped => {
@@ -115,6 +126,7 @@ impl Yard {
             }
         };
         self.memory.put(part, stored, &PutOptions::default()).unwrap();
+        is_order
     }
 }
 
@@ -129,6 +141,8 @@ fn label(name: &str) -> &str {
 pub struct Hand {
     claim: Mutex<Option<(Ticket, u64)>>,
     read: Mutex<BTreeMap<BlobId, String>>,
+    /// It cut a rewrite, and the orders are damaged.
+    ordered_badly: AtomicBool,
 }
 
 impl Hand {
@@ -141,6 +155,15 @@ impl Hand {
     /// It is over.
     pub fn end(&self) {
         lock(&self.claim).take();
+    }
+
+    fn ordered(&self, is_bad: bool) {
+        self.ordered_badly.fetch_or(is_bad, Ordering::Relaxed);
+    }
+
+    /// Whether no shard of a rewrite that it cut can be done.
+    pub fn has_ordered_badly(&self) -> bool {
+        self.ordered_badly.load(Ordering::Relaxed)
     }
 
     /// What the job has read and must not have taken for what was reported.
@@ -233,7 +256,7 @@ impl Storage for Cart {
     fn put(&self, id: &BlobId, data: Bytes, options: &PutOptions) -> Result<PutReceipt> {
         self.call("put", id.as_str(), |memory| {
             let receipt = memory.put(id, data, options)?;
-            self.yard.written(id);
+            self.hand.ordered(self.yard.written(id));
             Ok(receipt)
         })
     }

@@ -72,7 +72,8 @@ pub struct LeaseBody {
     pub acts_until: Timestamp,
     /// Seconds after which it has expired unless written again.
     pub ttl_seconds: u64,
-    /// Random, for each time it is taken: tells one's own write from another's after an answer that did not come.
+    /// Random, for each time it is taken: tells one's own write from another's after an answer that did not come. Before it, with a
+    /// `/`, the drive that took it, where there is one.
     #[serde(default)]
     pub writer: String,
     /// Free for this holder alone, until the time to live is over: it was handed over.
@@ -106,6 +107,10 @@ pub struct Request {
     /// The term that our own machine granted last, if it hears nobody any more who acted under it: the caller has the drive of the
     /// repository now.
     pub fenced: Option<u64>,
+    /// The drive under which it is wanted, for those after it: the object is written before the machine hears of it.
+    pub drive: Option<String>,
+    /// Drives that the repository had since that term was granted, as our machine knows them. None of them speaks any more but this one.
+    pub drives: Vec<String>,
     /// The process holds `verger.lock` of a local disk: nobody else acts.
     pub local_lock: bool,
     /// No other maintainer exists, by a person's word: conditional writes are not needed.
@@ -439,19 +444,34 @@ fn judge(
 
 /// How long the requests of a holder have to be waited out whom our own machine granted this lease and does not hear any more. It may
 /// live: nothing is approved for it from now on, and what was approved ends with what it announced, as our write of the object lets
-/// it announce nothing more. Only for the very lease that the machine granted: another fleet may have our name, and a copy our words.
+/// it announce nothing more. Only for the very lease that the machine granted, or one that a drive of its own wrote and did not come to
+/// tell it of: another fleet may have our name, and a copy our words.
 fn fenced(body: &LeaseBody, request: &Request, address: &str, store_now: Timestamp) -> Option<Duration> {
-    let granted = request.fenced.filter(|term| *term > 0)?;
-    let same_term = body.term == granted || mutant::on(Mutant::R4FencedTermNotCompared);
+    let granted = request.fenced?;
+    let is_granted = granted > 0 && (body.term == granted || mutant::on(Mutant::R4FencedTermNotCompared));
+    let is_known = is_granted || is_untold(body, granted, request);
     let same_place = body.address == address && body.store_id == request.store_id;
     let announced = Duration::try_from(body.acts_until.duration_since(store_now)).unwrap_or_default();
     // Ahead of any that we would write: the store's clock was set back, or it is not one of ours.
     let is_announced_by_us = announced <= TTL_MIN;
-    if !(same_term && same_place && is_announced_by_us && body.holder == request.holder) {
+    if !(is_known && same_place && is_announced_by_us && body.holder == request.holder) {
         return None;
     }
     let is_waited_out = !mutant::on(Mutant::R4FencedNotWaitedOut);
     Some(if is_waited_out { TTL_MIN.max(announced + UNDER_WAY_MAX) } else { Duration::ZERO })
+}
+
+/// Whether a drive of our own machine wrote it, which heard nothing of it, and will not: whoever wrote it died, or stands still, before
+/// it could say so. Under such a term nothing was ever approved; what the holder before has under way is waited out like its own.
+fn is_untold(body: &LeaseBody, granted: u64, request: &Request) -> bool {
+    let drive = body.writer.split_once('/').map(|(drive, _)| drive);
+    let is_ours = drive.is_some_and(|drive| request.drives.iter().any(|one| one == drive));
+    body.term > granted && (is_ours || mutant::on(Mutant::R4UntoldOfAnybody))
+}
+
+fn writer(drive: Option<&str>) -> String {
+    let random = format!("{:032x}", rand::random::<u128>());
+    drive.map_or(random.clone(), |drive| format!("{drive}/{random}"))
 }
 
 fn take(
@@ -484,7 +504,7 @@ fn take(
         free: false,
         acts_until: storage.now()? + ACTS_MAX,
         ttl_seconds: request.ttl.max(TTL_MIN).as_secs(),
-        writer: format!("{:032x}", rand::random::<u128>()),
+        writer: writer(request.drive.as_deref()),
         next: None,
     };
     let condition = match (conditional, found) {

@@ -1,9 +1,10 @@
 //! What the interface needs of whoever gives out work to workers in processes of their own.
 
 use verger_kopia::error::Result;
-use verger_proto::{CycleId, Digest, Driver, Evidence, OutputRef, Pool, RepositoryId};
+use verger_proto::{CycleId, Digest, Driver, Evidence, LogTime, OutputRef, Pool, RepositoryId};
 
 use super::work::Task;
+use crate::machine::Repository;
 
 /// A worker that asks for a cycle.
 pub struct Ask<'a> {
@@ -26,6 +27,9 @@ pub trait Desk: Send + Sync {
     /// What came of a cycle that was given to this driver; of others, and said again, it is not heard. `failed`: it became none, so that
     /// it is let alone for a while.
     fn ended(&self, repository: &RepositoryId, driver: Driver, failed: bool);
+
+    /// Whether this process runs cycles of this repository itself, and has not found that it cannot open it.
+    fn is_able(&self, entry: &Repository, now: LogTime) -> bool;
 
     /// Keeps names of what a batch does beside the ledger.
     ///

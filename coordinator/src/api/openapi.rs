@@ -69,7 +69,7 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
     ]),
     ("Request", &[
         ("key", "string"), ("state", "queued|open|cycle|dropped"), ("cycle?", "integer"), ("behind?", "integer"),
-        ("failure?", "Failure"),
+        ("failure?", "Failure"), ("unable?", "[UnableWorker]"), ("shutOut?", "Failure"),
     ]),
     ("Failure", &[("error", "string"), ("message", "string"), ("retryable", "boolean")]),
     ("Cycle", &[
@@ -138,8 +138,8 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("places", "integer"), ("version", "string"), ("exchange?", "string"), ("startedAt", "time"), ("seenAt", "time"),
         ("jobs", "[WorkerJob]"), ("unable?", "[Unable]"),
     ]),
-    ("UnableWorker", &[("worker", "string"), ("reason", "string"), ("since", "time")]),
-    ("Unable", &[("repository", "string"), ("reason", "string"), ("since", "time")]),
+    ("UnableWorker", &[("worker", "string"), ("error", "string"), ("reason", "string"), ("since", "time")]),
+    ("Unable", &[("repository", "string"), ("error", "string"), ("reason", "string"), ("since", "time")]),
     ("WorkerJob", &[("cycle", "integer"), ("job", "integer"), ("stage", "string")]),
     ("Drain", &[("drain?", "boolean")]),
     ("Cluster", &[

@@ -175,12 +175,7 @@ fn probe(server: &Server, wanted: &Wanted) -> Result<Probed, Problem> {
     server.api.hands.probe(wanted).map_err(|error| {
         let message = match error.kind() {
             ErrorKind::WrongPassword => {
-                let place = match &wanted.password {
-                    SecretRef::Env(name) => format!("the environment variable {name}"),
-                    SecretRef::File(path) => format!("the file {path}"),
-                    SecretRef::Mounted(name) => format!("the mounted secret {name}"),
-                };
-                format!("the password in {place} does not open the repository")
+                format!("the password in {} does not open the repository", wanted.password.place())
             }
             _ => error.chain(),
         };

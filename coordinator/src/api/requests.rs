@@ -17,6 +17,7 @@ use super::server::{Answer, Server};
 use super::show;
 use crate::auth::Action;
 use crate::machine::{Answer as Outcome, State};
+use crate::others::shut_out;
 
 /// Longest key, in bytes.
 const KEY_BYTES_MAX: usize = 128;
@@ -103,7 +104,7 @@ fn answered<'a>(state: &'a State, repository: &RepositoryId, key: &str) -> Optio
 
 pub(super) fn get(server: &Arc<Server>, call: Call) -> Answer {
     let (repository, _) = find(server, &call)?;
-    let key = call.parameter("key");
+    let (key, now) = (call.parameter("key"), server.now());
     let found = server.state(|state| match answered(state, &repository, key) {
         Some(Outcome::Cycle(cycle)) => Some(json!({ "key": key, "state": "cycle", "cycle": cycle.0 })),
         Some(Outcome::Dropped(failure)) => {
@@ -112,7 +113,14 @@ pub(super) fn get(server: &Arc<Server>, call: Call) -> Answer {
         None => {
             let entry = state.repositories.get(&repository)?;
             entry.requests.iter().find(|request| request.key == key)?;
-            Some(json!({ "key": key, "state": "queued" }))
+            let mut value = json!({ "key": key, "state": "queued" });
+            show::add_unable(&mut value, entry, now);
+            // Whoever drives it is about to find out.
+            let is_idle = entry.driver.is_none_or(|(_, until)| until < now) && !server.api.desk.is_able(entry, now);
+            if let Some(failure) = shut_out(state, entry, now).filter(|_| is_idle) {
+                value["shutOut"] = show::failure(&failure);
+            }
+            Some(value)
         }
     });
     let missing = || Problem::not_found("nobody asked under this key, or it is long ago");

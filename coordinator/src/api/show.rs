@@ -95,10 +95,7 @@ pub(super) fn repository(state: &State, id: &RepositoryId, entry: &Repository, n
         value["capabilities"] = store::shown(probe);
         value["probedAt"] = at(*probed);
     }
-    let unable = unable_at(entry, now);
-    if !unable.is_empty() {
-        value["unable"] = Value::Array(unable);
-    }
+    add_unable(&mut value, entry, now);
     if let Some(other) = other_lease(entry).filter(|_| entry.lease.is_none()) {
         value["otherLease"] = other;
     }
@@ -107,9 +104,17 @@ pub(super) fn repository(state: &State, id: &RepositoryId, entry: &Repository, n
 }
 
 /// Workers that said not long ago that they cannot open it.
-fn unable_at(entry: &Repository, now: LogTime) -> Vec<Value> {
+pub(super) fn add_unable(value: &mut Value, entry: &Repository, now: LogTime) {
     let believed = entry.unable.iter().filter(|one| is_unable(one, now));
-    believed.map(|one| json!({ "worker": one.worker.as_str(), "reason": one.reason, "since": at(one.since) })).collect()
+    let unable: Vec<Value> = believed
+        .map(|one| {
+            let (worker, error) = (one.worker.as_str(), plain(&one.kind));
+            json!({ "worker": worker, "error": error, "reason": one.reason, "since": at(one.since) })
+        })
+        .collect();
+    if !unable.is_empty() {
+        value["unable"] = Value::Array(unable);
+    }
 }
 
 /// The lease of another holder, as it was seen last.

@@ -68,7 +68,10 @@ fn shown(state: &State, now: LogTime, call: &Call, (name, worker): (&WorkerId, &
     let unable: Vec<Value> = unable_of(state, name, now)
         .filter_map(|(entry, one)| {
             let known = entry.registration.as_ref().filter(|known| call.sees(Some(&known.tenant)))?;
-            Some(json!({ "repository": known.name.as_str(), "reason": one.reason, "since": show::at(one.since) }))
+            let (repository, error) = (known.name.as_str(), show::plain(&one.kind));
+            Some(
+                json!({ "repository": repository, "error": error, "reason": one.reason, "since": show::at(one.since) }),
+            )
         })
         .collect();
     if !unable.is_empty() {

@@ -55,6 +55,10 @@ impl Rig {
         cycle.spec(job).ticket(&WorkerId::new(driver.to_string()).unwrap())
     }
 
+    fn drives(&self) -> &[Driver] {
+        &self.state.repositories[&repository()].drives
+    }
+
     /// What a new driver does first: whoever was at work is gone, and the lease is taken anew.
     fn take_over(&mut self, driver: Driver, lost: Driver) {
         self.take(driver).unwrap();
@@ -155,4 +159,27 @@ fn a_process_of_the_same_folder_takes_over_at_once_and_another_run_does_not() {
     rig.ask(Command::LeaveDrive { repository: repository(), driver: again }).unwrap();
     assert_eq!(rig.say(again, Command::Tick), Err(Refusal::NotDriving));
     rig.take(SECOND).unwrap();
+}
+
+/// The object in the store is written before the machine hears of it: who may have written one is known until a lease is granted.
+#[test]
+fn r4_drives_are_known_until_one_of_them_is_granted_a_lease_and_who_lost_the_drive_is_granted_none() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.drives(), [FIRST]);
+    rig.now += SILENCE_MILLISECONDS + 1;
+    rig.take(SECOND).unwrap();
+    assert_eq!(rig.drives(), [FIRST, SECOND]);
+    assert_eq!(
+        rig.say(FIRST, lease(2)).unwrap_err(),
+        Refusal::DrivenByOther(SECOND),
+        "it was paused, and tells of its lease"
+    );
+    assert_eq!(rig.state.repositories[&repository()].last_term, Term(1));
+    rig.say(SECOND, lease(3)).unwrap();
+    assert_eq!(rig.drives(), [SECOND], "what those before wrote is older");
+    for run in 0..2 * DRIVES_MAX as u64 {
+        rig.now += SILENCE_MILLISECONDS + 1;
+        rig.take(Driver { run, ..FIRST }).unwrap();
+    }
+    assert_eq!(rig.drives().len(), DRIVES_MAX);
 }

@@ -100,9 +100,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::NoteWorkKey { node, key } => workers::note_key(turn, node, key),
         Command::IdentifyStore { repository, store } => others::identify(turn, repository, store),
         Command::NoteLease { repository, lease } => others::lease(turn, repository, *lease),
-        Command::NoteUnable { repository, worker, driver, reason } => {
-            others::unable(turn, repository, worker, driver, reason)
-        }
+        word @ (Command::NoteUnable { .. } | Command::NoteShutOut { .. }) => others::left(turn, word),
         Command::RaiseLevel { level } => always(members::raise_level, turn, level),
     }
 }

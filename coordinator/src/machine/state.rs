@@ -111,6 +111,10 @@ pub struct Repository {
     /// The lease of another holder, as it was seen last, and when. A part of a snapshot with the next.
     #[serde(skip)]
     pub other: Option<(SeenLease, LogTime)>,
+    /// Whose drives began since the last lease was granted, the newest last: they may have written a lease that nobody heard of. A part
+    /// of a snapshot of its own.
+    #[serde(skip)]
+    pub drives: Vec<Driver>,
     /// Workers that cannot open it, the newest last.
     #[serde(skip)]
     pub unable: Vec<Unable>,

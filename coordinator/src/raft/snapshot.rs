@@ -12,7 +12,9 @@ use verger_kopia::error::{Error, ErrorKind, Result};
 use verger_proto::chain::{ChainHead, ChainRecord};
 use verger_proto::envelope::{self, Kind};
 use verger_proto::work_queue::PublicKey;
-use verger_proto::{CommandId, CycleId, Event, LogTime, RepositoryId, SeenLease, StoreProbe, Unable, WorkerId};
+use verger_proto::{
+    CommandId, CycleId, Driver, Event, FailureKind, LogTime, RepositoryId, SeenLease, StoreProbe, Unable, WorkerId,
+};
 
 use super::answers::Answers;
 pub use super::ledger::LedgerHead;
@@ -52,6 +54,8 @@ enum Part {
     Others(RepositoryId, Box<Others>),
     /// Before all that a program of an earlier level may not know. Left out at level 0.
     Level(u32),
+    Unable(RepositoryId, Vec<Unable>),
+    Drives(RepositoryId, Vec<Driver>),
 }
 
 /// Why a snapshot is not taken.
@@ -101,12 +105,21 @@ impl More {
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Others {
     lease: Option<(SeenLease, LogTime)>,
-    unable: Vec<Unable>,
+    /// Of the time when no kind was said; now in a part of their own.
+    unable: Vec<(WorkerId, Driver, String, LogTime)>,
 }
 
 impl Others {
     fn of(repository: &Repository) -> Self {
-        Self { lease: repository.other.clone(), unable: repository.unable.clone() }
+        Self { lease: repository.other.clone(), unable: Vec::new() }
+    }
+
+    fn put_into(self, repository: &mut Repository) {
+        let unable = self.unable.into_iter().map(|(worker, driver, reason, since)| {
+            // Whoever said only that, lacked a secret.
+            Unable { worker, driver, kind: FailureKind::Usage, reason, since }
+        });
+        (repository.other, repository.unable) = (self.lease, unable.collect());
     }
 }
 
@@ -165,6 +178,15 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
     others
         .filter(|(_, others)| *others != Others::default())
         .try_for_each(|(id, others)| put(Part::Others(id.clone(), Box::new(others))))?;
+    for (id, Repository { unable, drives, .. }) in &repositories {
+        if !unable.is_empty() {
+            put(Part::Unable(id.clone(), unable.clone()))?;
+        }
+        // Commands of level 0 fill it, and programs of that time do not know it: a lease that nobody was told of is waited out then.
+        if !drives.is_empty() && level > 0 {
+            put(Part::Drives(id.clone(), drives.clone()))?;
+        }
+    }
     repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
     cycles.into_iter().try_for_each(|(id, cycle)| put(Part::Cycle(id, Box::new(cycle))))?;
     replicated.answers.iter().try_for_each(|(id, events)| put(Part::Answer(id, events.clone())))?;
@@ -181,7 +203,8 @@ pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead
     let Header { applied, membership, state, .. } = *header;
     let mut replicated = Replicated { applied, membership, state, answers: Answers::default() };
     let state = &mut replicated.state;
-    let (mut more, mut probes, mut others) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let (mut more, mut probes) = (BTreeMap::new(), BTreeMap::new());
+    let (mut others, mut unable, mut drives) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
@@ -190,6 +213,8 @@ pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead
             Part::More(id, part) => drop(more.insert(id, *part)),
             Part::Store(id, probe) => drop(probes.insert(id, *probe)),
             Part::Others(id, part) => drop(others.insert(id, *part)),
+            Part::Unable(id, part) => drop(unable.insert(id, part)),
+            Part::Drives(id, part) => drop(drives.insert(id, part)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
             Part::Level(level) if level > knows => return Err(Unread::Level(level)),
             Part::Level(level) => state.level = level,
@@ -199,9 +224,14 @@ pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead
     for (id, probe) in probes {
         state.repositories.get_mut(&id).ok_or("parts of it are missing")?.store = Some(probe);
     }
-    for (id, Others { lease, unable }) in others {
-        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
-        (repository.other, repository.unable) = (lease, unable);
+    for (id, others) in others {
+        others.put_into(state.repositories.get_mut(&id).ok_or("parts of it are missing")?);
+    }
+    for (id, unable) in unable {
+        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.unable = unable;
+    }
+    for (id, drives) in drives {
+        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.drives = drives;
     }
     for (id, more) in more {
         let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;

@@ -1,5 +1,6 @@
 //! `verger cycle`.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clap::Subcommand;
@@ -21,6 +22,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_FIRST: Duration = Duration::from_millis(20);
 /// How long the report of a cycle that ended is waited for.
 const REPORT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long nobody may be able to begin a cycle before it is not waited for any more: a coordinator whose own places are taken may be.
+const SHUT_OUT_PATIENCE: Duration = Duration::from_secs(5);
 
 const EXAMPLES: &str = "Examples:
   verger cycle start photos --full --wait                            a full cycle now; exit codes as `verger maintain`
@@ -147,7 +150,7 @@ fn start(output: Output, args: &StartArgs) -> Result<Exit> {
         return if output.json { output.document(&asked) } else { output.line(format!("asked for: {key}")) }
             .map(|()| Exit::Done);
     }
-    let cycle = wait_for_answer(&client, &name, &key)?;
+    let cycle = wait_for_answer(&client, &name, &key, output)?;
     let ended = wait_for_cycle(&client, cycle, output)?;
     conclude(output, &ended)
 }
@@ -163,12 +166,28 @@ impl Looks {
     }
 }
 
-/// The cycle that a wish became.
-fn wait_for_answer(client: &Client, name: &str, key: &str) -> Result<u64> {
+/// The cycle that a wish became. Who cannot begin it is told meanwhile; when that is everybody who is there, it is not waited for: they
+/// try again when somebody has put it right, which may be never.
+fn wait_for_answer(client: &Client, name: &str, key: &str, output: Output) -> Result<u64> {
     let path = format!("/v1/repositories/{name}/requests/{}", escaped(key));
-    let mut looks = Looks::default();
+    let (mut looks, mut told, mut shut_out) = (Looks::default(), BTreeSet::new(), None);
     loop {
         let found = client.get(&path)?;
+        for one in found["unable"].as_array().into_iter().flatten() {
+            let (worker, reason) = (text_of(one, "worker"), text_of(one, "reason"));
+            if told.insert((worker.clone(), reason.clone())) {
+                output.note(format!("{worker} leaves it to others: {reason}"));
+            }
+        }
+        let since = (!found["shutOut"].is_null()).then(|| *shut_out.get_or_insert_with(Instant::now));
+        shut_out = since;
+        if since.is_some_and(|since| since.elapsed() > SHUT_OUT_PATIENCE) {
+            let fix = format!(
+                "Put it right there and start that worker again, or start one that can: the cycle is still wished for \
+                 (--key {key} waits for it again) and begins by itself; see `verger repo show`"
+            );
+            return Err(failure_of(&found["shutOut"]).with_fix(fix));
+        }
         match found["state"].as_str() {
             Some("cycle") => {
                 let missing = || Error::new(ErrorKind::Internal, "an answer without its cycle");

@@ -154,6 +154,8 @@ pub fn lease(data: &[u8]) {
         ttl: bucket_lease::TTL_DEFAULT,
         last_term: 7,
         fenced: (options & 8 != 0).then_some(7),
+        drive: None,
+        drives: if options & 16 != 0 { vec!["one".to_owned()] } else { Vec::new() },
         local_lock: options & 1 != 0,
         exclusive: options & 2 != 0,
         wait: options & 4 != 0

@@ -47,6 +47,8 @@ fn request(holder: &str) -> Request {
         ttl: TTL_DEFAULT,
         last_term: 0,
         fenced: None,
+        drive: None,
+        drives: Vec::new(),
         local_lock: false,
         exclusive: false,
         wait: false,
@@ -189,6 +191,64 @@ fn r4_r6_the_drive_fences_nobody_but_whom_our_machine_granted_this_very_lease() 
     refused(&driving(5), "it may act for longer than anybody of ours: the store's clock was set back");
     put(&ours);
     assert_eq!(bench.try_take(&driving(5)).unwrap().term(), 6);
+}
+
+/// As the drive `own`, of a machine that granted `term` last and has given out these drives since.
+fn untold(own: &str, term: u64, drives: &[&str]) -> Request {
+    Request { drive: Some(own.to_owned()), drives: drives.iter().map(ToString::to_string).collect(), ..driving(term) }
+}
+
+/// Whoever wrote the object may have told nobody of it, and live on: nothing was approved under its term, and nothing will be.
+#[test]
+fn r4_a_lease_that_a_drive_of_our_own_never_told_of_is_waited_out_and_its_writer_may_live() {
+    let bench = Bench::new(true);
+    for granted in [0, 4] {
+        drop(bench.faults.delete(&[BlobId::from(LEASE)], None));
+        let mut paused = bench.try_take(&untold("one", granted, &["one"])).unwrap();
+        bench.clock.advance(TTL_MIN);
+        let next = bench.try_take(&untold("two", granted, &["one", "two"])).unwrap();
+        assert_eq!((next.approvals_wait(), next.term()), (TTL_MIN, granted + 2));
+        let later = paused.body().acts_until;
+        assert_eq!(paused.cover(later).unwrap_err().kind(), ErrorKind::Locked, "it wakes, and announces nothing");
+        assert_eq!(paused.release().unwrap_err().kind(), ErrorKind::Locked, "nor does it free what is not its own");
+        // Nor did the next one come so far: the wait begins again, and its own answer may have been lost as well.
+        drop(next);
+        let third = bench.try_take(&untold("two", granted, &["one", "two"])).unwrap();
+        assert_eq!((third.approvals_wait(), third.term()), (TTL_MIN, granted + 3));
+        assert_eq!(bench.try_take(&request("b")).err().unwrap().kind(), ErrorKind::Locked, "others wait as ever");
+    }
+}
+
+/// The requests of the holder before an untold lease are not over because that one lies between.
+#[test]
+fn r4_under_an_untold_lease_the_holder_before_it_is_waited_out_from_ones_own_write() {
+    let bench = Bench::new(true);
+    let granted = bench.try_take(&untold("one", 0, &["one"])).unwrap();
+    let between = bench.try_take(&untold("two", 1, &["two"])).unwrap();
+    assert_eq!((between.approvals_wait(), between.term()), (TTL_MIN, 2));
+    let new = bench.try_take(&untold("three", 1, &["two", "three"])).unwrap();
+    assert_eq!((new.approvals_wait(), new.term()), (TTL_MIN, 3));
+    assert!(new.approvals_wait() >= ACTS_MAX + UNDER_WAY_MAX);
+    drop((granted, between));
+}
+
+#[test]
+fn r4_r6_of_a_lease_that_our_machine_knows_nothing_of_our_name_alone_proves_nothing() {
+    let bench = Bench::new(true);
+    let refused = |wanted: &Request, why: &str| {
+        assert_eq!(bench.try_take(wanted).err().map(|e| e.kind()), Some(ErrorKind::Locked), "{why}");
+    };
+    drop(bench.try_take(&untold("a-copys", 4, &["a-copys"])).unwrap());
+    refused(&untold("two", 4, &["one", "two"]), "a copy of the fleet wrote it, and may be at work");
+    refused(&untold("two", 9, &["a-copys", "two"]), "our machine granted later ones");
+    let ours = untold("two", 4, &["a-copys", "two"]);
+    refused(&Request { fenced: None, ..ours.clone() }, "without the drive");
+    refused(&Request { holder: "b".to_owned(), ..ours.clone() }, "another fleet's");
+    refused(&Request { store_id: "00".repeat(16), ..ours.clone() }, "a lease of another store");
+    let bare = LeaseBody { writer: "a-copys".to_owned(), ..bench.body() };
+    let data = Bytes::from(serde_json::to_vec(&bare).unwrap());
+    bench.faults.put(&BlobId::from(LEASE), data, &PutOptions::default()).unwrap();
+    refused(&ours, "a writer that named no drive");
 }
 
 #[test]

@@ -325,6 +325,7 @@ fn what_cannot_be_stored_is_not_there_and_says_why() {
         rig.faults.script(Call::Put, "x.", 0, 1, fault);
         let error = rig.try_write(&parts, PartKind::Scan, 1, 10).unwrap_err();
         assert_eq!(error.kind(), kind);
+        assert_eq!(error.fix().is_some_and(|fix| fix.contains("--exchange")), kind == ErrorKind::DiskFull);
         assert_eq!(list_all(&*rig.store, "x.").unwrap(), [], "nothing half counts");
     }
     // No answer, though it happened: nobody knows that name.

@@ -163,6 +163,10 @@ impl PartWriter {
         storage.put(&PartName::blob(&self.name), data, &once(&**storage)).map_err(|error| match error.kind() {
             // The answer to a first request was lost: nobody knows the name, the next attempt takes another.
             ErrorKind::PreconditionFailed => error.into_kind(ErrorKind::StoreUnavailable).at(step),
+            // What the store says of room is said of a repository's.
+            ErrorKind::DiskFull => {
+                error.at(step).with_fix("make room where the exchange is (--exchange); the repository lacks none")
+            }
             _ => error.at(step),
         })?;
         let digest = Digest(*self.digest.finalize().as_bytes());

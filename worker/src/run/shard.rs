@@ -96,8 +96,9 @@ pub fn run_shard(
         }
         Err(error) => {
             let mut failure = failure(&error, spec.stage);
-            // Whoever is told to stop leaves the shard to another worker.
-            failure.retryable |= error.kind() == ErrorKind::Interrupted;
+            // Whoever is told to stop, is refused, or has no room leaves the shard to another worker, or to a later hour.
+            use ErrorKind::{DiskFull, Interrupted, Permission, WrongPassword};
+            failure.retryable |= matches!(error.kind(), DiskFull | Interrupted | Permission | WrongPassword);
             JobReport::new(Outcome::Failed(failure))
         }
     }

@@ -20,7 +20,7 @@ use crate::auth::Bearer;
 use crate::auth::oidc::testing::{Signer, provider, published};
 use crate::drive::{Backend, Effects, FileBackend};
 use crate::ledger::evidence::Shelf;
-use crate::machine::State;
+use crate::machine::{Repository, State};
 use crate::meters::{Meters, Raft, Spans};
 use crate::providers::{Fetch, Pace, Providers, Source};
 use crate::testing::{batch, digest, done, output, store, worker};
@@ -130,6 +130,10 @@ impl Desk for FakeDesk {
 
     fn ended(&self, repository: &RepositoryId, driver: verger_proto::Driver, failed: bool) {
         self.ended.lock().unwrap().push((repository.clone(), driver, failed));
+    }
+
+    fn is_able(&self, _: &Repository, _: verger_proto::LogTime) -> bool {
+        false
     }
 
     fn keep(&self, _: &RepositoryId, cycle: CycleId, view: Digest, evidence: &Evidence) -> Result<OutputRef> {

@@ -10,8 +10,8 @@ use verger_proto::queue::Hint;
 use verger_proto::report::Cut;
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
-    Command, CommandId, CycleId, Digest, Driven, Driver, Event, Evidence, FailureKind, JobReport, Pool, Progress,
-    RepositoryId, Stage, Ticket, Unit, WorkerId, WorkerInfo,
+    Command, CommandId, CycleId, Digest, Driven, Driver, Event, Evidence, Failure, FailureKind, JobReport, Pool,
+    Progress, RepositoryId, Stage, Ticket, Unit, WorkerId, WorkerInfo,
 };
 
 use super::super::work::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View, Word};
@@ -315,7 +315,7 @@ fn state_comes_at_once_when_it_is_another_and_waits_where_it_is_the_same() {
     let path = |seen: &str| format!("/v1/work/state?repository={repository}&seen={seen}");
     let view: View = raw(&rig, "GET", &path(""), TOKEN, &[]).record();
     assert_eq!(view.state.open_cycle(&repository).unwrap().id, cycle);
-    let known = Digest::of(&envelope::encode(Kind::Work, &view.state).unwrap()).to_string();
+    let known = view.digest().unwrap().to_string();
     let began = Instant::now();
     let changed: View = std::thread::scope(|scope| {
         let waits = scope.spawn(|| raw(&rig, "GET", &path(&known), TOKEN, &[]).record());
@@ -361,11 +361,11 @@ fn a_worker_that_lacks_a_secret_says_so_for_itself_alone_and_people_see_the_plac
     let _: Task = tell(&rig, "/v1/work/next", &token, &ready(&["default"])).record();
     let present = rig.state(|state| state.repositories[&repository].driver.unwrap().0);
     let reason = "environment variable PHOTOS_PASSWORD (--password-env) is not set".to_owned();
-    let note = Command::NoteUnable {
+    let note = Command::NoteShutOut {
         repository: repository.clone(),
         worker: WorkerId::new("cellar").unwrap(),
         driver: ready(&[]).driver,
-        reason: reason.clone(),
+        failure: Box::new(Failure { kind: FailureKind::Usage, text: reason.clone(), retryable: false }),
     };
     let numbered = |token: &str, id: u128, command: &Command| {
         tell(&rig, "/v1/work/commands", token, &Said { id: CommandId(id), command: command.clone() })
@@ -389,10 +389,75 @@ fn a_worker_that_lacks_a_secret_says_so_for_itself_alone_and_people_see_the_plac
     let _: Heard = numbered(&token, 5, &leave).record();
     assert!(rig.state(|state| state.repositories[&repository].driver.is_none()), "it is anybody's");
     let at = rig.get("/v1/workers")[0]["unable"][0].clone();
-    assert_eq!(at, json!({ "repository": "photos", "reason": reason, "since": "2023-11-14T22:18:21Z" }));
+    assert_eq!(
+        at,
+        json!({ "repository": "photos", "error": "usage", "reason": reason, "since": "2023-11-14T22:18:21Z" })
+    );
     let shown = rig.get("/v1/repositories/photos")["unable"][0].clone();
-    assert_eq!(shown, json!({ "worker": "cellar", "reason": reason, "since": "2023-11-14T22:18:21Z" }));
+    assert_eq!(
+        shown,
+        json!({ "worker": "cellar", "error": "usage", "reason": reason, "since": "2023-11-14T22:18:21Z" })
+    );
     rig.clock.advance(Duration::from_secs(301));
     rig.submit(Command::NoteWorkKey { node: 1, key: PublicKey([7; 32]) });
     assert!(!is_left(3) && rig.get("/v1/workers")[0]["unable"].is_null(), "it may have it by now");
+}
+
+/// What a fleet wrote, and which index it lost, is not in the state that crosses a wire as such: whoever leads elsewhere has to know it.
+#[test]
+fn r11_r22_a_view_has_all_that_is_known_of_its_repository() {
+    let rig = Rig::new();
+    let (repository, _) = rig.with_cycle("photos");
+    let before: View = raw(&rig, "GET", &format!("/v1/work/state?repository={repository}&seen="), TOKEN, &[]).record();
+    let (term, version) = (rig.state(|state| state.repositories[&repository].last_term), Digest::of(b"schedule"));
+    rig.submit(Command::NoteWrite { repository: repository.clone(), term, version });
+    rig.submit(Command::RecordProbe { repository: repository.clone(), probe: Box::new(crate::testing::store()) });
+    let view: View = raw(&rig, "GET", &format!("/v1/work/state?repository={repository}&seen="), TOKEN, &[]).record();
+    let known = rig.state(|state| state.repositories[&repository].clone());
+    let entry = &view.state.repositories[&repository];
+    assert!(entry.notes.wrote(&version) && entry.notes == known.notes && entry.store == known.store);
+    assert_eq!(
+        (&entry.drives, &entry.unable, entry.calendar.index),
+        (&known.drives, &known.unable, known.calendar.index)
+    );
+    assert_ne!(view.digest().unwrap(), before.digest().unwrap());
+}
+
+/// Whoever waits for a cycle hears who cannot begin it, and that nobody can.
+#[test]
+fn who_waits_for_a_cycle_hears_that_nobody_who_is_there_can_open_it() {
+    let rig = Rig::new();
+    let repository = rig.add("photos");
+    let token = rig.token("w", None, &["work"]);
+    let (path, body) = ("/v1/repositories/photos/requests/one", json!({ "mode": "full" }));
+    let key = [("Idempotency-Key", "one")];
+    let asked = rig.call_with("POST", "/v1/repositories/photos/cycles", Some(TOKEN), &key, Some(&body));
+    assert_eq!(asked.status, 202, "{}", asked.text);
+    for name in ["cellar", "attic"] {
+        let said = presence(name, worker_info(), false);
+        let _: Instructions = tell(&rig, "/v1/work/presence", &token, &said).record();
+    }
+    let mut number = 0;
+    let mut shut_out = |name: &str, node: u64, kind: FailureKind| {
+        number += 1;
+        let worker = WorkerId::new(name).unwrap();
+        let failure = Box::new(Failure { kind, text: format!("{name} has another one"), retryable: false });
+        let driver = Driver { node, boots: 0, run: 1 };
+        let command = Command::NoteShutOut { repository: repository.clone(), worker, driver, failure };
+        let _: Heard = tell(&rig, "/v1/work/commands", &token, &Said { id: CommandId(number), command }).record();
+    };
+    shut_out("cellar", 5, FailureKind::WrongPassword);
+    let found = rig.get(path);
+    assert_eq!(
+        (&found["unable"][0]["worker"], &found["unable"][0]["error"]),
+        (&json!("cellar"), &json!("wrong-password"))
+    );
+    assert!(found["shutOut"].is_null() && found["state"] == "queued", "{found}");
+    shut_out("attic", 6, FailureKind::Permission);
+    let found = rig.get(path);
+    assert_eq!(found["shutOut"]["error"], "wrong-password", "{found}");
+    let message = found["shutOut"]["message"].as_str().unwrap();
+    assert!(message.contains("cellar has another one") && message.contains("attic has another one"), "{message}");
+    rig.submit(Command::TakeDrive { repository, driver: Driver { node: 9, boots: 0, run: 1 } });
+    assert!(rig.get(path)["shutOut"].is_null(), "somebody is at it");
 }

@@ -18,7 +18,9 @@ pub(super) fn about(state: &State, command: &Command) -> Result<RepositoryId, Re
             let is_of_part = report.cuts.is_empty() && report.plan.is_none() && report.checked.is_none();
             if is_of_part { of_part(state, ticket) } else { Err(Refusal::NotDriving) }
         }
-        Command::LeaveDrive { repository, .. } | Command::NoteUnable { repository, .. } => Ok(repository.clone()),
+        Command::LeaveDrive { repository, .. }
+        | Command::NoteUnable { repository, .. }
+        | Command::NoteShutOut { repository, .. } => Ok(repository.clone()),
         Command::Driven(driven) => driven_about(state, driven),
         // Drives are given out at the desk and nowhere else.
         _ => Err(Refusal::NotDriving),

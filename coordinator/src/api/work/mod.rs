@@ -102,6 +102,9 @@ fn named(call: &Call, command: Command) -> Command {
         Command::NoteUnable { repository, worker, driver, reason } => {
             Command::NoteUnable { repository, worker, driver: driver_of(call, driver), reason }
         }
+        Command::NoteShutOut { repository, worker, driver, failure } => {
+            Command::NoteShutOut { repository, worker, driver: driver_of(call, driver), failure }
+        }
         other => other,
     }
 }
@@ -144,9 +147,8 @@ pub(super) fn state(server: &Arc<Server>, call: Call) -> Answer {
         if is_over || looked != Some(applied) {
             looked = Some(applied);
             let view = view(server, &repository);
-            let bytes = envelope::encode(Kind::Work, &view.state);
-            let bytes = bytes.map_err(|error| Problem::internal(error.to_string()))?;
-            if is_over || Digest::of(&bytes).to_string() != known {
+            let digest = view.digest().map_err(|error| Problem::internal(error.to_string()))?;
+            if is_over || digest.to_string() != known {
                 return record(&view);
             }
         }

@@ -1,14 +1,16 @@
 //! What workers in processes of their own say and hear. Records of the envelope: both ends are this program.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+use verger_proto::envelope::{self, EnvelopeError, Kind};
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
-    Command, CommandId, Driver, Event, Evidence, Pool, Progress, Registration, RepositoryId, Ticket, WorkerId,
-    WorkerInfo,
+    Command, CommandId, Digest, Driver, Event, Evidence, LogTime, Pool, Progress, Registration, RepositoryId,
+    SeenLease, StoreProbe, Ticket, Unable, WorkerId, WorkerInfo,
 };
 
-use crate::machine::State;
-use crate::schedule::Work;
+use crate::machine::{Repository, State};
+use crate::notes::Notes;
+use crate::schedule::{Past, Work};
 
 /// A worker that would drive a cycle.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,12 +62,77 @@ pub struct Heard {
 }
 
 /// One repository of the state.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(from = "Sent")]
 pub struct View {
     /// It is not older than this entry of the log.
     pub applied: u64,
     /// See [`State::view_of`].
     pub state: State,
+}
+
+impl View {
+    /// What tells it from a later one.
+    ///
+    /// # Errors
+    /// It is longer than a record may be.
+    pub fn digest(&self) -> Result<Digest, EnvelopeError> {
+        Ok(Digest::of(&envelope::encode(Kind::Work, &(&self.state, self.more()))?))
+    }
+
+    fn more(&self) -> Vec<(RepositoryId, More)> {
+        self.state.repositories.iter().map(|(id, entry)| (id.clone(), More::of(entry))).collect()
+    }
+}
+
+impl Serialize for View {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Sent { applied: self.applied, state: &self.state, more: self.more() }.serialize(serializer)
+    }
+}
+
+/// A view under way. What the state itself leaves out, as it has parts of its own in snapshots, goes beside it: whoever leads a cycle has
+/// to know what the fleet wrote, and which index was lost.
+#[derive(Serialize, Deserialize)]
+struct Sent<S = State> {
+    applied: u64,
+    state: S,
+    more: Vec<(RepositoryId, More)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct More {
+    notes: Notes,
+    index: Past,
+    store: Option<(StoreProbe, LogTime)>,
+    other: Option<(SeenLease, LogTime)>,
+    unable: Vec<Unable>,
+    drives: Vec<Driver>,
+}
+
+impl More {
+    fn of(entry: &Repository) -> Self {
+        Self {
+            notes: entry.notes.clone(),
+            index: entry.calendar.index,
+            store: entry.store.clone(),
+            other: entry.other.clone(),
+            unable: entry.unable.clone(),
+            drives: entry.drives.clone(),
+        }
+    }
+}
+
+impl From<Sent> for View {
+    fn from(Sent { applied, mut state, more }: Sent) -> Self {
+        for (id, More { notes, index, store, other, unable, drives }) in more {
+            if let Some(entry) = state.repositories.get_mut(&id) {
+                (entry.calendar.index, entry.drives) = (index, drives);
+                (entry.notes, entry.store, entry.other, entry.unable) = (notes, store, other, unable);
+            }
+        }
+        Self { applied, state }
+    }
 }
 
 /// Names that are to be kept beside the ledger.

@@ -8,6 +8,7 @@ use verger_proto::{
 
 use super::refused;
 use crate::machine::{Job, JobStatus};
+use crate::offer::ROOM_ATTEMPTS_MAX;
 use crate::testing::{Rig, cut_scan, failure, output, repository, worker};
 
 const DRIVER: Driver = Driver { node: 1, boots: 1, run: 1 };
@@ -97,6 +98,32 @@ fn a_shard_rests_longer_after_each_failure() {
     }
     let (events, _) = fail(&mut rig, job, FailureKind::StoreUnavailable, true);
     assert!(matches!(events.last(), Some(Event::CycleClosed { end: CycleEnd::Failed(_), .. })), "{events:?}");
+}
+
+/// A full exchange, or a full disk of whoever does it: nothing is wrong with the shard, and somebody may make room.
+#[test]
+fn a_shard_that_finds_no_room_waits_a_minute_each_time_and_for_half_an_hour() {
+    let waited = || {
+        let mut rig = cut_scan(&["q"]);
+        let job = jobs(&rig)[0].id;
+        for _ in 1..ROOM_ATTEMPTS_MAX {
+            let (events, _) = fail(&mut rig, job, FailureKind::DiskFull, true);
+            assert!(matches!(events[..], [Event::JobFailed { .. }, Event::JobOffered { .. }]), "{events:?}");
+            assert_eq!(claim(&mut rig, job, "w3"), Err(Refusal::NotYet(60_000)));
+        }
+        (rig, job)
+    };
+    let (mut rig, job) = waited();
+    let (events, _) = fail(&mut rig, job, FailureKind::DiskFull, true);
+    let end = events.last();
+    let is_named = |end: &CycleEnd| matches!(end, CycleEnd::Failed(failure) if failure.kind == FailureKind::DiskFull);
+    assert!(matches!(end, Some(Event::CycleClosed { end, .. }) if is_named(end)), "{events:?}");
+    // There is room again.
+    let (mut rig, job) = waited();
+    rig.pass(60_000);
+    let ticket = claim(&mut rig, job, "w3").unwrap();
+    let report = Box::new(JobReport::done(vec![output("x/scan-1")]));
+    assert!(matches!(rig.go(Command::CompleteJob { ticket, report }).0[0], Event::JobCompleted { .. }));
 }
 
 #[test]

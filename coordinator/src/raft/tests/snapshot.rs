@@ -1,7 +1,9 @@
 //! A snapshot is as long as what is going on, not as what has been.
 
 use verger_proto::work_queue::PublicKey;
-use verger_proto::{Command, CommandId, CycleId, Driver, LogTime, Mode, SeenLease, StoreTime, Term, Unable};
+use verger_proto::{
+    Command, CommandId, CycleId, Driver, FailureKind, LogTime, Mode, SeenLease, StoreTime, Term, Unable,
+};
 
 use crate::machine::State;
 use crate::raft::answers::Answers;
@@ -86,13 +88,15 @@ fn workers_keys_and_probes_are_in_a_snapshot() {
     let (holder, acts_until, expires) = ("other@fleet".to_owned(), StoreTime(5), StoreTime(9));
     entry.other = Some((SeenLease { holder, term: Term(9), acts_until, expires, free: false }, LogTime(7)));
     let (driver, reason) = (Driver { node: 1, boots: 2, run: 3 }, "no password".to_owned());
-    entry.unable = vec![Unable { worker: worker("cellar"), driver, reason, since: LogTime(8) }];
+    let kind = FailureKind::WrongPassword;
+    entry.unable = vec![Unable { worker: worker("cellar"), driver, kind, reason, since: LogTime(8) }];
+    entry.drives = vec![driver];
     assert!(long.snapshot() > plain);
     // Without them it is as it was before there were any.
     long.rig.state.workers.clear();
     long.rig.state.work_keys.clear();
     let entry = long.rig.state.repositories.get_mut(&repository()).unwrap();
-    (entry.store, entry.other, entry.unable) = (None, None, Vec::new());
+    (entry.store, entry.other, entry.unable, entry.drives) = (None, None, Vec::new(), Vec::new());
     assert!(long.snapshot().abs_diff(plain) < 16);
 }
 
