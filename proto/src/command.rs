@@ -353,7 +353,8 @@ pub enum Command {
         /// The level.
         level: u32,
     },
-    /// As [`Command::NoteUnable`], with what kind of failure it is: a secret that is not there, or one that the repository or its store refuses.
+    /// As [`Command::NoteUnable`], with what kind of failure it is: a secret that is not there, or one that the repository or its store
+    /// refuses.
     NoteShutOut {
         /// Repository.
         repository: RepositoryId,

@@ -267,7 +267,8 @@ fn r21_shards_share_a_session_within_one_cycle_under_one_term_alone() {
     let mut rows: Vec<u32> = table.rows().filter(|row| !table.is_deleted(*row)).collect();
     rows.sort_by_key(|row| (table.packs()[table.pack(*row) as usize].clone(), table.offset(*row)));
     let packs: BTreeSet<&BlobId> = rows.iter().map(|row| &table.packs()[table.pack(*row) as usize]).collect();
-    let shards = cut::cut(packs.iter().map(|pack| (*pack, 1)), 1).unwrap();
+    let grain = cut::Grain { bytes: 1, packs: cut::PACKS_MAX, seams: &[] };
+    let shards = cut::cut(packs.iter().map(|pack| (*pack, 1)), &grain).unwrap();
     assert!(shards.len() > 2, "{}", shards.len());
     let (before, view) = (sessions_of(&rig, &["p", "q"]), Digest::of(b"view"));
     let worker = rig.shards();

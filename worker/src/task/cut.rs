@@ -7,27 +7,42 @@ use verger_proto::Shard;
 const SHARDS_MIN: usize = 2;
 /// And the most: each is a job, and each job is told what all of them left.
 const SHARDS_MAX: usize = 256;
-/// Packs of a shard at most, however small: each is a request, which costs as much as this part of a shard's bytes. At 64 MiB that is
-/// two of them, for a round trip of 30 ms; a second of those is eight times what a shard costs beyond its packs, and short enough that
-/// the last ones do not keep many workers waiting for few.
-const PACKS_MAX: u64 = 32;
+/// Packs of a shard at most, however small: each is a request, which costs as much as this part of a shard's bytes. At 64 MiB that is a
+/// mebibyte, for a round trip of 30 ms.
+pub const PACKS_MAX: u64 = 64;
+/// Where shards take unequally long, a stage has so many if it can, so that the last ones do not keep many workers waiting for few ...
+const SHARDS_UNEQUAL: u64 = 32;
+/// ... but none for fewer packs than these: a second of requests is eight times what a shard costs beyond them.
+const PACKS_UNEQUAL_MIN: u64 = 32;
 /// A key between two packs that is longer cuts nothing: it stands in names.
 const KEY_BYTES_MAX: usize = 32;
 
-/// Cuts packs, in the order of their names, into shards of about `shard_bytes`, or less where packs are small. `seams`: keys, in order, where
-/// an earlier stage was cut; a shard ends there if it has half its share, since whoever did one of that stage keeps what it read.
-/// `None`: not worth it.
+/// How finely a stage is cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Grain<'s> {
+    /// Bytes of a shard.
+    pub bytes: u64,
+    /// Small packs of a shard at most.
+    pub packs: u64,
+    /// Keys, in order, where an earlier stage was cut. A shard ends there if it has half its share: whoever did one of that stage keeps
+    /// what it read.
+    pub seams: &'s [Vec<u8>],
+}
+
+/// So many small packs have the shards of a stage of unequal ones.
 #[must_use]
-pub fn cut<'p>(
-    packs: impl IntoIterator<Item = (&'p BlobId, u64)>,
-    shard_bytes: u64,
-    seams: &[Vec<u8>],
-) -> Option<Vec<Shard>> {
-    let request = shard_bytes / PACKS_MAX;
+pub fn packs_of_unequal(count: usize) -> u64 {
+    (count as u64).div_ceil(SHARDS_UNEQUAL).clamp(PACKS_UNEQUAL_MIN, PACKS_MAX)
+}
+
+/// Cuts packs, in the order of their names, into shards. `None`: not worth it.
+#[must_use]
+pub fn cut<'p>(packs: impl IntoIterator<Item = (&'p BlobId, u64)>, grain: &Grain<'_>) -> Option<Vec<Shard>> {
+    let request = grain.bytes / grain.packs.max(1);
     let packs = packs.into_iter().map(|(pack, bytes)| (pack, bytes.saturating_add(request)));
     let packs: Vec<(&BlobId, u64)> = packs.collect();
     let total = packs.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-    let share = shard_bytes.max(total.div_ceil(SHARDS_MAX as u64)).max(1);
+    let share = grain.bytes.max(total.div_ceil(SHARDS_MAX as u64)).max(1);
     let mut shards: Vec<Shard> = Vec::new();
     let (mut from, mut bytes) = (Vec::new(), 0u64);
     for pair in packs.windows(2) {
@@ -36,7 +51,7 @@ pub fn cut<'p>(
         // Nearer to its share with the next pack than without: then that one still belongs here.
         let is_full = bytes >= share || bytes.saturating_add(there / 2) > share;
         let (pack, next) = (pack.as_str().as_bytes(), next.as_str().as_bytes());
-        let seam = seam(seams, pack, next).filter(|_| bytes >= share / 2);
+        let seam = seam(grain.seams, pack, next).filter(|_| bytes >= share / 2);
         if !(is_full || seam.is_some()) || shards.len() + 1 == SHARDS_MAX {
             continue;
         }
@@ -73,6 +88,14 @@ mod tests {
         packs
     }
 
+    fn after(bytes: u64, seams: &[Vec<u8>]) -> Grain<'_> {
+        Grain { bytes, packs: PACKS_MAX, seams }
+    }
+
+    fn of(bytes: u64) -> Grain<'static> {
+        after(bytes, &[])
+    }
+
     #[test]
     fn r12_a_cut_holds_every_name_once_and_about_as_much_everywhere() {
         for (count, bytes, shard_bytes, least, most) in [
@@ -83,7 +106,7 @@ mod tests {
             (2, 1, 1, 2, 2),
         ] {
             let packs = packs(count);
-            let shards = cut(packs.iter().map(|pack| (pack, bytes)), shard_bytes, &[]).unwrap();
+            let shards = cut(packs.iter().map(|pack| (pack, bytes)), &of(shard_bytes)).unwrap();
             assert_eq!(Shard::prove_coverage(&shards), Ok(()));
             assert!((least..=most).contains(&shards.len()), "{count} {}", shards.len());
             let held = |shard: &Shard| packs.iter().filter(|pack| shard.contains(pack.as_str().as_bytes())).count();
@@ -97,25 +120,35 @@ mod tests {
     #[test]
     fn many_small_packs_are_as_many_requests() {
         let packs = packs(1000);
-        let shards = cut(packs.iter().map(|pack| (pack, 10_000)), 64 << 20, &[]).unwrap();
+        let shards = cut(packs.iter().map(|pack| (pack, 10_000)), &of(64 << 20)).unwrap();
         assert_eq!(Shard::prove_coverage(&shards), Ok(()));
-        assert!((31..=34).contains(&shards.len()), "{}", shards.len());
+        assert!((15..=18).contains(&shards.len()), "{}", shards.len());
         // Small ones and large ones: what takes many requests is cut as finely as what takes many bytes.
         let mixed = packs.iter().enumerate().map(|(number, pack)| (pack, if number < 500 { 100 } else { 9 << 20 }));
-        let shards = cut(mixed, 64 << 20, &[]).unwrap();
+        let shards = cut(mixed, &of(64 << 20)).unwrap();
         let of_small = |shard: &&Shard| packs[..500].iter().any(|pack| shard.contains(pack.as_str().as_bytes()));
-        assert!((16..=18).contains(&shards.iter().filter(of_small).count()), "{shards:?}");
+        assert!((8..=10).contains(&shards.iter().filter(of_small).count()), "{shards:?}");
+    }
+
+    #[test]
+    fn unequal_shards_are_many_as_long_as_each_is_worth_it() {
+        for (count, packs, shards) in [(10_000, 64, 157), (1_600, 50, 32), (900, 32, 29), (200, 32, 7)] {
+            assert_eq!(packs_of_unequal(count), packs);
+            let (names, grain) = (self::packs(count), Grain { packs, ..of(64 << 20) });
+            let found = cut(names.iter().map(|pack| (pack, 1_000)), &grain).unwrap();
+            assert!(found.len().abs_diff(shards) <= 1 + shards / 20, "{count}: {}", found.len());
+        }
     }
 
     #[test]
     fn a_shard_ends_where_one_of_an_earlier_stage_did() {
         let packs = packs(300);
-        let scan = cut(packs.iter().map(|pack| (pack, 1 << 20)), 20 << 20, &[]).unwrap();
+        let scan = cut(packs.iter().map(|pack| (pack, 1 << 20)), &of(20 << 20)).unwrap();
         let seams: Vec<Vec<u8>> = scan.iter().map(|shard| shard.from.clone()).collect();
         let ends = |count: usize| {
             let some =
                 packs.iter().enumerate().filter(|(number, _)| number % 20 < count).map(|(_, pack)| (pack, 1 << 20));
-            let shards = cut(some, 20 << 20, &seams).unwrap();
+            let shards = cut(some, &after(20 << 20, &seams)).unwrap();
             assert_eq!(Shard::prove_coverage(&shards), Ok(()));
             let at_seams = shards.iter().filter(|shard| seams.contains(&shard.from)).count();
             (shards.len(), at_seams)
@@ -127,20 +160,20 @@ mod tests {
         assert!(shards == at_seams && (3..=5).contains(&shards), "{shards} {at_seams}");
         // Packs of files stand before all seams.
         let files: Vec<BlobId> = (10..50).map(|n| BlobId::new(format!("p{n}"))).collect();
-        assert_eq!(cut(files.iter().map(|pack| (pack, 5 << 20)), 20 << 20, &seams).unwrap().len(), 10);
+        assert_eq!(cut(files.iter().map(|pack| (pack, 5 << 20)), &after(20 << 20, &seams)).unwrap().len(), 10);
     }
 
     #[test]
     fn little_is_not_cut_and_names_that_are_alike_are_not_cut_between() {
         let small = packs(10);
-        assert_eq!(cut(small.iter().map(|pack| (pack, 1 << 20)), 64 << 20, &[]), None);
-        assert_eq!(cut(std::iter::empty(), 1, &[]), None);
-        assert_eq!(cut(small.iter().take(1).map(|pack| (pack, u64::MAX)), 1, &[]), None);
+        assert_eq!(cut(small.iter().map(|pack| (pack, 1 << 20)), &of(64 << 20)), None);
+        assert_eq!(cut(std::iter::empty(), &of(1)), None);
+        assert_eq!(cut(small.iter().take(1).map(|pack| (pack, u64::MAX)), &of(1)), None);
         let long: Vec<BlobId> = (0..3).map(|n| BlobId::new(format!("q{}{n}", "a".repeat(40)))).collect();
-        assert_eq!(cut(long.iter().map(|pack| (pack, 1 << 30)), 1, &[]), None);
+        assert_eq!(cut(long.iter().map(|pack| (pack, 1 << 30)), &of(1)), None);
         // The same name twice, and one that the other begins with.
         let odd = ["q1", "q1", "q11", "q2"].map(BlobId::from);
-        let shards = cut(odd.iter().map(|pack| (pack, u64::MAX)), 1, &[]).unwrap();
+        let shards = cut(odd.iter().map(|pack| (pack, u64::MAX)), &of(1)).unwrap();
         assert_eq!(Shard::prove_coverage(&shards), Ok(()));
         assert_eq!(shards.len(), 3);
     }

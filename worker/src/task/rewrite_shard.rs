@@ -14,7 +14,7 @@ use verger_proto::Shard;
 use verger_proto::job::{JobSpec, OutputRef};
 use verger_proto::stage::Stage;
 
-use super::cut;
+use super::cut::{self, Grain};
 use super::order::{self, Making};
 use super::places::{Ordered, Places};
 use super::rewrite::{Copied, Order, copy};
@@ -41,7 +41,9 @@ pub fn cut_rewrite(
         let bytes = source.rows.iter().map(|row| u64::from(table.packed_length(*row))).sum();
         Some((table.packs().get(source.pack as usize)?, bytes))
     });
-    let Some(shards) = cut::cut(sizes, shard_bytes, scanned) else { return Ok(None) };
+    // Some are nearby, others are not.
+    let packs = cut::packs_of_unequal(plan.packs.len());
+    let Some(shards) = cut::cut(sizes, &Grain { bytes: shard_bytes, packs, seams: scanned }) else { return Ok(None) };
     let rows: Vec<u32> = plan.packs.iter().flat_map(|source| source.rows.iter().copied()).collect();
     let orders = order::write_orders(workspace, making, table, &shards, &rows)?;
     Ok(Some((shards, orders)))

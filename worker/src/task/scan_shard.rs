@@ -9,12 +9,13 @@ use verger_kopia::mutant::{self, Mutant};
 use verger_proto::Shard;
 use verger_proto::job::{JobSpec, OutputRef};
 
+use super::cut::{self, Grain, PACKS_MAX};
 use super::order::{self, Making};
 use super::places::Ordered;
 use super::scan::{first_prefixed, wanted};
 use super::summary::{Ledger, LedgerPen, Summaries};
 use super::survey::Survey;
-use super::{bulk, cut, holds};
+use super::{bulk, holds};
 use crate::exchange::{Found, PartError, PartKind, Parts, Records, write_found};
 use crate::progress::{Meter, Unit};
 use crate::workspace::Workspace;
@@ -36,7 +37,8 @@ pub fn cut_scan(
         let pack = table.packs().get(table.pack(*rows.first()?) as usize)?;
         Some((pack, bulk::read_bytes(workspace, table, rows)))
     });
-    let Some(shards) = cut::cut(sizes, shard_bytes, &[]) else { return Ok(None) };
+    let grain = Grain { bytes: shard_bytes, packs: PACKS_MAX, seams: &[] };
+    let Some(shards) = cut::cut(sizes, &grain) else { return Ok(None) };
     let orders = order::write_orders(workspace, making, table, &shards, &rows)?;
     Ok(Some((shards, orders)))
 }

@@ -73,6 +73,7 @@ fn workers_keys_and_probes_are_in_a_snapshot() {
     let mut long = Long::new();
     long.cycle(10);
     long.rig.go(Command::AddRepository { repository: repository(), registration: Box::new(registration()) });
+    long.rig.state.level = verger_proto::level::LEVEL;
     let plain = long.snapshot();
     for name in ["attic", "cellar"] {
         let info = Box::new(worker_info());
@@ -98,6 +99,15 @@ fn workers_keys_and_probes_are_in_a_snapshot() {
     let entry = long.rig.state.repositories.get_mut(&repository()).unwrap();
     (entry.store, entry.other, entry.unable, entry.drives) = (None, None, Vec::new(), Vec::new());
     assert!(long.snapshot().abs_diff(plain) < 16);
+    // A program from before levels may get it, and knows nothing of drives.
+    long.rig.state.level = 0;
+    long.snapshot();
+    let drives = |drives: Vec<Driver>| {
+        let mut state = long.rig.state.clone();
+        state.repositories.get_mut(&repository()).unwrap().drives = drives;
+        snapshot::encode(&Replicated { state, ..Replicated::default() }, LedgerHead::default()).unwrap()
+    };
+    assert_eq!(drives(vec![driver]), drives(Vec::new()));
 }
 
 #[test]
