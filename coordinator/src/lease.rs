@@ -35,8 +35,8 @@ pub(crate) fn take(
     let lease = lease(turn, term, window);
     let entry = turn.state.repositories.entry(repository.clone()).or_default();
     (entry.last_term, entry.lease, entry.other) = (term, Some(lease), None);
-    let present = entry.driver.map(|(driver, _)| driver);
-    entry.drives.retain(|driver| Some(*driver) == present);
+    // What they wrote is older than this one's, which is known now.
+    entry.drives.clear();
     let open = entry.open;
     let (store_now, acts_until) = (window.0, lease.acts_until);
     turn.events.push(Event::LeaseTaken { repository, term, store_now, acts_until });

@@ -60,9 +60,15 @@ impl Held {
         notice: &dyn Fn(&str, Duration),
     ) -> Result<Option<Self>> {
         let storage = session.workspace.repository.storage().clone();
+        // Who lost the drive while it opened the repository would take the lease from whoever has it now.
+        if session.fleet.is_some() {
+            drive.submit(Command::Tick)?;
+        }
+        session.workspace.stop.check()?;
         let wanted = wanted(session, request, drive, known, (local.is_some(), own.as_ref()));
         let mut notice = |text: &str, left: Duration| notice(text, left);
         let stop = &session.workspace.stop;
+        let is_sure = storage.capabilities().conditional_writes || local.is_some();
         let lease = Lease::acquire_unless(stop, storage.clone(), session.clock.clone(), &wanted, &mut notice)
             .inspect_err(|error| {
                 if error.kind() == ErrorKind::Locked
@@ -72,8 +78,7 @@ impl Held {
                 }
             })?;
         if lease.body().store_id != known.id.store.as_str() {
-            // Nothing was done under it: the next one need not wait.
-            let _ = lease.release();
+            give_back(is_sure, || lease.release());
             return Ok(None);
         }
         let term = Term(lease.term());
@@ -91,8 +96,7 @@ impl Held {
         match held.tell(&*storage, drive, acts_until) {
             Ok(()) => Ok(Some(held)),
             Err(error) => {
-                // Nothing was done under it: the next one need not wait.
-                let _ = held.keeper.release();
+                give_back(is_sure, || held.keeper.release());
                 Err(error)
             }
         }
@@ -164,6 +168,14 @@ impl Held {
             let _ = storage.purge_versions(&BlobId::from(LEASE));
         }
         drive.submit(Command::ReleaseLease { repository: self.id, term: self.term }).map(drop)
+    }
+}
+
+/// Nothing was done under it: the next one need not wait. Where writes have no conditions, it may be written over another one's that is
+/// at work: then it runs out.
+fn give_back(is_sure: bool, release: impl FnOnce() -> Result<()>) {
+    if is_sure && let Err(error) = release() {
+        tracing::debug!(error = error.chain(), "a lease that was not used runs out");
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the API needs done to a repository: opened, and looked at.
 
+use std::time::Duration;
+
 use verger::embedded::{examine, identify, identify_for_all, look_at_lease, own_settings};
 use verger_coordinator::api::{Hands, Probed, Wanted};
 use verger_kopia::storage::Access;
@@ -32,6 +34,11 @@ impl Hands for Opener {
             owner: params.owner,
             store: seen,
         })
+    }
+
+    fn under_way(&self, known: &Registration, holder: &str, term: Term) -> Result<Duration> {
+        let repository = self.open_to_write(known)?;
+        bucket_lease::under_way(&**repository.storage(), holder, term.0)
     }
 
     fn free_lease(&self, known: &Registration, holder: &str, term: Term, next: Option<&str>) -> Result<()> {

@@ -50,6 +50,8 @@ pub(crate) struct Supervisor {
     crew: Mutex<Crew>,
     free: Condvar,
     pub(super) drives: Drives,
+    /// Number of a run before its first, another one in each process.
+    first_run: u64,
     outside: Mutex<Outside>,
     /// Where names are kept that workers of other processes send.
     kept: Mutex<BTreeMap<RepositoryId, EvidenceFolder>>,
@@ -89,13 +91,18 @@ impl Supervisor {
         stop: Stop,
     ) -> Self {
         let (crew, free, outside, kept) = (Mutex::default(), Condvar::new(), Mutex::default(), Mutex::default());
-        Self { backend, clock, site, limits, stop, crew, free, drives, outside, kept }
+        let first_run = rand::random::<u32>().into();
+        Self { backend, clock, site, limits, stop, crew, free, drives, first_run, outside, kept }
+    }
+
+    /// As whom a run drives. One of a copy of the data folder, as often opened, never has the same number: it would take leases for ours.
+    fn driver(&self, number: u64) -> Driver {
+        Driver { run: self.first_run + number, ..self.drives.process() }
     }
 
     /// What speaks for one run at a repository, and the run's name; `None` if another process drives it.
     fn drive(&self, task: &Task, number: u64) -> verger_kopia::Result<Option<(Arc<dyn Backend>, String)>> {
-        let Drives { node, boots, .. } = self.drives;
-        let driver = Driver { node, boots, run: number };
+        let driver = self.driver(number);
         let driven = DrivenBackend::take(self.backend.clone(), &task.repository, driver)?.map(Arc::new);
         if driven.is_none() {
             self.crew().elsewhere.insert(task.repository.clone(), self.now().plus(LIVE_EVERY_MILLISECONDS));
@@ -139,10 +146,9 @@ impl Supervisor {
             run::give_up(&**backend, task, failure);
             return Outcome::Failed;
         }
-        let Drives { node, boots, .. } = self.drives;
-        let (repository, driver) = (task.repository.clone(), Driver { node, boots, run: number });
+        let (repository, driver) = (task.repository.clone(), self.driver(number));
         let failure = Box::new(Failure { text: lease::plain(&failure.text), ..failure });
-        let noted = WorkerId::new(format!("coordinator-{node}"))
+        let noted = WorkerId::new(format!("coordinator-{}", self.drives.node))
             .map(|worker| self.backend.submit(Command::NoteShutOut { repository, worker, driver, failure }));
         if matches!(noted, Ok(Ok(_))) { Outcome::Ran } else { Outcome::Failed }
     }

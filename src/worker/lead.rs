@@ -8,7 +8,7 @@ use std::time::Duration;
 use verger_coordinator::api::work::{Ended, Ready, Task};
 use verger_coordinator::drive::{Backend, DrivenBackend};
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::{Driver, Failure};
+use verger_proto::{Command, Driver, Failure};
 use verger_worker::progress::Stop;
 
 use super::Crew;
@@ -64,7 +64,11 @@ fn hand_back(crew: &Crew, task: &Task, driver: Driver, failure: Failure) -> Outc
 }
 
 fn lead(crew: &Arc<Crew>, task: &Task, driver: Driver, run: u64) -> Result<Outcome> {
-    let remote = Arc::new(Remote::new(crew.link.clone(), task.repository.clone(), crew.site.router.clone())?);
+    let remote = Remote::new(crew.link.clone(), task.repository.clone(), crew.site.router.clone());
+    let remote = Arc::new(remote.inspect_err(|_| {
+        // Nothing was begun: whoever comes next need not wait until this drive is silent for too long.
+        let _ = crew.link.say(Command::LeaveDrive { repository: task.repository.clone(), driver });
+    })?);
     let inner: Arc<dyn Backend> = remote.clone();
     let driven = Arc::new(DrivenBackend::given(inner, &task.repository, driver));
     let stop = crew.stop.child();

@@ -15,7 +15,7 @@ use verger_kopia::{Error, ErrorKind, Result};
 
 use crate::progress::Stop;
 
-pub use hand_over::{free, hand_over};
+pub use hand_over::{free, hand_over, under_way};
 pub use name::name_store;
 
 mod hand_over;
@@ -461,8 +461,9 @@ fn fenced(body: &LeaseBody, request: &Request, address: &str, store_now: Timesta
     Some(if is_waited_out { TTL_MIN.max(announced + UNDER_WAY_MAX) } else { Duration::ZERO })
 }
 
-/// Whether a drive of our own machine wrote it, which heard nothing of it, and will not: whoever wrote it died, or stands still, before
-/// it could say so. Under such a term nothing was ever approved; what the holder before has under way is waited out like its own.
+/// Whether a drive of our own machine wrote it, which heard nothing of it, as far as we see: whoever wrote it died, or stands still, before
+/// it could say so. That nothing was approved under such a term is likely and not certain (our view may be older, a cluster be made anew,
+/// a copy of the folder be at work): it is our conditional write and the whole wait that make it safe.
 fn is_untold(body: &LeaseBody, granted: u64, request: &Request) -> bool {
     let drive = body.writer.split_once('/').map(|(drive, _)| drive);
     let is_ours = drive.is_some_and(|drive| request.drives.iter().any(|one| one == drive));

@@ -1,5 +1,7 @@
 //! What the interface needs of whoever can reach stores: it opens none itself.
 
+use std::time::Duration;
+
 use verger_kopia::error::Result;
 use verger_proto::{
     Acting, IndexKind, Own, Registration, RepositoryId, RepositoryName, SecretRef, SeenLease, StoreProbe, Term,
@@ -47,6 +49,12 @@ pub trait Hands: Send + Sync {
     /// # Errors
     /// Whatever opening says; never with a secret in its text (S9). `Permission` if it cannot be written to.
     fn probe(&self, wanted: &Wanted) -> Result<Probed>;
+
+    /// How long requests may be under way that somebody sent under this term, or the holder before him.
+    ///
+    /// # Errors
+    /// Whatever the store says.
+    fn under_way(&self, known: &Registration, holder: &str, term: Term) -> Result<Duration>;
 
     /// Writes "free" into the lease object that `holder` wrote under this term, `next` for that holder alone. Nothing acts under it
     /// any more when this is called.

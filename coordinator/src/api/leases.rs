@@ -65,6 +65,7 @@ pub(super) fn release(server: &Arc<Server>, call: Call) -> Answer {
     let (repository, known) = find(server, &call)?;
     let held = term(server, &repository).ok_or_else(|| Problem::refused(&verger_proto::Refusal::NoLease))?;
     check_unused(server, &repository)?;
+    check_waited_out(server, &known, held)?;
     server.order(&call.actor, Command::ReleaseLease { repository: repository.clone(), term: held })?;
     let freed = server.api.hands.free_lease(&known, &server.api.stand.fleet(), held, None);
     ok(&released(&repository, &known, json!({ "term": held.0 }), freed))
@@ -88,6 +89,7 @@ pub(super) fn transfer(server: &Arc<Server>, call: Call) -> Answer {
     }
     check_unused(server, &repository)?;
     let held = term(server, &repository);
+    held.map_or(Ok(()), |term| check_waited_out(server, &known, term))?;
     if known.acting != Acting::Observe {
         let change = RegistrationChange::Acting(Acting::Observe);
         server.order(&call.actor, Command::ChangeRepository { repository: repository.clone(), change })?;
@@ -119,6 +121,18 @@ fn check_unused(server: &Server, repository: &RepositoryId) -> Result<(), Proble
     let problem = Problem::new(StatusCode::CONFLICT, "lease-in-use", message);
     Err(problem
         .with_fix(format!("pause or abort cycle {cycle} first; or resume it, so that it looks at its last batch")))
+}
+
+/// Whoever took the lease may have died while it waited for the requests of the holder before: only the object in the store tells of
+/// that. Asked before the machine lets go; what the store does not answer, it does not answer when the object is to be freed either.
+fn check_waited_out(server: &Server, known: &Registration, held: Term) -> Result<(), Problem> {
+    let wait = server.api.hands.under_way(known, &server.api.stand.fleet(), held).unwrap_or_default();
+    if wait.is_zero() {
+        return Ok(());
+    }
+    let seconds = wait.as_secs() + 1;
+    let message = format!("requests that were sent under this lease may be under way for {seconds} s more");
+    Err(Problem::new(StatusCode::CONFLICT, "lease-in-use", message).with_fix(format!("try again in {seconds} s")))
 }
 
 fn released(repository: &RepositoryId, known: &Registration, mut value: Value, freed: Result<(), Error>) -> Value {

@@ -239,6 +239,7 @@ fn r4_r6_of_a_lease_that_our_machine_knows_nothing_of_our_name_alone_proves_noth
         assert_eq!(bench.try_take(wanted).err().map(|e| e.kind()), Some(ErrorKind::Locked), "{why}");
     };
     drop(bench.try_take(&untold("a-copys", 4, &["a-copys"])).unwrap());
+    refused(&untold("a-copys", 4, &[]), "a copy whose drive has our very number, after our own was granted a lease");
     refused(&untold("two", 4, &["one", "two"]), "a copy of the fleet wrote it, and may be at work");
     refused(&untold("two", 9, &["a-copys", "two"]), "our machine granted later ones");
     let ours = untold("two", 4, &["a-copys", "two"]);
@@ -400,8 +401,14 @@ fn r4_what_a_dead_holder_left_is_freed_under_its_own_term_alone() {
             assert_eq!(free(&*bench.faults, holder, term, None).unwrap_err().kind(), ErrorKind::Locked);
             assert!(!bench.body().free);
         }
+        assert_eq!(under_way(&*bench.faults, "a", 1).unwrap(), TTL_MIN);
+        bench.clock.advance(TTL_MIN - Duration::from_secs(1));
+        let early = free(&*bench.faults, "a", 1, None).unwrap_err();
+        assert!(early.kind() == ErrorKind::Locked && early.chain().contains("2 s more"), "{}", early.chain());
+        bench.clock.advance(Duration::from_secs(1));
         free(&*bench.faults, "a", 1, None).unwrap();
         assert!(bench.body().free);
+        assert_eq!(under_way(&*bench.faults, "a", 1).unwrap(), Duration::ZERO);
         free(&*bench.faults, "a", 1, None).unwrap();
         let other = bench.try_take(&wanted("b")).unwrap();
         assert!(other.term() == 2 && other.approvals_wait().is_zero(), "nobody waits");
@@ -414,6 +421,7 @@ fn r4_what_a_dead_holder_left_is_freed_under_its_own_term_alone() {
 fn r4_somebody_who_takes_a_lease_while_it_is_freed_keeps_it() {
     let bench = Bench::new(true);
     drop(bench.take("a"));
+    bench.clock.advance(TTL_MIN);
     let (store, clock) = (bench.faults.clone(), bench.clock.clone());
     let taken = Mutex::new(None);
     bench.faults.hook(Box::new(move |effect| {
@@ -446,6 +454,25 @@ fn a_lease_that_is_handed_over_is_free_for_one_alone_until_its_time_is_over() {
     hand_over(next, "a").unwrap();
     bench.clock.advance(TTL_DEFAULT + Duration::from_secs(1));
     assert_eq!(bench.take("c").term(), 3, "nobody came for it");
+}
+
+/// A holder with an approved batch is paused, the next lead takes over and dies while it waits that out: whoever frees the lease then by
+/// hand would let a third begin at once.
+#[test]
+fn r4_a_lease_whose_holder_died_waiting_for_the_one_before_is_not_freed_before_that_wait_is_over() {
+    let bench = Bench::new(true);
+    drop(bench.try_take(&driving(0)).unwrap());
+    bench.clock.advance(Duration::from_secs(20));
+    let next = bench.try_take(&driving(1)).unwrap();
+    let (holder, term, wait) = (next.body().holder.clone(), next.term(), next.approvals_wait());
+    drop(next);
+    assert!(wait >= TTL_MIN);
+    bench.clock.advance(wait - Duration::from_secs(1));
+    assert_eq!(free(&*bench.faults, &holder, term, Some("b")).unwrap_err().kind(), ErrorKind::Locked);
+    assert!(!bench.body().free);
+    bench.clock.advance(Duration::from_secs(1));
+    free(&*bench.faults, &holder, term, Some("b")).unwrap();
+    assert!(bench.take("b").approvals_wait().is_zero());
 }
 
 /// Two fleets add one store before anybody held its lease.

@@ -194,6 +194,12 @@ fn a_lease_is_shown_and_let_go_of_only_when_nothing_is_done_under_it() {
     assert_eq!(release().error(), (409, "lease-in-use".to_owned()));
     assert!(rig.hands.freed.lock().unwrap().is_empty());
     rig.post(&format!("/v1/cycles/{cycle}/pause"), Value::Null);
+    *rig.hands.under_way.lock().unwrap() = Duration::from_secs(170);
+    let early = release();
+    assert_eq!(early.error(), (409, "lease-in-use".to_owned()));
+    assert!(early.text.contains("171 s"), "{}", early.text);
+    assert_eq!(rig.get("/v1/leases"), expected, "the machine has not let go for nothing");
+    *rig.hands.under_way.lock().unwrap() = Duration::ZERO;
     let released = json!({ "repository": repository.to_string(), "name": "photos", "term": 1, "free": true });
     assert_eq!(release().json(), released);
     assert_eq!(*rig.hands.freed.lock().unwrap(), [Term(1)]);
@@ -280,6 +286,10 @@ fn a_lease_is_handed_over_by_who_only_observes_from_then_on() {
     assert_eq!(transfer(TO).error(), (409, "lease-in-use".to_owned()));
     assert_eq!(rig.get("/v1/repositories/photos")["acting"], "take-ownership");
     rig.post(&format!("/v1/cycles/{cycle}/pause"), Value::Null);
+    *rig.hands.under_way.lock().unwrap() = Duration::from_secs(170);
+    assert_eq!(transfer(TO).error(), (409, "lease-in-use".to_owned()));
+    assert_eq!(rig.get("/v1/repositories/photos")["acting"], "take-ownership");
+    *rig.hands.under_way.lock().unwrap() = Duration::ZERO;
     let id = repository.to_string();
     assert_eq!(transfer(TO).json(), json!({ "repository": id, "name": "photos", "term": 1, "to": TO, "free": true }));
     assert_eq!(rig.get("/v1/repositories/photos")["acting"], "observe");

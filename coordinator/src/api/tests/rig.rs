@@ -49,6 +49,7 @@ type Look = Box<dyn Fn(&Wanted) -> Result<Probed> + Send + Sync>;
 
 pub(super) struct FakeHands {
     pub(super) look: Mutex<Look>,
+    pub(super) under_way: Mutex<Duration>,
     pub(super) freed: Mutex<Vec<Term>>,
     /// To whom, and by which term of ours, if it had one.
     pub(super) handed: Mutex<Vec<(String, Option<Term>)>>,
@@ -57,6 +58,11 @@ pub(super) struct FakeHands {
 impl Hands for FakeHands {
     fn probe(&self, wanted: &Wanted) -> Result<Probed> {
         (self.look.lock().unwrap())(wanted)
+    }
+
+    fn under_way(&self, _: &Registration, holder: &str, _: Term) -> Result<Duration> {
+        assert_eq!(holder, FLEET);
+        Ok(*self.under_way.lock().unwrap())
     }
 
     fn free_lease(&self, _: &Registration, holder: &str, term: Term, next: Option<&str>) -> Result<()> {
@@ -212,7 +218,8 @@ impl Rig {
             None => gate,
         };
         let look: Look = Box::new(|wanted| Ok(found(wanted)));
-        let hands = Arc::new(FakeHands { look: Mutex::new(look), freed: Mutex::default(), handed: Mutex::default() });
+        let (under_way, freed, handed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let hands = Arc::new(FakeHands { look: Mutex::new(look), under_way, freed, handed });
         let stand = Arc::new(FakeStand(Mutex::new(Standing::Leads)));
         let desk = Arc::new(FakeDesk { backend: backend.clone(), ended: Mutex::default() });
         let api = Api {
