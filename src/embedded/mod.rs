@@ -34,8 +34,8 @@ use verger_kopia::storage::{KeptPacks, Scope, TracedStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::{Control, ControlError};
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
-use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
+use verger_proto::queue::{Hint, Queue};
 use verger_proto::report::{FailureKind, JobReport};
 use verger_proto::term::Term;
 use verger_proto::{Command, CycleOptions};
@@ -514,16 +514,16 @@ fn drive_to_end(
 ) -> Result<()> {
     let span = told.span().clone();
     let _under_way = span.enter();
+    let mut heard = Vec::new();
     loop {
         match drive.state(|state| state.cycles.get(&cycle).map(|cycle| cycle.phase.clone())) {
             None | Some(Phase::Parked | Phase::WaitingForWord) => return Ok(()),
             Some(Phase::Running | Phase::Stopping(_)) => {}
         }
-        let Ok(Some(hint)) = queue.take(JOB_WAIT) else {
+        let Some(hint) = next(drive, queue, worker, &session.packs, &mut heard) else {
             drive.submit(Command::Tick)?;
             continue;
         };
-        let hint = kept::preferred(&session.packs, drive.waiting(&hint)).unwrap_or(hint);
         if !drive.is_there(&hint, worker) {
             continue;
         }
@@ -546,6 +546,20 @@ fn drive_to_end(
             Err(unheard) => return Err(unheard_of(unheard)),
         }
     }
+}
+
+/// The job that is done next, of those that were heard of.
+fn next(drive: &Drive, queue: &dyn Queue, worker: &WorkerId, packs: &KeptPacks, heard: &mut Vec<Hint>) -> Option<Hint> {
+    let mut wait = if heard.is_empty() { JOB_WAIT } else { Duration::ZERO };
+    while let Ok(Some(hint)) = queue.take(wait) {
+        heard.push(hint);
+        wait = Duration::ZERO;
+    }
+    let first = heard.first()?.clone();
+    let shards = drive.waiting(&first).into_iter().filter(|(hint, _)| heard.contains(hint)).collect();
+    let hint = kept::preferred(packs, worker, shards).unwrap_or(first);
+    heard.retain(|other| *other != hint);
+    Some(hint)
 }
 
 fn unheard_of(error: ControlError) -> Error {

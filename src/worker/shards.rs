@@ -118,7 +118,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
         return Ok(Found::Lost);
     }
     let packs = shards.kept.of(&hint.repository, hint.cycle, &SpillFolder::new(&crew.site.opener.engine.state_dir));
-    let hint = &kept::preferred(&packs, waiting).unwrap_or_else(|| hint.clone());
+    let hint = &kept::preferred(&packs, &worker, waiting).unwrap_or_else(|| hint.clone());
     // Before the claim: a worker that cannot costs the shard no attempt.
     let repository = match crew.opened.get(crew, &hint.repository, &known) {
         Ok(repository) => repository,

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use verger_kopia::Repository;
 use verger_kopia::spill::SpillFolder;
 use verger_kopia::storage::{KeptPacks, NearbyStorage};
-use verger_proto::Shard;
-use verger_proto::id::{CycleId, RepositoryId};
+use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Hint;
+use verger_proto::{Digest, Shard};
 
 /// Most bytes of packs kept on this machine's disk for the length of a cycle.
 pub const KEPT_BYTES_MAX: u64 = 1 << 30;
@@ -85,13 +85,13 @@ pub fn near(repository: &Repository, packs: Arc<KeptPacks>) -> Repository {
 }
 
 /// The one of some waiting shards that is done first here. Those whose packs nobody keeps, as they take longest; then the one with most of
-/// its packs nearby, and those that others keep packs of only when there are no more. Of equals any, as several workers choose at once.
+/// its packs nearby, and those that others keep packs of only when there are no more. Of equals each worker begins with another one.
 #[must_use]
-pub fn preferred(packs: &KeptPacks, waiting: Vec<(Hint, Shard)>) -> Option<Hint> {
-    let rank = |(_, shard): &(Hint, Shard)| {
+pub fn preferred(packs: &KeptPacks, worker: &WorkerId, waiting: Vec<(Hint, Shard)>) -> Option<Hint> {
+    let rank = |(hint, shard): &(Hint, Shard)| {
         let nearby = packs.bytes_between(&shard.from, shard.to.as_deref());
         let is_kept_anywhere = shard.to.as_deref().is_none_or(|to| to > KEPT_FROM);
-        (is_kept_anywhere, Reverse(nearby), rand::random::<u32>())
+        (is_kept_anywhere, Reverse(nearby), Digest::of(format!("{worker} {}", hint.job).as_bytes()))
     };
     waiting.into_iter().min_by_key(rank).map(|(hint, _)| hint)
 }
@@ -166,8 +166,12 @@ mod tests {
         let kept = Arc::new(KeptPacks::new(&spill, 1000));
         let all = [("", Some("p8")), ("p8", Some("q2")), ("q2", Some("q4")), ("q4", Some("q6")), ("q6", None)];
         let chosen = |some: &[(&str, Option<&str>)]| {
-            let one = || preferred(&kept, waiting(some)).map(|hint| hint.job.0);
-            (0..100).filter_map(|_| one()).collect::<BTreeSet<_>>()
+            let one = |number: u32| {
+                let worker = WorkerId::new(format!("w{number}")).unwrap();
+                preferred(&kept, &worker, waiting(some)).map(|hint| hint.job.0)
+            };
+            assert_eq!(one(7), one(7), "a worker means what it says");
+            (0..100).filter_map(one).collect::<BTreeSet<_>>()
         };
         assert_eq!(chosen(&[]), BTreeSet::new());
         assert_eq!(chosen(&all), [0].into(), "nobody keeps packs of files");
