@@ -34,8 +34,8 @@ use verger_kopia::storage::{KeptPacks, Scope, TracedStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
 use verger_proto::control::{Control, ControlError};
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
+use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
-use verger_proto::queue::{Hint, Queue};
 use verger_proto::report::{FailureKind, JobReport};
 use verger_proto::term::Term;
 use verger_proto::{Command, CycleOptions};
@@ -236,8 +236,6 @@ struct Session {
     identity: String,
     name: String,
     shards: Option<Shards>,
-    /// Packs that were read.
-    packs: Arc<KeptPacks>,
     ahead: Ahead,
     /// How long it took to open the repository and to read its index.
     opened_in: Duration,
@@ -319,8 +317,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let spill = state::spill_folder(&means.state_dir, !request.dry_run);
     let scope = Scope::default();
     let counted = counted(&means.repository.counting_repairs(), &means.observed, &scope);
-    let packs = kept_packs(means, &spill);
-    let mut workspace = Workspace::new(kept::near(&counted, packs.clone()));
+    let mut workspace = Workspace::new(kept::near(&counted, kept_packs(means, &spill)));
     workspace.scope = scope;
     workspace.memory = MemoryLimit::new(means.memory_limit);
     workspace.spill = spill;
@@ -342,7 +339,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
         Coordination::Alone => None,
         Coordination::Shared(shared) => Some(shared.backend.clone()),
     };
-    Ok(Session { workspace, clock, holder, identity, name, shards, packs, ahead, opened_in, margins, words, fleet })
+    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, opened_in, margins, words, fleet })
 }
 
 /// What really goes to the store is counted, below all that spares it.
@@ -389,7 +386,7 @@ fn dry_run(
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     let mut told = trace::Told::begin(session, &drive, &id, cycle, &worker);
-    let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, &session);
+    let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, &session.words);
     told.rest();
     let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
     let report = told.end(report)?;
@@ -437,7 +434,7 @@ fn held_cycle(
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
     let mut told = trace::Told::begin(&session, drive, &known.id, cycle, worker);
     let driven = held.while_renewing(&session, drive, || {
-        drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session)
+        drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session.words)
     });
     told.rest();
     leave_exchange(drive, &known.id, cycle, &work);
@@ -510,17 +507,16 @@ fn drive_to_end(
     cycle: CycleId,
     work: &mut Work<'_>,
     told: &mut trace::Told,
-    session: &Session,
+    words: &LastWord,
 ) -> Result<()> {
     let span = told.span().clone();
     let _under_way = span.enter();
-    let mut heard = Vec::new();
     loop {
         match drive.state(|state| state.cycles.get(&cycle).map(|cycle| cycle.phase.clone())) {
             None | Some(Phase::Parked | Phase::WaitingForWord) => return Ok(()),
             Some(Phase::Running | Phase::Stopping(_)) => {}
         }
-        let Some(hint) = next(drive, queue, worker, &session.packs, &mut heard) else {
+        let Ok(Some(hint)) = queue.take(JOB_WAIT) else {
             drive.submit(Command::Tick)?;
             continue;
         };
@@ -529,7 +525,7 @@ fn drive_to_end(
         }
         let ticket = hint.ticket(worker);
         let Ok(spec) = control.claim(&ticket) else { continue };
-        let report = words::while_telling(&session.words, drive, &ticket, || told.job(&spec, work));
+        let report = words::while_telling(words, drive, &ticket, || told.job(&spec, work));
         let interrupted = matches!(&report.outcome,
             verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
         if interrupted {
@@ -546,20 +542,6 @@ fn drive_to_end(
             Err(unheard) => return Err(unheard_of(unheard)),
         }
     }
-}
-
-/// The job that is done next, of those that were heard of.
-fn next(drive: &Drive, queue: &dyn Queue, worker: &WorkerId, packs: &KeptPacks, heard: &mut Vec<Hint>) -> Option<Hint> {
-    let mut wait = if heard.is_empty() { JOB_WAIT } else { Duration::ZERO };
-    while let Ok(Some(hint)) = queue.take(wait) {
-        heard.push(hint);
-        wait = Duration::ZERO;
-    }
-    let first = heard.first()?.clone();
-    let shards = drive.waiting(&first).into_iter().filter(|(hint, _)| heard.contains(hint)).collect();
-    let hint = kept::preferred(packs, worker, shards).unwrap_or(first);
-    heard.retain(|other| *other != hint);
-    Some(hint)
 }
 
 fn unheard_of(error: ControlError) -> Error {

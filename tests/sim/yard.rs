@@ -40,7 +40,7 @@ impl Damage {
 }
 
 /// What parts are, as in their names: what was copied is least often there, and has nobody behind its reader who would miss it.
-pub const KINDS: [&str; 7] = ["scan.order", "scan.order", "scan", REWRITE_ORDER, "rewrite", "rewrite", "rewrite"];
+pub const KINDS: [&str; 7] = ["scan.order", "scan.order", "scan", "rewrite", "rewrite", "rewrite", "rewrite"];
 
 /// A bad order of a rewrite is gone around. Which pack stays then would hang on its name, which no seed tells: so all of a cycle are bad.
 pub const REWRITE_ORDER: &str = "rewrite.order";

@@ -61,6 +61,8 @@ impl Client {
         let (user, host) = OWNER.split_once('@').unwrap();
         let who = [format!("--override-username={user}"), format!("--override-hostname={host}")];
         run(client.command(&["repository", "create", "filesystem", &path, &who[0], &who[1]]).args(flags));
+        // Ten of a source are kept within an hour by default, and a busy machine gives clients time for more.
+        run(&mut client.command(&["policy", "set", "--global", "--keep-latest=1000"]));
         client
     }
 

@@ -31,8 +31,8 @@ fn still(storage: &dyn Storage, body: &LeaseBody, store_now: Timestamp) -> Durat
 /// on a local disk the caller holds `verger.lock`. `next`: as in [`hand_over`].
 ///
 /// # Errors
-/// `NotFound` if there is no lease; `Locked` if it is not that one, is taken meanwhile, or [`under_way`] is not over; `Damaged` if it cannot be read; storage
-/// errors.
+/// `NotFound` if there is no lease; `Locked` if it is not that one, is taken meanwhile, or [`under_way`] is not over; `Damaged` if it
+/// cannot be read; storage errors.
 pub fn free(storage: &dyn Storage, holder: &str, term: u64, next: Option<&str>) -> Result<()> {
     let step = format!("free the lease object {LEASE} in {}", storage.address());
     let Some((blob, mut body)) = read(storage)? else {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use verger_kopia::error::{Error, ErrorKind};
 use verger_proto::{Command, Event, IndexKind, RepositoryId, SeenLease, Sight, StoreSeen, Term};
