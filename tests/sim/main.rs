@@ -96,14 +96,13 @@ const MUTANTS: [&str; 10] = [
 
 /// Rules of engines, of the shards of their cycles, and of the hints that their workers hear.
 #[cfg(feature = "mutants")]
-const ENGINE_MUTANTS: [&str; 7] = [
+const ENGINE_MUTANTS: [&str; 6] = [
     "R1NobodyAsked",
     "R1NoSecondLook",
     "R12MissingShardIgnored",
     "R12EmptyPartIsNothing",
     "R12UndecryptableIsAbsent",
     "S7AckBelieved",
-    "S7ClaimForEver",
 ];
 
 /// Each in a process of its own: a mutant is chosen when a program starts.
