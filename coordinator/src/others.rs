@@ -15,7 +15,7 @@ use crate::workers::SILENCE_MILLISECONDS;
 /// A renewal of somebody else's is kept when it makes so much difference, in milliseconds.
 const RENEWAL_KEPT_MILLISECONDS: u64 = 300_000;
 /// How long a worker that cannot open a repository is not given it, in milliseconds.
-const UNABLE_MILLISECONDS: u64 = 300_000;
+pub const UNABLE_MILLISECONDS: u64 = 300_000;
 /// Workers that are known so, of one repository.
 const UNABLE_MAX: usize = 64;
 

@@ -64,7 +64,7 @@ mutants! {
     /// R4: a lease in our name that our machine knows nothing of counts as one of its drives, whoever wrote it. A copy of the fleet takes
     /// it from the original at work, and the original takes it back.
     R4UntoldOfAnybody,
-    /// A lease is freed by hand while requests of the holder before may be under way.
+    /// R4: a lease is freed by hand while requests of the holder before may be under way.
     R4FreedWhileWaitedOut,
     /// R4: "free" is written while the requests of the holder before are waited out. The next one does not wait for them.
     R4FreedInTheWait,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use verger::embedded::shard_span;
 use verger_coordinator::drive::{Backend, Drive, Effects, LocalControl};
+use verger_coordinator::others::UNABLE_MILLISECONDS;
 use verger_kopia::spill::SpillFolder;
 use verger_kopia::storage::{Access, KeptPacks, Scope, TracedStorage};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
@@ -36,7 +37,7 @@ const OPENED_MAX: usize = 16;
 /// for so long: each try costs the shard an attempt, and it has few.
 const UNABLE_FOR: Duration = Duration::from_secs(30);
 /// And one that this worker cannot open with what it has, as long as it is not given its cycles: somebody has to put it right here.
-pub(super) const SHUT_OUT_FOR: Duration = Duration::from_secs(300);
+pub(super) const SHUT_OUT_FOR: Duration = Duration::from_millis(UNABLE_MILLISECONDS);
 
 /// Repositories whose shards are done here, or cannot be.
 #[derive(Default)]

@@ -124,11 +124,8 @@ fn too_large(workspace: &Workspace) -> Error {
 
 /// The order with the last first key that is not behind the shard's: a shard that was split lies in the order of the whole.
 fn order_of(spec: &JobSpec, kind: PartKind) -> Option<&OutputRef> {
-    let orders = spec.inputs.iter().filter_map(|input| {
-        let name = PartName::parse(&input.name).filter(|name| name.kind == kind && name.cycle == spec.cycle)?;
-        Some((hex::decode(name.from).ok()?, input))
-    });
-    orders.filter(|(from, _)| *from <= spec.shard.from).max_by(|one, other| one.0.cmp(&other.0)).map(|(_, input)| input)
+    let orders = keyed_parts_of(spec, kind).filter(|(from, _)| *from <= spec.shard.from);
+    orders.max_by(|one, other| one.0.cmp(&other.0)).map(|(_, order)| order)
 }
 
 /// Whether a job is a shard of a stage that was cut, and not the whole of it.
@@ -147,10 +144,14 @@ pub fn parts_of(spec: &JobSpec, kind: PartKind) -> impl Iterator<Item = &OutputR
 /// First keys of the parts of a kind, in order.
 #[must_use]
 pub fn keys_of(spec: &JobSpec, kind: PartKind) -> Vec<Vec<u8>> {
-    let keys = parts_of(spec, kind).filter_map(|part| hex::decode(PartName::parse(&part.name)?.from).ok());
-    let mut keys: Vec<Vec<u8>> = keys.collect();
+    let mut keys: Vec<Vec<u8>> = keyed_parts_of(spec, kind).map(|(from, _)| from).collect();
     keys.sort_unstable();
     keys
+}
+
+/// The same as [`parts_of`], each with its first key.
+fn keyed_parts_of(spec: &JobSpec, kind: PartKind) -> impl Iterator<Item = (Vec<u8>, &OutputRef)> {
+    parts_of(spec, kind).filter_map(|part| Some((hex::decode(PartName::parse(&part.name)?.from).ok()?, part)))
 }
 
 /// Does `count` things in at most `threads` threads; the results come in order. The first failure ends it.
