@@ -63,8 +63,8 @@ impl Held {
         // Who lost the drive while it opened the repository would take the lease from whoever has it now.
         if session.fleet.is_some() {
             drive.submit(Command::Tick)?;
+            session.workspace.stop.check()?;
         }
-        session.workspace.stop.check()?;
         let wanted = wanted(session, request, drive, known, (local.is_some(), own.as_ref()));
         let mut notice = |text: &str, left: Duration| notice(text, left);
         let stop = &session.workspace.stop;
