@@ -49,6 +49,8 @@ const ALL_EXPIRED: Duration = Duration::from_secs(700);
 const STALE_MAX: u64 = 60_000;
 /// How a cycle ends that left something for the next one.
 const GONE_AROUND: &str = "gone around";
+/// The same, and why is that the machine did not answer in time: in a storm it may be without a leader for as long as a step asks it.
+const UNANSWERED: &str = "gone around without an answer";
 /// In one of so many seeds, cycles are cut into shards.
 const SHARED: u64 = 4;
 /// What befalls whoever does shards befalls it within so many requests.
@@ -471,8 +473,12 @@ fn run(means: Means, way: Way, coordination: Coordination, request: &CycleReques
 
 /// Stages and shards that were gone around are no damage that was found.
 fn outcome(report: &CycleReport) -> String {
-    let is_gone_around = report.damage.iter().all(|one| one.text.contains("gone around"));
-    if report.is_degraded() && is_gone_around { GONE_AROUND.to_owned() } else { report.outcome.to_string() }
+    let all_say = |text: &str| report.is_degraded() && report.damage.iter().all(|one| one.text.contains(text));
+    match (all_say(GONE_AROUND), all_say("the coordinator does not answer")) {
+        (true, true) => UNANSWERED.to_owned(),
+        (true, false) => GONE_AROUND.to_owned(),
+        (false, _) => report.outcome.to_string(),
+    }
 }
 
 /// Workers of other processes, and what befalls them and what they leave.

@@ -13,6 +13,9 @@ use verger_proto::{
 
 use super::yard::REWRITE_ORDER;
 
+/// A claim that its worker says nothing of for so many milliseconds is over, at the next tick.
+const SILENT_MAX: u64 = 60_000;
+
 /// What must not be.
 pub type Finding = String;
 
@@ -42,6 +45,8 @@ pub struct Oracle {
     closed: BTreeSet<CycleId>,
     completed: BTreeSet<(CycleId, u64)>,
     offered: BTreeMap<u64, u32>,
+    /// Jobs that somebody works at, and when that was last heard of.
+    claimed: BTreeMap<(CycleId, u64), LogTime>,
     wishes: BTreeMap<(RepositoryId, String), CycleOptions>,
     /// Cycles that came to their end.
     pub cycles: u32,
@@ -68,9 +73,37 @@ impl Oracle {
             return Err(format!("after {}: {broken:?}", entry.command.name()));
         }
         for event in &entry.events {
+            self.claims(at, event);
             self.event(at, command(&entry.command), event)?;
         }
-        Ok(())
+        match command(&entry.command) {
+            Command::Tick => self.no_claim_for_ever(at),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who works at which job (S7).
+    fn claims(&mut self, at: LogTime, event: &Event) {
+        let over = match event {
+            Event::JobClaimed { ticket } | Event::JobProgressed { ticket, .. } => {
+                self.claimed.insert((ticket.cycle, ticket.job.0), at);
+                return;
+            }
+            Event::JobCompleted { ticket, .. } | Event::JobFailed { ticket, .. } => (ticket.cycle, ticket.job.0),
+            Event::JobLost { cycle, job, .. } | Event::JobOffered { cycle, job, .. } => (*cycle, job.0),
+            Event::CycleClosed { cycle, .. }
+            | Event::CycleParked { cycle, .. }
+            | Event::CycleRestarted { cycle, .. } => {
+                return self.claimed.retain(|(of, _), _| of != cycle);
+            }
+            _ => return,
+        };
+        self.claimed.remove(&over);
+    }
+
+    fn no_claim_for_ever(&self, at: LogTime) -> Result<(), Finding> {
+        let silent = self.claimed.iter().find(|(_, heard)| at.since(**heard) > SILENT_MAX);
+        must(silent.is_none(), || format!("a claim never ends: {silent:?} at {at:?}"))
     }
 
     fn event(&mut self, at: LogTime, command: &Command, event: &Event) -> Result<(), Finding> {
