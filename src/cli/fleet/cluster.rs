@@ -150,18 +150,19 @@ fn join(output: Output, newcomer: &Newcomer, replaces: Option<u64>) -> Result<()
         None => (Member::of(cluster, own.node_id)?, true),
     };
     member.keep(&own.data_dir)?;
-    let mut body = json!({
-        "node": member.node,
-        "key": member.key,
-        "peerAddress": newcomer.peer_address,
-        "apiAddress": newcomer.api_address,
-        "replaces": replaces,
+    let asked = ask(level, |says_level| {
+        let mut body = json!({
+            "node": member.node,
+            "key": member.key,
+            "peerAddress": newcomer.peer_address,
+            "apiAddress": newcomer.api_address,
+            "replaces": replaces,
+        });
+        if says_level {
+            body["level"] = json!(LEVEL);
+        }
+        client.send_document(&Method::POST, "/v1/cluster/members", &body, Some(&member.key))
     });
-    // Without a level, whoever leads may be from before there were any, and not take it.
-    if level > 0 {
-        body["level"] = json!(LEVEL);
-    }
-    let asked = client.send_document(&Method::POST, "/v1/cluster/members", &body, Some(&member.key));
     if let Err(error) = &asked
         && is_new
         && matches!(
@@ -175,6 +176,15 @@ fn join(output: Output, newcomer: &Newcomer, replaces: Option<u64>) -> Result<()
     asked?;
     output.note(format!("Start it: verger coordinator --data-dir {} ...; it votes soon after", own.data_dir.display()));
     shown(output, &member)
+}
+
+/// Without a level, whoever leads may be from before there were any, and not take one. A cluster that has just begun goes up from none
+/// within a second, maybe between the look at it and this.
+fn ask<T>(cluster: u64, post: impl Fn(bool) -> Result<T>) -> Result<T> {
+    match post(cluster > 0) {
+        Err(error) if cluster == 0 && error.kind() == ErrorKind::Unsupported => post(true),
+        other => other,
+    }
 }
 
 /// A coordinator whose program knows less than its cluster would not start: better not to let it in.
@@ -273,6 +283,23 @@ mod tests {
         let mut alone = status([600_000, 0]);
         alone["trouble"] = json!("nobody leads now");
         assert_eq!(trouble(&alone).unwrap_err().kind(), ErrorKind::StoreUnavailable, "the worse one is said");
+    }
+
+    #[test]
+    fn a_level_is_said_where_it_is_understood_and_where_it_was_raised_meanwhile() {
+        let old = |says_level: bool| match says_level {
+            true => Err(Error::new(ErrorKind::Usage, "unknown field `level`")),
+            false => Ok("admitted"),
+        };
+        let raised = |says_level: bool| match says_level {
+            true => Ok("admitted"),
+            false => Err(Error::new(ErrorKind::Unsupported, "the program that asks knows level 0")),
+        };
+        assert_eq!(ask(0, old).unwrap(), "admitted");
+        assert_eq!(ask(1, raised).unwrap(), "admitted");
+        assert_eq!(ask(0, raised).unwrap(), "admitted", "between the look and the question");
+        let refused = |_| Err::<(), _>(Error::new(ErrorKind::Unsupported, "this program knows too little"));
+        assert_eq!(ask(0, refused).unwrap_err().kind(), ErrorKind::Unsupported);
     }
 
     #[test]
