@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{json, run, verger};
+use support::{free_port, json, run, verger};
 
 const UNIT: &str = include_str!("../deploy/systemd/verger.service");
 const COORDINATOR: &str = include_str!("../deploy/systemd/verger-coordinator.service");
@@ -66,8 +66,7 @@ fn the_units_own_command_line_tells_when_it_is_ready_and_ends_well_on_sigterm() 
     let manager = UnixDatagram::bind(&socket).unwrap();
     manager.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let log = std::fs::File::create(home.path().join("log")).unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let listen = format!("127.0.0.1:{port}");
+    let listen = format!("127.0.0.1:{}", free_port());
     let mut service = verger(home.path());
     service.args(arguments.split(' ')).env("NOTIFY_SOCKET", &socket).env("VERGER_LISTEN", &listen);
     let mut service = service.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::image::secrets;
-use crate::support::{json, run, verger};
+use crate::support::{free_port, json, run, verger};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/docker/member.sh");
 
@@ -17,10 +17,6 @@ struct Places {
     apis: Vec<u16>,
     peers: Vec<u16>,
     running: Vec<Child>,
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Places {

@@ -1,14 +1,14 @@
 //! Whoever may publish in the NATS server is no coordinator: what he says costs nothing but a figure.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::nats::NatsServer;
 use crate::place::{Flow, full};
-use crate::support::{json, run};
+use crate::support::{free_port, json, run};
 
 /// Longest message that workers read.
 const MESSAGE_BYTES_MAX: usize = 4096;
@@ -72,7 +72,7 @@ fn figure(port: u16, row: &str) -> u64 {
 fn forged_replayed_and_oversized_messages_in_the_real_stream_cost_nothing_but_a_figure() {
     let Some(mut flow) = Flow::start() else { return };
     let _golden = flow.add("epochs");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     flow.work_with("hand-1", &["--listen", &format!("127.0.0.1:{port}")]);
     flow.waits_until_listed("hand-1", "ready");
     let mut stranger = Stranger::connect(&flow.nats);

@@ -2,12 +2,11 @@
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{told, verger};
+use crate::support::{free_port, told, verger};
 
 pub struct Fleet {
     pub home: tempfile::TempDir,
@@ -20,7 +19,7 @@ pub struct Fleet {
 impl Fleet {
     /// Starts it; `flags` besides the data folder and the address.
     pub fn start(home: tempfile::TempDir, flags: &[&str], environment: &[(&str, &str)]) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let scheme = if flags.contains(&"--tls-cert") { "https" } else { "http" };
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let mut fleet = Self { home, port, scheme, environment, process: None };

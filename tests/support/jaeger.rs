@@ -3,13 +3,12 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{skipped, told};
+use crate::support::{free_port, skipped, told};
 
 /// A running server; ends with the value.
 pub struct Jaeger {
@@ -45,7 +44,7 @@ pub struct Span {
 }
 
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", free_port())
 }
 
 impl Jaeger {

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 
@@ -26,6 +29,15 @@ pub fn skipped(reason: &str) {
 #[allow(clippy::print_stderr)]
 pub fn told(text: &str) {
     eprintln!("{text}");
+}
+
+/// A port that nothing listens at, for a process that is started later. No test of this process gets it again, and it lies below those
+/// that connections are given (from 32,768 on): one of them could have it by then. Other processes begin elsewhere.
+pub fn free_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..PORTS)));
+    const PORTS: u16 = 22_000;
+    let mut ports = (0..PORTS).map(|_| 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no port is free")
 }
 
 /// Names of all golden repositories.
