@@ -2,7 +2,7 @@
 """What the coordinator costs: cycles through `verger up` beside `verger maintain`, durable commands a second, and its CPU with many
 repositories at rest and at work.
 
-    benches/coordinator.py VERGER [--runs 9] [--seconds 10] [--repositories 200] [--only PART …] [--out FILE]
+    benches/coordinator.py VERGER [--runs 9] [--seconds 10] [--repositories 200] [--hour 3600] [--only PART …] [--out FILE]
 
 overhead      a full cycle of copies of one golden repository, by `verger maintain` and by `verger cycle start --wait`, taking turns:
               the difference of the medians
@@ -15,10 +15,13 @@ alone         what a coordinator alone takes: two of them with mutual TLS; the o
               (of the same copies, one at a time in each place). CPU of the leader: a cycle (over what it takes at rest meanwhile), at
               rest with a quarter of the repositories and with all of them. From these, a straight line each, the share of a core of
               1,000 repositories with hourly quick cycles, **without the work**; the leader's part of replication to one other is in it
+hour          the same two, and nothing drawn through anything: so many repositories, each with a quick cycle every hour by its schedule,
+              for `--hour` seconds. CPU of the leader in that time, and how many cycles there were. Only when it is named
 
 Timings of a shared machine are noise: medians and ranges are given."""
 
 import argparse
+import concurrent.futures
 import http.client
 import json
 import os
@@ -202,6 +205,39 @@ def alone(program, folder, number, seconds):
             "rest_of_1000": rest_of_1000, "share_of_1000_hourly": share}
 
 
+def hour(program, folder, number, seconds):
+    """CPU of a coordinator without workers whose repositories are maintained by their schedules, beside one that does the work."""
+    home = tempfile.mkdtemp(dir=folder)
+    fleet = Fleet(program, home, [1, 2], {1: 0, 2: os.cpu_count()}, GOLDEN="golden")
+
+    def add(index):
+        repository = f"filesystem://{golden(folder, f'hour-{index}')}"
+        fleet.verger("repo", "add", f"r{index}", repository, "--password-env", "GOLDEN", "--act-as", OWNER, "--exclusive",
+                     "--full-schedule", "never", "--quick-schedule", "every 1h", "--index-schedule", "never")
+
+    try:
+        if fleet.leader() != 1:
+            sys.exit("the coordinator with workers leads: run it again")
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(add, range(number)))
+        # The first slots are over, and from now on each repository has one an hour.
+        while not over(fleet):
+            time.sleep(10)
+        since, lead, work = time.time(), cpu(fleet.processes[1]), cpu(fleet.processes[2])
+        time.sleep(seconds)
+        lead, work = cpu(fleet.processes[1]) - lead, cpu(fleet.processes[2]) - work
+        if fleet.leader() != 1:
+            sys.exit("another coordinator led in the end: the figures are of no use")
+        began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
+        told = fleet.verger("events", "--since", began, "--json").splitlines()
+        cycles = sum(json.loads(line)["kind"] == "cycle_closed" for line in told)
+    finally:
+        fleet.stop()
+    print(f"{number} repositories, {seconds:.0f} s: {cycles} quick cycles by schedule; the leader took {100 * lead / seconds:.2f} % of a core, "
+          f"the other, which did them, {100 * work / seconds:.1f} %")
+    return {"repositories": number, "seconds": seconds, "cycles": cycles, "share": lead / seconds, "share_of_the_work": work / seconds}
+
+
 def at_rest(process, seconds):
     """Share of a core while nothing is asked."""
     time.sleep(2)
@@ -251,6 +287,7 @@ def main():
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--repositories", type=int, default=200)
+    parser.add_argument("--hour", type=float, default=3600)
     parser.add_argument("--only", nargs="+", metavar="PART", help="only these parts")
     parser.add_argument("--out", help="write the figures as JSON")
     arguments = parser.parse_args()
@@ -262,8 +299,10 @@ def main():
         "repositories": lambda: repositories(program, folder, number, seconds),
         "three": lambda: three(program, folder, seconds),
         "alone": lambda: alone(program, folder, number, seconds),
+        "hour": lambda: hour(program, folder, number, arguments.hour),
     }
-    report = {name: part() for name, part in parts.items() if not arguments.only or name in arguments.only}
+    wanted = arguments.only or [name for name in parts if name != "hour"]
+    report = {name: part() for name, part in parts.items() if name in wanted}
     if arguments.out:
         with open(arguments.out, "w", encoding="utf-8") as out:
             json.dump(report, out, indent=1)
