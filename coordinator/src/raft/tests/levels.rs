@@ -1,9 +1,11 @@
 //! Programs that know different things in one cluster: it goes by what all of them know, and who knows less does not take part.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use openraft::EntryPayload;
 use openraft::storage::RaftStateMachine as _;
+use serde_json::Value;
 use verger_kopia::clock::SystemClock;
 use verger_kopia::error::{Error, ErrorKind};
 use verger_proto::level::LEVEL;
@@ -227,7 +229,15 @@ async fn p6_a_program_that_knows_less_is_not_let_in() {
     // It waits for answers, so it is asked from outside.
     let asked = tokio::task::spawn_blocking(move || {
         let [old, new] = [LEVEL, NEWER].map(|level| members.admit("ann", &newcomer(level)));
-        (old, new, members.status())
+        // That a member was added is agreed to in time for the answer; what shows members follows.
+        let began = Instant::now();
+        let is_shown = |status: &Value| status["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2);
+        let mut status = members.status();
+        while !is_shown(&status) && began.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(10));
+            status = members.status();
+        }
+        (old, new, status)
     });
     let (old, new, status) = asked.await.unwrap();
     assert!(matches!(old, Err(MembersError::TooOld { knows: LEVEL, cluster: NEWER })), "{old:?}");
