@@ -91,6 +91,37 @@ fn verified(golden: &Golden) {
     }
 }
 
+/// What was verified, and of which repository, is what the coordinator is told.
+#[test]
+fn a_verification_that_is_recorded_is_a_figure() {
+    let (golden, other) = (Golden::unpack("default"), Golden::unpack("format1"));
+    let up = Up::start();
+    run(&mut up.add("photos", &golden, &[]));
+    let verify = |golden: &Golden, name: &str| {
+        let mut command = up.verger(&["verify", "--percent", "50", "--quiet", "--record", name, &golden.address()]);
+        command.env("KOPIA_PASSWORD", PASSWORD);
+        command
+    };
+    assert!(!up.metrics().contains("verger_verify_age_seconds"));
+    run(&mut verify(&golden, "photos"));
+    assert!(up.metrics().contains("verger_verify_age_seconds{repo=\"photos\"} "), "{}", up.metrics());
+    let shown = up.json(&["repo", "show", "photos", "--json"])["verification"].clone();
+    assert_eq!((&shown["percent"], &shown["problems"], &shown["soundAt"]), (&50.0.into(), &0.into(), &shown["at"]));
+    assert!(shown["contentsRead"].as_u64().unwrap() > 0, "{shown}");
+    let mixed_up = fails(&mut verify(&other, "photos"), 2);
+    assert!(mixed_up.contains("photos is another repository there"), "{mixed_up}");
+    fails(&mut verify(&golden, "attic"), 17);
+    let pack = std::fs::read_dir(golden.repository()).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.file_name().unwrap().to_string_lossy().starts_with('p').then_some(path)
+    });
+    std::fs::remove_dir_all(pack.unwrap()).unwrap();
+    fails(&mut verify(&golden, "photos"), 17);
+    let damaged = up.json(&["repo", "show", "photos", "--json"])["verification"].clone();
+    assert!(damaged["problems"].as_u64().unwrap() > 0 && damaged["soundAt"] == shown["at"], "{damaged}");
+    assert_eq!(up.events(&["--repo", "photos"]).iter().filter(|one| one["kind"] == "repository_verified").count(), 2);
+}
+
 const FULL: [&str; 10] =
     ["cycle", "start", "photos", "--full", "--safety", "none", "--i-am-alone", "--allow-removing", "100", "--wait"];
 

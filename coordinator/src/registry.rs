@@ -1,9 +1,9 @@
 //! Repositories that are looked after.
 
 use verger_proto::schedule::{Margin, Own};
-use verger_proto::{Event, Refusal, Registration, RegistrationChange, RepositoryId, StoreProbe};
+use verger_proto::{Event, Refusal, Registration, RegistrationChange, RepositoryId, StoreProbe, Verification};
 
-use crate::machine::Turn;
+use crate::machine::{Turn, Verified};
 
 /// Margins of one report.
 const MARGINS_MAX: usize = 64;
@@ -75,6 +75,23 @@ pub(crate) fn probed(turn: &mut Turn<'_>, repository: RepositoryId, probe: Store
     }
     entry.store = Some((probe.clone(), turn.at));
     turn.events.push(Event::StoreProbed { repository, probe: Box::new(probe) });
+    Ok(())
+}
+
+/// What came of verifying it, as whoever did so says.
+pub(crate) fn verified(
+    turn: &mut Turn<'_>,
+    repository: RepositoryId,
+    verification: Verification,
+) -> Result<(), Refusal> {
+    let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
+    if entry.registration.is_none() {
+        return Err(Refusal::UnknownRepository);
+    }
+    let sound_at =
+        if verification.is_sound() { Some(turn.at) } else { entry.verified.and_then(|before| before.sound_at) };
+    entry.verified = Some(Verified { last: verification, at: turn.at, sound_at });
+    turn.events.push(Event::RepositoryVerified { repository, verification });
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::store::StoreProbe;
 use crate::term::Term;
 use crate::time::StoreTime;
 use crate::token::TokenGrant;
+use crate::verification::Verification;
 use crate::work_queue::PublicKey;
 use crate::worker::WorkerInfo;
 
@@ -365,6 +366,13 @@ pub enum Command {
         /// Why: the place of a secret, never the secret.
         failure: Box<Failure>,
     },
+    /// Somebody verified a repository, and says what came of it.
+    RecordVerification {
+        /// Repository.
+        repository: RepositoryId,
+        /// What came of it.
+        verification: Verification,
+    },
 }
 
 /// What a cluster was made of again after its majority was lost.
@@ -454,6 +462,7 @@ impl Command {
             Command::NoteUnable { .. } => "note_unable",
             Command::RaiseLevel { .. } => "raise_level",
             Command::NoteShutOut { .. } => "note_shut_out",
+            Command::RecordVerification { .. } => "record_verification",
         }
     }
 }

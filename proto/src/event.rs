@@ -21,6 +21,7 @@ use crate::store::StoreProbe;
 use crate::term::Term;
 use crate::time::{LogTime, StoreTime};
 use crate::token::{Access, Scopes};
+use crate::verification::Verification;
 use crate::work_queue::PublicKey;
 use crate::worker::WorkerInfo;
 
@@ -196,11 +197,13 @@ pub enum Event {
     WorkerUnable { repository: RepositoryId, worker: WorkerId, reason: String },
     /// Whoever knows less does not take part in the cluster from here on.
     LevelRaised { level: u32, before: u32 },
+    /// Somebody verified it, and said what came of that.
+    RepositoryVerified { repository: RepositoryId, verification: Verification },
 }
 
 impl Event {
     /// All kinds, in the order of the variants.
-    pub const KINDS: [&'static str; 62] = [
+    pub const KINDS: [&'static str; 63] = [
         "lease_taken",
         "lease_renewed",
         "lease_lost",
@@ -263,6 +266,7 @@ impl Event {
         "lease_seen",
         "worker_unable",
         "level_raised",
+        "repository_verified",
     ];
 
     /// Its kind, as in JSON and in the names of the golden files.
@@ -331,6 +335,7 @@ impl Event {
             Event::LeaseSeen { .. } => "lease_seen",
             Event::WorkerUnable { .. } => "worker_unable",
             Event::LevelRaised { .. } => "level_raised",
+            Event::RepositoryVerified { .. } => "repository_verified",
         }
     }
 }

@@ -29,7 +29,8 @@ pub fn of(command: &Command) -> u32 {
         Command::IdentifyStore { .. }
         | Command::NoteLease { .. }
         | Command::NoteUnable { .. }
-        | Command::NoteShutOut { .. } => 1,
+        | Command::NoteShutOut { .. }
+        | Command::RecordVerification { .. } => 1,
         Command::TakeLease { .. }
         | Command::RenewLease { .. }
         | Command::LoseLease { .. }

@@ -23,6 +23,7 @@ pub mod lease;
 pub mod repo;
 pub mod store;
 pub mod token;
+pub mod verification;
 pub mod worker;
 
 pub mod batch;
@@ -74,4 +75,5 @@ pub use term::Term;
 pub use time::{LogTime, StoreTime};
 pub use token::{Access, BadTenant, Scope, Scopes, TENANT_BYTES_MAX, Tenant, TokenGrant};
 pub use trace::{BadTraceParent, TraceId, TraceParent};
+pub use verification::{SHARE_ALL, Verification};
 pub use worker::WorkerInfo;

@@ -13,8 +13,8 @@ use verger_proto::{
     Access, Acting, Approval, Batch, BatchOutcome, BatchResult, CycleId, CycleOptions, Damage, Digest, Driver, Event,
     Failure, FailureKind, IndexKind, JobId, LogTime, Mode, OutputRef, PlanHeader, Progress, Refusal, Registration,
     RegistrationChange, RepositoryId, RepositoryName, Safety, Schedule, Scope, Scopes, SecretRef, SeenLease, Severity,
-    Shard, Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, ViewRef, WorkerId,
-    WorkerInfo, report::TaskStats,
+    Shard, Sight, Stage, StageWork, StoreProbe, StoreSeen, StoreTime, Tenant, Term, Ticket, Unit, Verification,
+    ViewRef, WorkerId, WorkerInfo, report::TaskStats,
 };
 
 fn folder() -> PathBuf {
@@ -310,6 +310,11 @@ fn member_samples() -> Vec<(&'static str, Event)> {
     ]
 }
 
+fn verification() -> Verification {
+    let (contents, bytes_read) = (70_000, 9_000_000_000);
+    Verification { share: 500, snapshots: 30, contents, contents_read: 3_500, bytes_read, problems: 2 }
+}
+
 /// Of others: fleets that share a store, and workers that cannot reach one.
 fn others_samples() -> Vec<(&'static str, Event)> {
     let before = "02".repeat(16).parse().unwrap();
@@ -326,6 +331,7 @@ fn others_samples() -> Vec<(&'static str, Event)> {
         ("", Event::LeaseSeen { repository: repository(), lease: Box::new(lease) }),
         ("", Event::WorkerUnable { repository: repository(), worker: WorkerId::new("cellar").unwrap(), reason }),
         ("", Event::LevelRaised { level: 300, before: 1 }),
+        ("", Event::RepositoryVerified { repository: repository(), verification: verification() }),
     ]
 }
 

@@ -2,9 +2,10 @@
 
 use verger_kopia::storage::Access;
 use verger_kopia::verify::{self, Options, Problem, Report};
-use verger_kopia::{Error, ErrorKind, Result};
+use verger_kopia::{Error, ErrorKind, Repository, Result};
 
 use super::Context;
+use super::fleet::verification::Record;
 use crate::config::{Engine, EngineArgs, RepositoryArgs, Target};
 use crate::exit::Exit;
 use crate::output::{self, Output};
@@ -15,6 +16,7 @@ const EXAMPLES: &str = "Examples:
   verger verify filesystem:///srv/backup                 every snapshot reachable, every pack there and long enough
   verger verify --percent 5 s3://bucket/kopia/           and read a twentieth of the files' contents
   verger verify --full --json filesystem:///srv/backup   read everything; one document with all damage
+  verger verify --percent 5 --record photos REPO         and tell the coordinator at VERGER_ADDR, for verger_verify_age_seconds
 
 Changes nothing. Its walk shares no code with the garbage collection. Exit code 17 if anything is damaged.";
 
@@ -39,6 +41,8 @@ pub(crate) struct Args {
     engine: EngineArgs,
     #[command(flatten)]
     repository: RepositoryArgs,
+    #[command(flatten)]
+    record: Record,
 }
 
 /// Checks, prints the report; damage is exit code 17.
@@ -48,16 +52,23 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
     }
     let engine = Engine::resolve(args.engine, context.file.engine.clone())?;
     let target = Target::resolve(args.repository, context.file.repository.clone())?;
-    let report = check(context.output, &target, &engine, args.full, args.percent)?;
+    let repository = target.open_repository(&engine, Access::ReadOnly)?;
+    let told = args.record.ask(&repository)?;
+    let report = check(context.output, &repository, &engine, args.full, args.percent)?;
     if context.output.json {
         context.output.document(&report)?;
     } else {
         context.output.lines(text(&report, args.full))?;
     }
+    let percent = if args.full { 100.0 } else { args.percent };
+    let recorded = told.map_or(Ok(()), |told| told.tell(&report, percent));
     if report.is_clean() {
-        return Ok(Exit::Done);
+        return recorded.map(|()| Exit::Done);
     }
-    let count = report.problems.len() as u64 + report.further_problems;
+    if let Err(error) = recorded {
+        context.output.note(format!("No coordinator was told: {}", error.chain()));
+    }
+    let count = report.problems_found();
     let error = Error::damaged(format!("{} is damaged: {count} problems are listed", target.address)).with_fix(
         "Restore what is missing from a copy; else `kopia snapshot fix invalid-files`, or `verger snapshot abandon ID`",
     );
@@ -65,13 +76,18 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
 }
 
 /// Runs the check with progress.
-pub(crate) fn check(output: Output, target: &Target, engine: &Engine, full: bool, percent: f64) -> Result<Report> {
-    let repository = target.open_repository(engine, Access::ReadOnly)?;
+pub(crate) fn check(
+    output: Output,
+    repository: &Repository,
+    engine: &Engine,
+    full: bool,
+    percent: f64,
+) -> Result<Report> {
     let threads = engine.threads(repository.storage().capabilities().local_disk);
     let options = Options { full, percent, threads, ..Options::default() };
     let progress = Progress::new(output);
     let stop = signal::flag()?;
-    let report = verify::verify(&repository, &options, &stop, &|stage, done, total| {
+    let report = verify::verify(repository, &options, &stop, &|stage, done, total| {
         progress.update(stage, done, total, stage);
     });
     progress.finish();

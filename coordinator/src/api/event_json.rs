@@ -36,6 +36,7 @@ pub(super) fn about(event: &Event, fields: &Value, board: &Board) -> About {
         | Event::WriteNoted { repository, .. }
         | Event::SessionNoted { repository, .. }
         | Event::StoreProbed { repository, .. }
+        | Event::RepositoryVerified { repository, .. }
         | Event::StoreIdentified { repository, .. }
         | Event::LeaseSeen { repository, .. }
         | Event::WorkerUnable { repository, .. } => Some(repository.clone()),

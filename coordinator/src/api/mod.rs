@@ -34,6 +34,7 @@ mod standing;
 mod store;
 mod tls;
 mod tokens;
+mod verification;
 mod watch;
 pub mod work;
 mod workers;

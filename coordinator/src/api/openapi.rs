@@ -50,7 +50,15 @@ pub(super) const SCHEMAS: &[(&str, &[Field])] = &[
         ("queued", "integer"), ("lastCycle?", "integer"), ("lastEnd?", "End"), ("probe?", "Found"),
         ("schedule", "Schedule"), ("pool", "string"), ("weight", "integer"), ("markToDrop", "day|five-hours"),
         ("ownSettings?", "OwnSettings"), ("next", "Lanes"), ("capabilities?", "Store"), ("probedAt?", "time"),
-        ("otherLease?", "OtherLease"), ("unable?", "[UnableWorker]"),
+        ("otherLease?", "OtherLease"), ("unable?", "[UnableWorker]"), ("verification?", "Verification"),
+    ]),
+    ("Verified", &[
+        ("uniqueId", "string"), ("percent", "number"), ("snapshots", "integer"), ("contents", "integer"),
+        ("contentsRead", "integer"), ("bytesRead", "integer"), ("problems", "integer"),
+    ]),
+    ("Verification", &[
+        ("at", "time"), ("soundAt?", "time"), ("percent", "number"), ("snapshots", "integer"), ("contents", "integer"),
+        ("contentsRead", "integer"), ("bytesRead", "integer"), ("problems", "integer"),
     ]),
     ("Found", &[("owner", "string"), ("capabilities", "Store"), ("warnings", "[string]")]),
     ("Probe", &[

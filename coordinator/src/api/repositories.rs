@@ -194,7 +194,7 @@ fn wanted(id: &RepositoryId, known: &Registration) -> Wanted {
     }
 }
 
-fn shown(server: &Server, id: &RepositoryId) -> Result<Value, Problem> {
+pub(super) fn shown(server: &Server, id: &RepositoryId) -> Result<Value, Problem> {
     let now = server.now();
     let found = server.state(|state| show::repository(state, id, state.repositories.get(id)?, now));
     found.ok_or_else(|| Problem::not_found("this repository is not looked after any more"))

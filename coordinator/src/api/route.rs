@@ -6,7 +6,9 @@ use axum::routing::MethodFilter;
 
 use super::call::Call;
 use super::server::{Answer, Server};
-use super::{cluster, cycles, deeds, feed, health, leases, repositories, requests, tokens, watch, work, workers};
+use super::{
+    cluster, cycles, deeds, feed, health, leases, repositories, requests, tokens, verification, watch, work, workers,
+};
 use crate::auth::Action;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,6 +139,8 @@ pub(super) static ROUTES: &[Route] = &[
         NO_QUERY, None, 200 One("Repository"), repositories::remove),
     route!(Post "/v1/repositories/{name}/probe", RepoProbe, "Look at it again",
         NO_QUERY, None, 200 One("Probe"), repositories::probe_again),
+    route!(Post "/v1/repositories/{name}/verification", RepoVerify, "Say what came of verifying it",
+        NO_QUERY, Some("Verified"), 200 One("Repository"), verification::tell),
     route!(Post "/v1/repositories/{name}/cycles", CycleStart, "Ask for a cycle; Idempotency-Key makes the same wish the same",
         NO_QUERY, Some("NewCycle"), 202 One("Request"), requests::ask),
     route!(Get "/v1/repositories/{name}/requests/{key}", CycleShow, "What became of a wish",

@@ -11,7 +11,7 @@ use verger_proto::{
 };
 
 use super::board::{Board, Told, outcome};
-use super::{plans, store};
+use super::{plans, store, verification};
 use crate::machine::{Cycle, Job, JobStatus, Past, Phase, Repository, State};
 use crate::others::is_unable;
 use crate::words::Words;
@@ -94,6 +94,9 @@ pub(super) fn repository(state: &State, id: &RepositoryId, entry: &Repository, n
     if let Some((probe, probed)) = &entry.store {
         value["capabilities"] = store::shown(probe);
         value["probedAt"] = at(*probed);
+    }
+    if let Some(verified) = &entry.verified {
+        value["verification"] = verification::show(verified);
     }
     add_unable(&mut value, entry, now);
     if let Some(other) = other_lease(entry).filter(|_| entry.lease.is_none()) {

@@ -62,6 +62,8 @@ actions! {
     RepoRemove "repo remove" Tenant [Admin];
     /// Try what its store can do.
     RepoProbe "repo probe" Tenant [Operate];
+    /// Say what came of verifying one.
+    RepoVerify "repo verify" Tenant [Operate];
     /// Start a cycle.
     CycleStart "cycle start" Tenant [Operate];
     /// Start a cycle with a person's word in advance (`--allow-removing`, `--i-am-alone`, `--exclusive`): an approval, too.

@@ -28,6 +28,7 @@ const TABLE: &[(Action, &str, char)] = &[
     (Action::RepoEdit, "---y--", 't'),
     (Action::RepoRemove, "---y--", 't'),
     (Action::RepoProbe, "-y-yy-", 't'),
+    (Action::RepoVerify, "-y-yy-", 't'),
     (Action::CycleStart, "-y-yy-", 't'),
     (Action::CycleStartWithWord, "---yy-", 't'),
     (Action::CycleList, "yyyyy-", 't'),

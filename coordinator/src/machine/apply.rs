@@ -86,6 +86,7 @@ fn dispatch(turn: &mut Turn<'_>, command: Command) -> Result<(), Refusal> {
         Command::RecordReport { repository, cycle, report } => request::report(turn, repository, cycle, report),
         Command::RecordLook { repository, own, margins } => registry::look(turn, repository, own, margins),
         Command::RecordProbe { repository, probe } => registry::probed(turn, repository, *probe),
+        Command::RecordVerification { repository, verification } => registry::verified(turn, repository, verification),
         Command::CreateToken { grant } => token::create(turn, *grant),
         Command::RevokeToken { name } => token::revoke(turn, &name),
         Command::AdmitNode { node, key, replaces } => members::admit(turn, node, key, replaces),

@@ -13,7 +13,7 @@ pub use calendar::{Calendar, lane_of, mode_of};
 pub(crate) use refuse::{fence, present};
 pub use state::{
     Admitted, Answer, Batches, Cycle, Job, JobStatus, Lease, Outstanding, Past, Phase, Repository, Sealed, State,
-    Worker,
+    Verified, Worker,
 };
 
 #[cfg(test)]

@@ -53,7 +53,8 @@ pub(super) fn about(command: &Command) -> (&'static str, Option<CycleId>, Option
         Command::IdentifyStore { .. }
         | Command::NoteLease { .. }
         | Command::NoteUnable { .. }
-        | Command::NoteShutOut { .. } => (None, None),
+        | Command::NoteShutOut { .. }
+        | Command::RecordVerification { .. } => (None, None),
         Command::RaiseLevel { .. } => (None, None),
     };
     (command.name(), cycle, job)

@@ -9,7 +9,7 @@ use verger_proto::queue::Hint;
 use verger_proto::{
     Approval, Batch, CycleId, CycleOptions, CycleRequest, Driver, Failure, JobId, JobSpec, LogTime, OutputRef,
     PlanDigest, PlanHeader, Refusal, Registration, RepositoryId, RepositoryName, SeenLease, Severity, Shard, Stage,
-    StoreProbe, StoreTime, Term, Ticket, Unable, ViewRef, WorkerId, WorkerInfo,
+    StoreProbe, StoreTime, Term, Ticket, Unable, Verification, ViewRef, WorkerId, WorkerInfo,
 };
 
 use verger_proto::work_queue::PublicKey;
@@ -118,6 +118,20 @@ pub struct Repository {
     /// Workers that cannot open it, the newest last.
     #[serde(skip)]
     pub unable: Vec<Unable>,
+    /// What came of verifying it. A part of a snapshot of its own.
+    #[serde(skip)]
+    pub verified: Option<Verified>,
+}
+
+/// What came of verifying a repository.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// The last one.
+    pub last: Verification,
+    /// When that was told.
+    pub at: LogTime,
+    /// When the last one was told that found nothing wrong.
+    pub sound_at: Option<LogTime>,
 }
 
 /// What became of a wish.

@@ -20,7 +20,7 @@ use super::answers::Answers;
 pub use super::ledger::LedgerHead;
 use super::types::{LogId, Membership, Peer};
 use super::{files, levels};
-use crate::machine::{Cycle, Repository, State, Worker};
+use crate::machine::{Cycle, Repository, State, Verified, Worker};
 use crate::notes::Notes;
 use crate::schedule::Past;
 
@@ -56,6 +56,7 @@ enum Part {
     Level(u32),
     Unable(RepositoryId, Vec<Unable>),
     Drives(RepositoryId, Vec<Driver>),
+    Verified(RepositoryId, Verified),
 }
 
 /// Why a snapshot is not taken.
@@ -178,13 +179,16 @@ pub(crate) fn encode(replicated: &Replicated, ledger: LedgerHead) -> Result<Vec<
     others
         .filter(|(_, others)| *others != Others::default())
         .try_for_each(|(id, others)| put(Part::Others(id.clone(), Box::new(others))))?;
-    for (id, Repository { unable, drives, .. }) in &repositories {
+    for (id, Repository { unable, drives, verified, .. }) in &repositories {
         if !unable.is_empty() {
             put(Part::Unable(id.clone(), unable.clone()))?;
         }
         // Commands of level 0 fill it, and programs of that time do not know it: a lease that nobody was told of is waited out then.
         if !drives.is_empty() && level > 0 {
             put(Part::Drives(id.clone(), drives.clone()))?;
+        }
+        if let Some(verified) = *verified {
+            put(Part::Verified(id.clone(), verified))?;
         }
     }
     repositories.into_iter().try_for_each(|(id, repository)| put(Part::Repository(id, Box::new(repository))))?;
@@ -205,6 +209,7 @@ pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead
     let state = &mut replicated.state;
     let (mut more, mut probes) = (BTreeMap::new(), BTreeMap::new());
     let (mut others, mut unable, mut drives) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut verified = BTreeMap::new();
     while let Some(part) = parts.next()? {
         match part {
             Part::Repository(id, repository) => drop(state.repositories.insert(id, *repository)),
@@ -215,6 +220,7 @@ pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead
             Part::Others(id, part) => drop(others.insert(id, *part)),
             Part::Unable(id, part) => drop(unable.insert(id, part)),
             Part::Drives(id, part) => drop(drives.insert(id, part)),
+            Part::Verified(id, part) => drop(verified.insert(id, part)),
             Part::Fleet(part) => (state.workers, state.work_keys) = (part.workers, part.work_keys),
             Part::Level(level) if level > knows => return Err(Unread::Level(level)),
             Part::Level(level) => state.level = level,
@@ -232,6 +238,9 @@ pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead
     }
     for (id, drives) in drives {
         state.repositories.get_mut(&id).ok_or("parts of it are missing")?.drives = drives;
+    }
+    for (id, part) in verified {
+        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.verified = Some(part);
     }
     for (id, more) in more {
         let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;

@@ -84,6 +84,12 @@ impl Report {
         self.problems.is_empty() && self.further_problems == 0
     }
 
+    /// How many.
+    #[must_use]
+    pub fn problems_found(&self) -> u64 {
+        self.problems.len() as u64 + self.further_problems
+    }
+
     fn add(&mut self, options: &Options, problem: Problem) {
         if self.problems.len() < options.problems_max {
             self.problems.push(problem);

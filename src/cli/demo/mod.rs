@@ -100,7 +100,8 @@ impl Demo {
         deleted.extend(sample::superseded(&report));
         let after = self.state()?;
         say(cleaned(&report, &deleted, &before, &after))?;
-        let check = verify::check(self.output, &self.target, &self.engine, true, 0.0)?;
+        let repository = self.target.open_repository(&self.engine, Access::ReadOnly)?;
+        let check = verify::check(self.output, &repository, &self.engine, true, 0.0)?;
         say(closing(&check))?;
         Ok(Story { before, safe_default, report, deleted, after, check })
     }

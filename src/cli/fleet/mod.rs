@@ -13,6 +13,7 @@ mod schedule;
 mod service;
 pub(super) mod token;
 pub(super) mod up;
+pub(super) mod verification;
 pub(super) mod worker;
 
 use std::path::PathBuf;

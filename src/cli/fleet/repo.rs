@@ -239,7 +239,16 @@ fn others_lines(value: &Value) -> Vec<String> {
     });
     let unable = value["unable"].as_array().into_iter().flatten();
     let unable = unable.map(|one| named("unable", format!("{}: {}", text_of(one, "worker"), text_of(one, "reason"))));
-    held.into_iter().chain(unable).collect()
+    let verified = &value["verification"];
+    let verified = verified.is_object().then(|| {
+        let text = |name: &str| text_of(verified, name);
+        let found = match verified["problems"].as_u64() {
+            Some(0) => "nothing wrong".to_owned(),
+            _ => format!("{} problems (nothing wrong: {})", text("problems"), text("soundAt")),
+        };
+        named("verified", format!("{}, {} % of the files' contents read: {found}", text("at"), text("percent")))
+    });
+    held.into_iter().chain(unable).chain(verified).collect()
 }
 
 /// Fields of a document, a line each.
@@ -258,6 +267,7 @@ fn lines(value: &Value) -> Vec<String> {
                         | "warnings"
                         | "otherLease"
                         | "unable"
+                        | "verification"
                 )
         })
         .map(|(name, _)| format!("{name:<14} {}", text_of(value, name)));

@@ -94,7 +94,7 @@ pub(super) fn of_the_board(page: &mut Page, board: &Board) {
 pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: LogTime) {
     page.level("cycles_open", "Cycles that began and have not ended", state.cycles.len() as f64);
     let (mut held, mut terms, mut holders, mut expires, mut due) = (vec![], vec![], vec![], vec![], vec![]);
-    let (mut lasted, mut queued, mut overdue) = (vec![], vec![], vec![]);
+    let (mut lasted, mut queued, mut overdue, mut verified) = (vec![], vec![], vec![], vec![]);
     for (id, entry) in &state.repositories {
         let Some(registration) = &entry.registration else { continue };
         let label: Labels = vec![("repo", registration.name.to_string())];
@@ -108,6 +108,9 @@ pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: Log
         terms.push((label.clone(), entry.last_term.0 as f64));
         due.push((label.clone(), if entry.due { 1.0 } else { 0.0 }));
         queued.push((label.clone(), entry.requests.len() as f64));
+        if let Some(sound_at) = entry.verified.and_then(|verified| verified.sound_at) {
+            verified.push((label.clone(), now.0.saturating_sub(sound_at.0) as f64 / 1_000.0));
+        }
         if let Some(lease) = &entry.lease {
             holders.push(([label.clone(), vec![("holder", fleet.to_owned())]].concat(), 1.0));
             let left = lease.confirmed_until.0 as f64 - now.0 as f64;
@@ -131,6 +134,8 @@ pub(super) fn of_the_state(page: &mut Page, state: &State, fleet: &str, now: Log
     let help = "How long a cycle has been due that did not begin, in seconds; none where nothing runs by itself";
     page.levels("cycle_overdue_seconds", help, overdue);
     page.levels("cycles_queued", "Cycles that somebody asked for and that have not begun", queued);
+    let help = "How long ago a verification that was told found nothing wrong, in seconds";
+    page.levels("verify_age_seconds", help, verified);
     page.levels("cycle_last_duration_seconds", "How long the last cycle took from open to end", lasted);
 }
 

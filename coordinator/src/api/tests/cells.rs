@@ -26,6 +26,7 @@ const ROWS: &[(&str, &str, &str, char)] = &[
     ("PATCH", "/v1/repositories/{name}", "---y--", 't'),
     ("DELETE", "/v1/repositories/{name}", "---y--", 't'),
     ("POST", "/v1/repositories/{name}/probe", "-y-yy-", 't'),
+    ("POST", "/v1/repositories/{name}/verification", "-y-yy-", 't'),
     ("POST", "/v1/repositories/{name}/cycles", "-y-yy-", 't'),
     ("GET", "/v1/repositories/{name}/requests/{key}", "yyyyy-", 't'),
     ("GET", "/v1/cycles", "yyyyy-", 't'),

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use verger_proto::RepositoryId;
 
 use super::rig::{Rig, TOKEN};
 
@@ -25,6 +26,14 @@ fn report() -> String {
     report.to_string()
 }
 
+/// What `verger verify` says.
+fn verification(repository: &RepositoryId, problems: u64) -> Value {
+    json!({
+        "uniqueId": repository.unique.as_str(), "percent": 5.25, "snapshots": 3, "contents": 9, "contentsRead": 1,
+        "bytesRead": 70, "problems": problems,
+    })
+}
+
 /// A page on which everything was measured: a cycle that ended, and one at work.
 fn page() -> String {
     let rig = Rig::new();
@@ -35,6 +44,7 @@ fn page() -> String {
     rig.take_lease(&repository, 2);
     let cycle = rig.open_asked(&repository);
     let (ticket, _) = rig.claim(cycle);
+    rig.post("/v1/repositories/photos/verification", verification(&repository, 0));
     rig.clock.advance(Duration::from_secs(60));
     rig.progress(&ticket, 4);
     rig.call("GET", "/metrics", None).text
@@ -79,6 +89,7 @@ fn figures_are_those_of_what_happened() {
         "verger_bytes_orphaned{repo=\"photos\"} 77.0",
         "verger_bytes_locked{repo=\"photos\"} 40.0",
         "verger_repo_open_seconds{repo=\"photos\"} 1.25",
+        "verger_verify_age_seconds{repo=\"photos\"} 60.0",
         "verger_index_blobs{repo=\"photos\"} 12.0",
         "verger_epochs_uncompacted{repo=\"photos\"} 2.0",
         "verger_damage_items{repo=\"photos\",kind=\"noted\"} 1.0",
@@ -108,11 +119,40 @@ fn what_nobody_measured_is_left_out() {
     for name in
         ["contents_live", "bytes_live", "index_blobs", "damage_items", "cycle_phase", "lease_expires", "store_bytes"]
             .into_iter()
-            .chain(["bytes_locked", "repo_open", "cost_estimate"])
+            .chain(["bytes_locked", "repo_open", "cost_estimate", "verify_age"])
     {
         assert!(!page.contains(&format!("verger_{name}")), "{name} in\n{page}");
     }
     assert!(page.contains("verger_lease_held{repo=\"music\"} 0.0\n"), "{page}");
+}
+
+/// Since one that found nothing wrong, whatever the last one found; and it is of the repository that was verified.
+#[test]
+fn the_age_of_a_verification_is_that_of_the_last_one_that_found_nothing_wrong() {
+    let rig = Rig::new();
+    let repository = rig.add("photos");
+    let path = "/v1/repositories/photos/verification";
+    let tell = |problems: u64| rig.post(path, verification(&repository, problems))["verification"].clone();
+    let age = || {
+        let page = rig.call("GET", "/metrics", None).text;
+        let mut lines = page.lines().map(str::to_owned);
+        lines.find_map(|line| Some(line.strip_prefix("verger_verify_age_seconds{repo=\"photos\"} ")?.to_owned()))
+    };
+    assert_eq!(tell(2).get("soundAt"), None);
+    assert_eq!(age(), None, "nobody ever found it sound");
+    let sound = tell(0);
+    assert_eq!((&sound["problems"], &sound["percent"], &sound["soundAt"]), (&json!(0), &json!(5.25), &sound["at"]));
+    rig.clock.advance(Duration::from_secs(60));
+    let damaged = tell(1);
+    assert_eq!((&damaged["problems"], &damaged["soundAt"]), (&json!(1), &sound["at"]));
+    assert_eq!(age().as_deref(), Some("60.0"));
+    let mut other = verification(&repository, 0);
+    other["uniqueId"] = json!("0".repeat(64));
+    assert_eq!(rig.call("POST", path, Some(other)).error(), (409, "usage".to_owned()), "of another repository");
+    let mut more = verification(&repository, 0);
+    more["percent"] = json!(100.5);
+    assert_eq!(rig.call("POST", path, Some(more)).error(), (400, "bad-request".to_owned()));
+    assert_eq!(rig.get("/v1/repositories/photos")["verification"], damaged);
 }
 
 /// A store that hides what is deleted refuses nothing: what it holds back is not known, and not nothing.

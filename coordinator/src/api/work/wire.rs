@@ -8,7 +8,7 @@ use verger_proto::{
     SeenLease, StoreProbe, Ticket, Unable, WorkerId, WorkerInfo,
 };
 
-use crate::machine::{Repository, State};
+use crate::machine::{Repository, State, Verified};
 use crate::notes::Notes;
 use crate::schedule::{Past, Work};
 
@@ -108,6 +108,7 @@ struct More {
     other: Option<(SeenLease, LogTime)>,
     unable: Vec<Unable>,
     drives: Vec<Driver>,
+    verified: Option<Verified>,
 }
 
 impl More {
@@ -119,15 +120,16 @@ impl More {
             other: entry.other.clone(),
             unable: entry.unable.clone(),
             drives: entry.drives.clone(),
+            verified: entry.verified,
         }
     }
 }
 
 impl From<Sent> for View {
     fn from(Sent { applied, mut state, more }: Sent) -> Self {
-        for (id, More { notes, index, store, other, unable, drives }) in more {
+        for (id, More { notes, index, store, other, unable, drives, verified }) in more {
             if let Some(entry) = state.repositories.get_mut(&id) {
-                (entry.calendar.index, entry.drives) = (index, drives);
+                (entry.calendar.index, entry.drives, entry.verified) = (index, drives, verified);
                 (entry.notes, entry.store, entry.other, entry.unable) = (notes, store, other, unable);
             }
         }

@@ -2,7 +2,7 @@
 
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
-    Command, CommandId, CycleId, Driver, FailureKind, LogTime, Mode, SeenLease, StoreTime, Term, Unable,
+    Command, CommandId, CycleId, Driver, FailureKind, LogTime, Mode, SeenLease, StoreTime, Term, Unable, Verification,
 };
 
 use crate::machine::State;
@@ -85,6 +85,10 @@ fn workers_keys_and_probes_are_in_a_snapshot() {
     let state = &long.rig.state;
     assert!(state.workers[&worker("cellar")].drained && state.work_keys.len() == 1);
     assert!(state.repositories[&repository()].store.is_some());
+    let verification =
+        Verification { share: 1, snapshots: 2, contents: 3, contents_read: 4, bytes_read: 5, problems: 6 };
+    long.rig.go(Command::RecordVerification { repository: repository(), verification });
+    assert_eq!(long.rig.state.repositories[&repository()].verified.map(|verified| verified.last), Some(verification));
     let entry = long.rig.state.repositories.get_mut(&repository()).unwrap();
     let (holder, acts_until, expires) = ("other@fleet".to_owned(), StoreTime(5), StoreTime(9));
     entry.other = Some((SeenLease { holder, term: Term(9), acts_until, expires, free: false }, LogTime(7)));
@@ -98,6 +102,7 @@ fn workers_keys_and_probes_are_in_a_snapshot() {
     long.rig.state.work_keys.clear();
     let entry = long.rig.state.repositories.get_mut(&repository()).unwrap();
     (entry.store, entry.other, entry.unable, entry.drives) = (None, None, Vec::new(), Vec::new());
+    entry.verified = None;
     assert!(long.snapshot().abs_diff(plain) < 16);
     // A program from before levels may get it, and knows nothing of drives.
     long.rig.state.level = 0;
