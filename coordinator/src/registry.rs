@@ -62,7 +62,7 @@ pub(crate) fn remove(turn: &mut Turn<'_>, repository: RepositoryId) -> Result<()
     entry.requests.clear();
     // Whoever adds it next, maybe for another tenant, does not meet the wishes of those before.
     entry.answered.clear();
-    (entry.store, entry.other, entry.unable) = (None, None, Vec::new());
+    (entry.store, entry.other, entry.unable, entry.verified) = (None, None, Vec::new(), None);
     turn.events.push(Event::RepositoryRemoved { repository, name: registration.name });
     Ok(())
 }

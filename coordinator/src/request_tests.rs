@@ -1,7 +1,7 @@
 use verger_proto::event::CycleEnd;
 use verger_proto::{
     Acting, Command, Event, FailureKind, Mode, Refusal, Registration, RegistrationChange, RepositoryId, RepositoryName,
-    Safety, SecretRef, Stage,
+    Safety, SecretRef, Stage, Verification,
 };
 
 use super::*;
@@ -94,6 +94,31 @@ fn what_a_probe_saw_is_kept_with_its_time_as_long_as_the_repository_is_looked_af
     rig.go(Command::RemoveRepository { repository: repository() });
     assert_eq!(rig.state.repositories[&repository()].store, None, "whoever adds it next may reach it by another way");
     assert_eq!(refusal(&probe(&mut rig)), Some(Refusal::UnknownRepository));
+}
+
+#[test]
+fn when_a_verification_found_nothing_wrong_is_kept_as_long_as_the_repository_is_looked_after() {
+    let mut rig = Rig::new();
+    let found = |problems: u64| {
+        let (contents, bytes_read) = (9, 70);
+        Verification { share: 500, snapshots: 3, contents, contents_read: 1, bytes_read, problems }
+    };
+    let say = |rig: &mut Rig, problems: u64| {
+        rig.go(Command::RecordVerification { repository: repository(), verification: found(problems) }).0
+    };
+    assert_eq!(refusal(&say(&mut rig, 0)), Some(Refusal::UnknownRepository));
+    add(&mut rig, repository(), registration("photos"));
+    let events = say(&mut rig, 0);
+    assert_eq!(events, [Event::RepositoryVerified { repository: repository(), verification: found(0) }]);
+    let sound = rig.state.now;
+    rig.at = rig.at.plus(60_000);
+    say(&mut rig, 2);
+    let verified = rig.state.repositories[&repository()].verified.unwrap();
+    assert_eq!((verified.last, verified.at, verified.sound_at), (found(2), rig.state.now, Some(sound)));
+    assert!(verified.at > sound);
+    rig.go(Command::RemoveRepository { repository: repository() });
+    assert_eq!(rig.state.repositories[&repository()].verified, None, "whoever adds it next is another tenant, maybe");
+    assert_eq!(refusal(&say(&mut rig, 0)), Some(Refusal::UnknownRepository));
 }
 
 #[test]

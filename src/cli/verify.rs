@@ -63,13 +63,14 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
     let percent = if args.full { 100.0 } else { args.percent };
     let recorded = told.map_or(Ok(()), |told| told.tell(&report, percent));
     if report.is_clean() {
-        return recorded.map(|()| Exit::Done);
+        let untold = |error: Error| {
+            Error::new(error.kind(), "nothing wrong was found, and that was not recorded").with_source(error)
+        };
+        return recorded.map(|()| Exit::Done).map_err(untold);
     }
-    if let Err(error) = recorded {
-        context.output.note(format!("No coordinator was told: {}", error.chain()));
-    }
-    let count = report.problems_found();
-    let error = Error::damaged(format!("{} is damaged: {count} problems are listed", target.address)).with_fix(
+    let untold = recorded.err().map(|error| format!(", and that was not recorded: {}", error.chain()));
+    let (count, untold) = (report.problems_found(), untold.unwrap_or_default());
+    let error = Error::damaged(format!("{} is damaged: {count} problems are listed{untold}", target.address)).with_fix(
         "Restore what is missing from a copy; else `kopia snapshot fix invalid-files`, or `verger snapshot abandon ID`",
     );
     Err(error)

@@ -4,6 +4,7 @@
 
 mod beside;
 mod due;
+mod jobs;
 mod lease;
 mod others;
 mod ours;
@@ -24,30 +25,29 @@ use verger_kopia::mutant::{self, Mutant};
 use verger_coordinator::drive::{self, Backend, Drive, Effects, LocalControl, Router};
 use verger_coordinator::files::make_folders;
 use verger_coordinator::ledger::evidence::{EvidenceFolder, KeepEvidence};
-use verger_coordinator::machine::Phase;
 use verger_kopia::clock::Clock;
 use verger_kopia::index_set::IndexView;
 use verger_kopia::maintenance::Margins;
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::spill::SpillFolder;
-use verger_kopia::storage::{KeptPacks, Scope, TracedStorage, remove_leftovers};
+use verger_kopia::storage::{Scope, TracedStorage, remove_leftovers};
 use verger_kopia::{Error, ErrorKind, Repository, Result};
-use verger_proto::control::{Control, ControlError};
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Queue;
 use verger_proto::queue::local::LocalQueue;
-use verger_proto::report::{FailureKind, JobReport};
 use verger_proto::term::Term;
 use verger_proto::{Command, CycleOptions};
 use verger_worker::bucket_lease;
-use verger_worker::kept::{self, KEPT_BYTES_MAX};
+use verger_worker::kept::{self, Kept};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{LastWord, Progress, Stop};
-use verger_worker::run::{Choice, Shards, Work, error_kind, recorded};
+use verger_worker::run::{Choice, Shards, Work, recorded};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
+
+use jobs::drive_to_end;
 
 pub use due::own_settings;
 pub use others::{look_at_lease, note_lease};
@@ -56,9 +56,6 @@ pub use report::{CycleReport, PlanSummary};
 pub use state::{identify, identify_for_all};
 pub use store::examine;
 pub use trace::{Observed, shard as shard_span};
-
-/// How long a worker waits for the next job of its own cycle.
-const JOB_WAIT: Duration = Duration::from_millis(500);
 
 /// How often it is begun again because somebody said which store it is, while this one came to it.
 const ATTEMPTS: usize = 3;
@@ -236,6 +233,8 @@ struct Session {
     identity: String,
     name: String,
     shards: Option<Shards>,
+    /// What it chooses shards by.
+    chooses_by: Option<Arc<Kept>>,
     ahead: Ahead,
     /// How long it took to open the repository and to read its index.
     opened_in: Duration,
@@ -317,7 +316,8 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let spill = state::spill_folder(&means.state_dir, !request.dry_run);
     let scope = Scope::default();
     let counted = counted(&means.repository.counting_repairs(), &means.observed, &scope);
-    let mut workspace = Workspace::new(kept::near(&counted, kept_packs(means, &spill)));
+    let kept = kept_packs(means, &spill);
+    let mut workspace = Workspace::new(kept::near(&counted, kept.packs()));
     workspace.scope = scope;
     workspace.memory = MemoryLimit::new(means.memory_limit);
     workspace.spill = spill;
@@ -339,7 +339,24 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
         Coordination::Alone => None,
         Coordination::Shared(shared) => Some(shared.backend.clone()),
     };
-    Ok(Session { workspace, clock, holder, identity, name, shards, ahead, opened_in, margins, words, fleet })
+    let chooses_by = shards.as_ref().map(|shards| match shards.by_packs {
+        true => kept,
+        false => Arc::new(Kept::new(&workspace.spill)),
+    });
+    Ok(Session {
+        workspace,
+        clock,
+        holder,
+        identity,
+        name,
+        shards,
+        chooses_by,
+        ahead,
+        opened_in,
+        margins,
+        words,
+        fleet,
+    })
 }
 
 /// What really goes to the store is counted, below all that spares it.
@@ -349,10 +366,10 @@ fn counted(repository: &Repository, observed: &Observed, scope: &Scope) -> Repos
 }
 
 /// Where packs are kept that this cycle reads: if its work is shared, those for shards of it that other places of this process do, too.
-fn kept_packs(means: &Means, spill: &SpillFolder) -> Arc<KeptPacks> {
+fn kept_packs(means: &Means, spill: &SpillFolder) -> Arc<Kept> {
     match means.shards.as_ref().zip(means.coordination.repository()) {
         Some((shards, id)) => shards.kept.begin(id, spill),
-        None => Arc::new(KeptPacks::new(spill, KEPT_BYTES_MAX)),
+        None => Arc::new(Kept::new(spill)),
     }
 }
 
@@ -386,7 +403,7 @@ fn dry_run(
     let mut work = Work::new(session.workspace.clone(), &control, worker.clone(), choice, None, schedule, earlier);
     let cycle = begin(&drive, &id, options(session, request, mode))?;
     let mut told = trace::Told::begin(session, &drive, &id, cycle, &worker);
-    let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, &session.words);
+    let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, session);
     told.rest();
     let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
     let report = told.end(report)?;
@@ -434,7 +451,7 @@ fn held_cycle(
     let cycle = begin_or_replace(drive, &known.id, options(&session, request, mode))?;
     let mut told = trace::Told::begin(&session, drive, &known.id, cycle, worker);
     let driven = held.while_renewing(&session, drive, || {
-        drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session.words)
+        drive_to_end(drive, queue, &control, worker, cycle, &mut work, &mut told, &session)
     });
     told.rest();
     leave_exchange(drive, &known.id, cycle, &work);
@@ -495,61 +512,6 @@ fn begin_or_replace(drive: &Drive, id: &RepositoryId, options: CycleOptions) -> 
         drive.submit(Command::AbortCycle { cycle, reason })?;
     }
     begin(drive, id, options)
-}
-
-/// Claims, runs and reports the cycle's jobs until the machine has closed, parked or refused it.
-#[allow(clippy::too_many_arguments, reason = "the parts of one process, named once")]
-fn drive_to_end(
-    drive: &Drive,
-    queue: &dyn Queue,
-    control: &LocalControl,
-    worker: &WorkerId,
-    cycle: CycleId,
-    work: &mut Work<'_>,
-    told: &mut trace::Told,
-    words: &LastWord,
-) -> Result<()> {
-    let span = told.span().clone();
-    let _under_way = span.enter();
-    loop {
-        match drive.state(|state| state.cycles.get(&cycle).map(|cycle| cycle.phase.clone())) {
-            None | Some(Phase::Parked | Phase::WaitingForWord) => return Ok(()),
-            Some(Phase::Running | Phase::Stopping(_)) => {}
-        }
-        let Ok(Some(hint)) = queue.take(JOB_WAIT) else {
-            drive.submit(Command::Tick)?;
-            continue;
-        };
-        if !drive.is_there(&hint, worker) {
-            continue;
-        }
-        let ticket = hint.ticket(worker);
-        let Ok(spec) = control.claim(&ticket) else { continue };
-        let report = words::while_telling(words, drive, &ticket, || told.job(&spec, work));
-        let interrupted = matches!(&report.outcome,
-            verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
-        if interrupted {
-            drive.submit(Command::ParkCycle { cycle })?;
-        }
-        match control.report(&ticket, report) {
-            Ok(()) => {}
-            Err(refused @ ControlError::Refused(_)) => {
-                // The machine does not take it for the end of the job, and nobody else will do it. Of a fenced job this is refused, too.
-                let text = format!("the report of a job was refused: {refused}");
-                let _ = control.report(&ticket, JobReport::failed(FailureKind::Internal, text, false));
-            }
-            // It may have been taken all the same: whoever goes on with the cycle sees.
-            Err(unheard) => return Err(unheard_of(unheard)),
-        }
-    }
-}
-
-fn unheard_of(error: ControlError) -> Error {
-    let kind = match &error {
-        ControlError::Ledger { kind, .. } => error_kind(*kind),
-        ControlError::Unavailable(_) | ControlError::Refused(_) => ErrorKind::StoreUnavailable,
-    };
-    Error::new(kind, "tell the machine what came of a job").with_source(error)
 }
 
 fn write_plan(request: &CycleRequest, work: &Work<'_>) -> Result<()> {

@@ -18,6 +18,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const AFTER_LOST: Duration = Duration::from_millis(50);
 /// So often in a row; then it is as if there were none.
 const LOST_MAX: u32 = 10;
+/// Until others have begun what they do sooner.
+const AFTER_LATER: Duration = Duration::from_millis(200);
 /// How soon it is noticed that the worker is to stop.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -85,6 +87,7 @@ fn fill(crew: &Arc<Crew>) {
         }
         match crew.counts.at_work(|| once(crew, worked)) {
             Ok(Found::Work) => (worked, lost) = (true, 0),
+            Ok(Found::Later) => nap(crew, AFTER_LATER),
             Ok(Found::Lost) if lost < LOST_MAX => {
                 lost += 1;
                 nap(crew, AFTER_LOST);
@@ -108,6 +111,8 @@ pub(super) enum Found {
     Work,
     /// Somebody else has it, or it is over.
     Lost,
+    /// Somebody else does it sooner, and has a moment to begin.
+    Later,
     /// There is none that this worker can do.
     Nothing,
 }
@@ -154,6 +159,7 @@ fn wait(crew: &Arc<Crew>) {
                 Wake::Drive { .. } => lead::take(crew),
             });
             match done {
+                Ok(Found::Later) => taken.later(AFTER_LATER),
                 Ok(_) => taken.done(),
                 Err(error) => {
                     tracing::warn!(error = error.chain(), "what a hint was of could not be done");

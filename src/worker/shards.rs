@@ -17,7 +17,7 @@ use verger_proto::queue::local::LocalQueue;
 use verger_proto::{
     Acting, Failure, FailureKind, JobSpec, LogTime, Outcome, Registration, RepositoryId, TraceId, TraceParent, WorkerId,
 };
-use verger_worker::kept;
+use verger_worker::kept::{self, Next};
 use verger_worker::limit::MemoryLimit;
 use verger_worker::run::{failure_kind, run_shard};
 use verger_worker::trace;
@@ -118,8 +118,12 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
     if waiting.is_empty() && !drive.is_there(hint, &worker) {
         return Ok(Found::Lost);
     }
-    let packs = shards.kept.of(&hint.repository, hint.cycle, &SpillFolder::new(&crew.site.opener.engine.state_dir));
-    let hint = &kept::preferred(&packs, &worker, waiting).unwrap_or_else(|| hint.clone());
+    let kept = shards.kept.of(&hint.repository, hint.cycle, &SpillFolder::new(&crew.site.opener.engine.state_dir));
+    let hint = &match kept.next(&worker, waiting, Instant::now()) {
+        Some(Next::Shard(hint)) => hint,
+        Some(Next::LeftToOthers) => return Ok(Found::Later),
+        None => hint.clone(),
+    };
     // Before the claim: a worker that cannot costs the shard no attempt.
     let repository = match crew.opened.get(crew, &hint.repository, &known) {
         Ok(repository) => repository,
@@ -139,7 +143,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
     };
     let name = &known.name;
     tracing::debug!(repository = %name, cycle = spec.cycle.0, job = spec.id.0, stage = spec.stage.name(), "a shard begins");
-    let workspace = workspace(crew, &known, &repository, packs);
+    let workspace = workspace(crew, &known, &repository, kept.packs());
     let span = shard_span(parent(&*backend, &spec), name.as_str(), &spec, &worker);
     let told = trace::job(&workspace, &span, &spec);
     let under_way = told.span().clone().entered();

@@ -475,8 +475,8 @@ fn run(means: Means, way: Way, coordination: Coordination, request: &CycleReques
 fn outcome(report: &CycleReport) -> String {
     let all_say = |text: &str| report.is_degraded() && report.damage.iter().all(|one| one.text.contains(text));
     match (all_say(GONE_AROUND), all_say("the coordinator does not answer")) {
-        (true, true) => UNANSWERED.to_owned(),
-        (true, false) => GONE_AROUND.to_owned(),
+        (true, true) if !report.damage.is_empty() => UNANSWERED.to_owned(),
+        (true, _) => GONE_AROUND.to_owned(),
         (false, _) => report.outcome.to_string(),
     }
 }

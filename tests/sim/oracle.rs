@@ -14,7 +14,7 @@ use verger_proto::{
 use super::yard::REWRITE_ORDER;
 
 /// A claim that its worker says nothing of for so many milliseconds is over, at the next tick.
-const SILENT_MAX: u64 = 60_000;
+const SILENT_MAX: u64 = 30_000;
 
 /// What must not be.
 pub type Finding = String;
@@ -76,8 +76,9 @@ impl Oracle {
             self.claims(at, event);
             self.event(at, command(&entry.command), event)?;
         }
+        let is_refused = entry.events.iter().any(|event| matches!(event, Event::CommandRefused { .. }));
         match command(&entry.command) {
-            Command::Tick => self.no_claim_for_ever(at),
+            Command::Tick if !is_refused => self.no_claim_for_ever(at),
             _ => Ok(()),
         }
     }

@@ -55,7 +55,7 @@ fn waiting(state: &State) -> Vec<Hint> {
 /// Where a process's shards lie.
 pub fn shards(cart: Cart) -> Shards {
     let exchange = Exchange::open(Arc::new(cart)).unwrap();
-    Shards { tell_every: NEVER, ..Shards::new(exchange, SHARD_BYTES) }
+    Shards { tell_every: NEVER, by_packs: false, ..Shards::new(exchange, SHARD_BYTES) }
 }
 
 /// What a worker has.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
-use crate::support::{PASSWORD, free_port, json, program, run, told, verger};
+use crate::support::{PASSWORD, free_address, json, program, run, told, verger};
 
 /// One coordinator.
 pub struct Place {
@@ -31,10 +31,6 @@ pub struct Fleet {
     pub flags: Vec<String>,
     pub environment: Vec<(String, String)>,
     issuer: Issuer<'static, KeyPair>,
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", free_port())
 }
 
 impl Fleet {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{free_port, skipped, told};
+use crate::support::{free_address, skipped, told};
 
 /// A running server; ends with the value.
 pub struct Jaeger {
@@ -41,10 +41,6 @@ pub struct Span {
     /// What stands beside it, and what its process says of itself.
     pub attributes: BTreeMap<String, String>,
     pub process: BTreeMap<String, String>,
-}
-
-fn free_address() -> String {
-    format!("127.0.0.1:{}", free_port())
 }
 
 impl Jaeger {

@@ -32,12 +32,17 @@ pub fn told(text: &str) {
 }
 
 /// A port that nothing listens at, for a process that is started later. No test of this process gets it again, and it lies below those
-/// that connections are given (from 32,768 on): one of them could have it by then. Other processes begin elsewhere.
+/// that connections are given (from 32,768 on): one of them could have it by then. Other processes begin elsewhere, as chance has it.
 pub fn free_port() -> u16 {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..PORTS)));
     const PORTS: u16 = 22_000;
     let mut ports = (0..PORTS).map(|_| 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS);
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no port is free")
+}
+
+/// The same as an address of this machine.
+pub fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// Names of all golden repositories.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use verger_kopia::spill::SpillFolder;
 use verger_kopia::storage::{KeptPacks, NearbyStorage};
 use verger_proto::id::{CycleId, RepositoryId, WorkerId};
 use verger_proto::queue::Hint;
-use verger_proto::{Digest, Shard};
+use verger_proto::{Digest, Shard, Stage};
 
 /// Most bytes of packs kept on this machine's disk for the length of a cycle.
 pub const KEPT_BYTES_MAX: u64 = 1 << 30;
@@ -19,6 +20,8 @@ pub const KEPT_BYTES_MAX: u64 = 1 << 30;
 const REPOSITORIES_MAX: usize = 4;
 /// How long packs are kept that nobody asks for: between its scan and its rewrite a cycle of a very large repository is solved and planned.
 const UNUSED_MAX: Duration = Duration::from_secs(3600);
+/// What others have nearby is left to them for so long, once a cycle.
+const OTHERS_FIRST: Duration = Duration::from_secs(1);
 /// Only packs of metadata are kept, and this is behind all names of others.
 const KEPT_FROM: &[u8] = b"q";
 
@@ -29,7 +32,7 @@ pub struct KeptNearby(Arc<Mutex<BTreeMap<RepositoryId, Entry>>>);
 struct Entry {
     /// `None`: it is led from here, and no shard was asked for yet.
     cycle: Option<CycleId>,
-    packs: Arc<KeptPacks>,
+    kept: Arc<Kept>,
     used: Instant,
 }
 
@@ -42,26 +45,26 @@ impl fmt::Debug for KeptNearby {
 impl KeptNearby {
     /// For whoever begins to lead a cycle: it reads everything anew, as packs of an earlier cycle may be gone or damaged by now.
     #[must_use]
-    pub fn begin(&self, repository: &RepositoryId, folder: &SpillFolder) -> Arc<KeptPacks> {
+    pub fn begin(&self, repository: &RepositoryId, folder: &SpillFolder) -> Arc<Kept> {
         self.put(repository, None, folder)
     }
 
     /// For a shard of a cycle: what this process keeps of that cycle.
     #[must_use]
-    pub fn of(&self, repository: &RepositoryId, cycle: CycleId, folder: &SpillFolder) -> Arc<KeptPacks> {
+    pub fn of(&self, repository: &RepositoryId, cycle: CycleId, folder: &SpillFolder) -> Arc<Kept> {
         let known = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = all.get_mut(repository).filter(|entry| entry.cycle.is_none_or(|known| known == cycle));
             entry.map(|entry| {
                 (entry.cycle, entry.used) = (Some(cycle), Instant::now());
-                entry.packs.clone()
+                entry.kept.clone()
             })
         };
         known.unwrap_or_else(|| self.put(repository, Some(cycle), folder))
     }
 
-    fn put(&self, repository: &RepositoryId, cycle: Option<CycleId>, folder: &SpillFolder) -> Arc<KeptPacks> {
-        let packs = Arc::new(KeptPacks::new(folder, KEPT_BYTES_MAX));
+    fn put(&self, repository: &RepositoryId, cycle: Option<CycleId>, folder: &SpillFolder) -> Arc<Kept> {
+        let kept = Arc::new(Kept::new(folder));
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|other, entry| other != repository && entry.used.elapsed() < UNUSED_MAX);
         if all.len() >= REPOSITORIES_MAX
@@ -69,8 +72,8 @@ impl KeptNearby {
         {
             all.remove(&oldest);
         }
-        all.insert(repository.clone(), Entry { cycle, packs: packs.clone(), used: Instant::now() });
-        packs
+        all.insert(repository.clone(), Entry { cycle, kept: kept.clone(), used: Instant::now() });
+        kept
     }
 }
 
@@ -84,16 +87,102 @@ pub fn near(repository: &Repository, packs: Arc<KeptPacks>) -> Repository {
     repository.through(Arc::new(NearbyStorage::new(storage, repository.clock().clone(), packs)))
 }
 
-/// The one of some waiting shards that is done first here. Those whose packs nobody keeps, as they take longest; then the one with most of
-/// its packs nearby, and those that others keep packs of only when there are no more. Of equals each worker begins with another one.
-#[must_use]
-pub fn preferred(packs: &KeptPacks, worker: &WorkerId, waiting: Vec<(Hint, Shard)>) -> Option<Hint> {
-    let rank = |(hint, shard): &(Hint, Shard)| {
-        let nearby = packs.bytes_between(&shard.from, shard.to.as_deref());
-        let is_kept_anywhere = shard.to.as_deref().is_none_or(|to| to > KEPT_FROM);
-        (is_kept_anywhere, Reverse(nearby), Digest::of(format!("{worker} {}", hint.job).as_bytes()))
-    };
-    waiting.into_iter().min_by_key(rank).map(|(hint, _)| hint)
+/// What a process keeps of a cycle's packs, and which of its shards are done next for that.
+pub struct Kept {
+    packs: Arc<KeptPacks>,
+    /// When nothing waited for the first time but what others keep packs of.
+    others_only: Mutex<Option<Instant>>,
+    /// The most bytes that were ever nearby of one shard.
+    most: AtomicU64,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
+}
+
+/// What is done next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// This one.
+    Shard(Hint),
+    /// None for now: others keep packs of all that wait, and do them in a moment.
+    LeftToOthers,
+}
+
+impl Kept {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(folder: &SpillFolder) -> Self {
+        Self {
+            packs: Arc::new(KeptPacks::new(folder, KEPT_BYTES_MAX)),
+            others_only: Mutex::default(),
+            most: AtomicU64::new(0),
+        }
+    }
+
+    /// The packs themselves.
+    #[must_use]
+    pub fn packs(&self) -> Arc<KeptPacks> {
+        self.packs.clone()
+    }
+
+    /// The one of some waiting shards that is done first here. Those whose packs nobody keeps, as they take longest; then the one with
+    /// most of its packs nearby, and those that others keep packs of only when there are no more, and then not at once. Of equals each
+    /// worker begins with another one. `None`: nothing waits.
+    #[must_use]
+    pub fn next(&self, worker: &WorkerId, waiting: Vec<(Hint, Shard)>, now: Instant) -> Option<Next> {
+        let rank = |(hint, shard): &(Hint, Shard)| {
+            let own = Digest::of(format!("{worker} {}", hint.job).as_bytes());
+            (is_kept_anywhere(shard), Reverse(self.bytes_of(shard)), own)
+        };
+        self.look_at(&waiting);
+        let (hint, shard) = waiting.into_iter().min_by_key(rank)?;
+        Some(if self.is_left(&hint, &shard, now) { Next::LeftToOthers } else { Next::Shard(hint) })
+    }
+
+    /// The same for whoever leads, who hears of each job: of equals, the one that it heard of, or the first. As many are done as it hears
+    /// of.
+    #[must_use]
+    pub fn next_of_lead(&self, heard: Hint, waiting: &[(Hint, Shard)], now: Instant) -> Next {
+        let rank = |(hint, shard): &&(Hint, Shard)| {
+            let nearby = if is_kept_anywhere(shard) { self.bytes_of(shard) } else { 0 };
+            (is_kept_anywhere(shard), Reverse(nearby), *hint != heard)
+        };
+        self.look_at(waiting);
+        match waiting.iter().min_by_key(rank) {
+            Some((hint, shard)) if self.is_left(hint, shard, now) => Next::LeftToOthers,
+            Some((hint, _)) => Next::Shard(hint.clone()),
+            None => Next::Shard(heard),
+        }
+    }
+
+    fn look_at(&self, waiting: &[(Hint, Shard)]) {
+        let most =
+            waiting.iter().filter(|(_, shard)| is_kept_anywhere(shard)).map(|(_, shard)| self.bytes_of(shard)).max();
+        self.most.fetch_max(most.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn bytes_of(&self, shard: &Shard) -> u64 {
+        self.packs.bytes_between(&shard.from, shard.to.as_deref())
+    }
+
+    /// Whether others have it nearby and may do it first: that takes them a tenth of the time. A few packs at its edge may be here all the
+    /// same. Who keeps nothing cannot tell, and nobody waits twice in a cycle: they may be gone.
+    fn is_left(&self, hint: &Hint, shard: &Shard, now: Instant) -> bool {
+        let most = self.most.load(Ordering::Relaxed);
+        let is_near = self.bytes_of(shard) >= most / 4;
+        if hint.stage != Stage::Rewrite || !is_kept_anywhere(shard) || most == 0 || is_near {
+            return false;
+        }
+        let mut since = self.others_only.lock().unwrap_or_else(PoisonError::into_inner);
+        now.saturating_duration_since(*since.get_or_insert(now)) < OTHERS_FIRST
+    }
+}
+
+fn is_kept_anywhere(shard: &Shard) -> bool {
+    shard.to.as_deref().is_none_or(|to| to > KEPT_FROM)
 }
 
 #[cfg(test)]
@@ -160,15 +249,81 @@ mod tests {
         assert!(!is_kept(0));
     }
 
+    /// Keeps parts of some packs, for shards that lie at the letters and figures of their names.
+    fn keeping(packs: &[(&str, u64)]) -> (tempfile::TempDir, Kept) {
+        let (folder, spill) = folder();
+        let kept = Kept::new(&spill);
+        packs.iter().for_each(|(name, length)| read(&kept.packs, name, *length));
+        (folder, kept)
+    }
+
+    const ALL: [(&str, Option<&str>); 5] =
+        [("", Some("p8")), ("p8", Some("q")), ("q", Some("q4")), ("q4", Some("q6")), ("q6", None)];
+
+    fn some(numbers: &[usize]) -> Vec<(Hint, Shard)> {
+        let all = waiting(&ALL);
+        numbers.iter().map(|number| all[*number].clone()).collect()
+    }
+
+    fn number(next: Next) -> Option<u64> {
+        match next {
+            Next::Shard(hint) => Some(hint.job.0),
+            Next::LeftToOthers => None,
+        }
+    }
+
+    #[test]
+    fn a_lead_does_what_it_hears_of_and_at_last_what_is_nearby() {
+        let (_folder, kept) = keeping(&[("q3", 10), ("q9", 20)]);
+        let chosen = |heard: usize, numbers: &[usize]| {
+            let heard = waiting(&ALL)[heard].0.clone();
+            number(kept.next_of_lead(heard, &some(numbers), Instant::now()))
+        };
+        assert_eq!(chosen(1, &[0, 1, 2, 3, 4]), Some(1), "in the order in which it hears of packs of files");
+        assert_eq!(chosen(0, &[1, 2, 3, 4]), Some(1), "another one did what it heard of");
+        assert_eq!(chosen(2, &[1, 2, 3, 4]), Some(1), "it did this one already, or one in its place");
+        assert_eq!(chosen(2, &[2, 3, 4]), Some(4), "that it has most of");
+        assert_eq!(chosen(3, &[2, 3]), Some(2));
+        assert_eq!(chosen(4, &[]), Some(4));
+    }
+
+    #[test]
+    fn what_others_keep_is_left_to_them_for_a_moment_and_once_in_a_cycle() {
+        let (_folder, kept) = keeping(&[("q5", 4), ("q9", 20)]);
+        let (worker, began) = (WorkerId::new("w1").unwrap(), Instant::now());
+        let next = |numbers: &[usize], after: f64| {
+            kept.next(&worker, some(numbers), began + Duration::from_secs_f64(after)).map(number)
+        };
+        let of_lead = |numbers: &[usize], after: f64| {
+            let heard = waiting(&ALL)[3].0.clone();
+            number(kept.next_of_lead(heard, &some(numbers), began + Duration::from_secs_f64(after)))
+        };
+        assert_eq!(next(&[1, 2], 0.0), Some(Some(1)), "nobody keeps packs of files");
+        assert_eq!(next(&[2, 3, 4], 9.0), Some(Some(4)));
+        assert_eq!((next(&[2, 3], 9.0), of_lead(&[2, 3], 9.9)), (Some(None), None), "a pack at the edge is not enough");
+        assert_eq!(next(&[], 9.9), None, "they did them");
+        assert!(next(&[2, 3], 10.0).flatten().is_some());
+        assert_eq!(of_lead(&[2, 3], 10.0), Some(3), "what it heard of, of equals");
+        assert!(next(&[2, 3], 90.0).flatten().is_some(), "they may be gone");
+        let (_folder, empty) = keeping(&[]);
+        assert!(
+            empty.next(&worker, some(&[2, 3]), began).and_then(number).is_some(),
+            "it cannot tell what others keep"
+        );
+        let scan = |(hint, shard)| (Hint { stage: Stage::Scan, ..hint }, shard);
+        let (_folder, kept) = keeping(&[("q9", 20)]);
+        let waiting = some(&[2, 3]).into_iter().map(scan).collect();
+        assert!(kept.next(&worker, waiting, began).and_then(number).is_some(), "nobody has read them yet");
+    }
+
     #[test]
     fn packs_of_files_are_first_then_what_is_nearby_then_what_others_keep() {
-        let (_folder, spill) = folder();
-        let kept = Arc::new(KeptPacks::new(&spill, 1000));
+        let (_folder, kept) = keeping(&[]);
         let all = [("", Some("p8")), ("p8", Some("q2")), ("q2", Some("q4")), ("q4", Some("q6")), ("q6", None)];
         let chosen = |some: &[(&str, Option<&str>)]| {
             let one = |number: u32| {
                 let worker = WorkerId::new(format!("w{number}")).unwrap();
-                preferred(&kept, &worker, waiting(some)).map(|hint| hint.job.0)
+                kept.next(&worker, waiting(some), Instant::now()).and_then(super::tests::number)
             };
             assert_eq!(one(7), one(7), "a worker means what it says");
             (0..100).filter_map(one).collect::<BTreeSet<_>>()
@@ -176,11 +331,11 @@ mod tests {
         assert_eq!(chosen(&[]), BTreeSet::new());
         assert_eq!(chosen(&all), [0].into(), "nobody keeps packs of files");
         assert_eq!(chosen(&all[2..]), [0, 1, 2].into(), "any of equals");
-        read(&kept, "p9", 50);
-        read(&kept, "q3", 10);
+        read(&kept.packs, "p9", 50);
+        read(&kept.packs, "q3", 10);
         assert_eq!(chosen(&all), [0].into(), "what takes longest");
         assert_eq!(chosen(&all[1..]), [1].into());
-        read(&kept, "q9", 20);
+        read(&kept.packs, "q9", 20);
         assert_eq!(chosen(&all[1..]), [3].into());
     }
 }

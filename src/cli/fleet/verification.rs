@@ -33,7 +33,7 @@ impl Record {
     pub(crate) fn ask(&self, repository: &Repository) -> Result<Option<Told>> {
         let Some(name) = &self.record else { return Ok(None) };
         let (client, path) = (self.coordinator.client()?, format!("/v1/repositories/{}", escaped(name)));
-        let (unique_id, known) = (verger_kopia::hex(repository.unique_id()), client.get(&path)?);
+        let (unique_id, known) = (verger_kopia::hex(repository.unique_id()), client.get(&path).map_err(unknown)?);
         let id = text_of(&known, "id");
         if id.split_once('-').is_none_or(|(unique, _)| unique != unique_id) {
             let step = format!("{unique_id} is to be verified, and {name} is another repository there ({id})");
@@ -59,6 +59,16 @@ impl Told {
             "bytesRead": report.bytes_read,
             "problems": report.problems_found(),
         });
-        self.client.send_document(&Method::POST, &self.path, &body, None).map(drop)
+        self.client.send_document(&Method::POST, &self.path, &body, None).map(drop).map_err(unknown)
+    }
+}
+
+/// A name that is wrong is not damage, which has the exit code of what is not there.
+fn unknown(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => Error::new(ErrorKind::Usage, "tell what came of verifying it")
+            .with_source(error)
+            .with_fix("verger repo list has the names"),
+        _ => error,
     }
 }

@@ -44,6 +44,9 @@ pub struct Shards {
     pub sessions: ShardSessions,
     /// Packs that were read.
     pub kept: KeptNearby,
+    /// Whoever leads a cycle chooses shards by the packs that it keeps. Which ones those are hangs on names that are chance: in a
+    /// simulation, in which a seed is one course, it chooses as if it kept none.
+    pub by_packs: bool,
 }
 
 impl Shards {
@@ -56,6 +59,7 @@ impl Shards {
             tell_every: TELL_EVERY,
             sessions: ShardSessions::default(),
             kept: KeptNearby::default(),
+            by_packs: true,
         }
     }
 }

@@ -11,7 +11,7 @@ use verger_proto::report::Cut;
 use verger_proto::work_queue::PublicKey;
 use verger_proto::{
     Command, CommandId, CycleId, Digest, Driven, Driver, Event, Evidence, Failure, FailureKind, JobReport, Pool,
-    Progress, RepositoryId, Stage, Ticket, Unit, Verification, WorkerId, WorkerInfo,
+    Progress, RepositoryId, Stage, Ticket, Unit, WorkerId, WorkerInfo,
 };
 
 use super::super::work::{Ended, Heard, Instructions, Names, Presence, Ready, Said, Task, View, Word};
@@ -412,9 +412,6 @@ fn r11_r22_a_view_has_all_that_is_known_of_its_repository() {
     let (term, version) = (rig.state(|state| state.repositories[&repository].last_term), Digest::of(b"schedule"));
     rig.submit(Command::NoteWrite { repository: repository.clone(), term, version });
     rig.submit(Command::RecordProbe { repository: repository.clone(), probe: Box::new(crate::testing::store()) });
-    let verification =
-        Verification { share: 1, snapshots: 2, contents: 3, contents_read: 4, bytes_read: 5, problems: 6 };
-    rig.submit(Command::RecordVerification { repository: repository.clone(), verification });
     let view: View = raw(&rig, "GET", &format!("/v1/work/state?repository={repository}&seen="), TOKEN, &[]).record();
     let known = rig.state(|state| state.repositories[&repository].clone());
     let entry = &view.state.repositories[&repository];

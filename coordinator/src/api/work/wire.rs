@@ -8,7 +8,7 @@ use verger_proto::{
     SeenLease, StoreProbe, Ticket, Unable, WorkerId, WorkerInfo,
 };
 
-use crate::machine::{Repository, State, Verified};
+use crate::machine::{Repository, State};
 use crate::notes::Notes;
 use crate::schedule::{Past, Work};
 
@@ -92,7 +92,7 @@ impl Serialize for View {
 }
 
 /// A view under way. What the state itself leaves out, as it has parts of its own in snapshots, goes beside it: whoever leads a cycle has
-/// to know what the fleet wrote, and which index was lost.
+/// to know what the fleet wrote, and which index was lost. What came of verifying it is for people alone, and wakes no worker.
 #[derive(Serialize, Deserialize)]
 struct Sent<S = State> {
     applied: u64,
@@ -108,7 +108,6 @@ struct More {
     other: Option<(SeenLease, LogTime)>,
     unable: Vec<Unable>,
     drives: Vec<Driver>,
-    verified: Option<Verified>,
 }
 
 impl More {
@@ -120,16 +119,15 @@ impl More {
             other: entry.other.clone(),
             unable: entry.unable.clone(),
             drives: entry.drives.clone(),
-            verified: entry.verified,
         }
     }
 }
 
 impl From<Sent> for View {
     fn from(Sent { applied, mut state, more }: Sent) -> Self {
-        for (id, More { notes, index, store, other, unable, drives, verified }) in more {
+        for (id, More { notes, index, store, other, unable, drives }) in more {
             if let Some(entry) = state.repositories.get_mut(&id) {
-                (entry.calendar.index, entry.drives, entry.verified) = (index, drives, verified);
+                (entry.calendar.index, entry.drives) = (index, drives);
                 (entry.notes, entry.store, entry.other, entry.unable) = (notes, store, other, unable);
             }
         }
