@@ -244,7 +244,7 @@ fn others_lines(value: &Value) -> Vec<String> {
         let text = |name: &str| text_of(verified, name);
         let found = match verified["problems"].as_u64() {
             Some(0) => "nothing wrong".to_owned(),
-            _ => format!("{} problems (nothing wrong: {})", text("problems"), text("soundAt")),
+            _ => format!("{} problems (sound at {})", text("problems"), text("soundAt")),
         };
         named("verified", format!("{}, {} % of the files' contents read: {found}", text("at"), text("percent")))
     });

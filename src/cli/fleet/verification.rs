@@ -68,7 +68,7 @@ fn unknown(error: Error) -> Error {
     match error.kind() {
         ErrorKind::NotFound => Error::new(ErrorKind::Usage, "tell what came of verifying it")
             .with_source(error)
-            .with_fix("verger repo list has the names"),
+            .with_fix("Look for its name in verger repo list"),
         _ => error,
     }
 }
