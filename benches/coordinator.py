@@ -165,19 +165,33 @@ def three(program, folder, seconds, connections=16):
     return {"at_the_leader": led, "spread": spread, "connections": connections}
 
 
+def lead_and_hand(program, folder):
+    """Two coordinators; the first, which leads, has no workers."""
+    return Fleet(program, tempfile.mkdtemp(dir=folder), [1, 2], {1: 0, 2: os.cpu_count()}, GOLDEN="golden")
+
+
+def leads(fleet, otherwise):
+    """Ends with these words unless the first one leads."""
+    if fleet.leader() != 1:
+        sys.exit(otherwise)
+
+
+def add_scheduled(fleet, index, quick):
+    """A copy of the golden repository, whose quick cycles alone have a schedule."""
+    repository = f"filesystem://{golden(fleet.folder, f'r{index}')}"
+    fleet.verger("repo", "add", f"r{index}", repository, "--password-env", "GOLDEN", "--act-as", OWNER, "--exclusive",
+                 "--full-schedule", "never", "--quick-schedule", quick, "--index-schedule", "never")
+
+
 def alone(program, folder, number, seconds):
     """CPU of a coordinator without workers, beside one that does the work."""
-    home = tempfile.mkdtemp(dir=folder)
-    fleet = Fleet(program, home, [1, 2], {1: 0, 2: os.cpu_count()}, GOLDEN="golden")
+    fleet = lead_and_hand(program, folder)
     try:
-        if fleet.leader() != 1:
-            sys.exit("the coordinator with workers leads: run it again")
+        leads(fleet, "the coordinator with workers leads: run it again")
         part, rest = max(1, number // 4), {}
         for index in range(number):
-            repository = f"filesystem://{golden(folder, f'alone-{index}')}"
             # The schedule makes nothing due: what is asked for is all that runs.
-            fleet.verger("repo", "add", f"r{index}", repository, "--password-env", "GOLDEN", "--act-as", OWNER, "--exclusive",
-                         "--full-schedule", "never", "--quick-schedule", "never", "--index-schedule", "never")
+            add_scheduled(fleet, index, "never")
             if index + 1 in (part, number):
                 rest[index + 1] = at_rest(fleet.processes[1], seconds)
         began, before = time.monotonic(), cpu(fleet.processes[1])
@@ -190,8 +204,7 @@ def alone(program, folder, number, seconds):
             time.sleep(1)
         wall = time.monotonic() - began
         lead, work = cpu(fleet.processes[1]) - before, cpu(fleet.processes[2]) - work
-        if fleet.leader() != 1:
-            sys.exit("another coordinator led in the end: the figures are of no use")
+        leads(fleet, "another coordinator led in the end: the figures are of no use")
     finally:
         fleet.stop()
     slope = (rest[number] - rest[part]) / (number - part) if number > part else 0
@@ -207,27 +220,18 @@ def alone(program, folder, number, seconds):
 
 def hour(program, folder, number, seconds):
     """CPU of a coordinator without workers whose repositories are maintained by their schedules, beside one that does the work."""
-    home = tempfile.mkdtemp(dir=folder)
-    fleet = Fleet(program, home, [1, 2], {1: 0, 2: os.cpu_count()}, GOLDEN="golden")
-
-    def add(index):
-        repository = f"filesystem://{golden(folder, f'hour-{index}')}"
-        fleet.verger("repo", "add", f"r{index}", repository, "--password-env", "GOLDEN", "--act-as", OWNER, "--exclusive",
-                     "--full-schedule", "never", "--quick-schedule", "every 1h", "--index-schedule", "never")
-
+    fleet = lead_and_hand(program, folder)
     try:
-        if fleet.leader() != 1:
-            sys.exit("the coordinator with workers leads: run it again")
+        leads(fleet, "the coordinator with workers leads: run it again")
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(add, range(number)))
+            list(pool.map(lambda index: add_scheduled(fleet, index, "every 1h"), range(number)))
         # The first slots are over, and from now on each repository has one an hour.
         while not over(fleet):
             time.sleep(10)
         since, lead, work = time.time(), cpu(fleet.processes[1]), cpu(fleet.processes[2])
         time.sleep(seconds)
         lead, work = cpu(fleet.processes[1]) - lead, cpu(fleet.processes[2]) - work
-        if fleet.leader() != 1:
-            sys.exit("another coordinator led in the end: the figures are of no use")
+        leads(fleet, "another coordinator led in the end: the figures are of no use")
         began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since))
         told = fleet.verger("events", "--since", began, "--json").splitlines()
         cycles = sum(json.loads(line)["kind"] == "cycle_closed" for line in told)

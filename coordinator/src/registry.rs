@@ -3,7 +3,7 @@
 use verger_proto::schedule::{Margin, Own};
 use verger_proto::{Event, Refusal, Registration, RegistrationChange, RepositoryId, StoreProbe, Verification};
 
-use crate::machine::{Turn, Verified};
+use crate::machine::{Repository, State, Turn, Verified};
 
 /// Margins of one report.
 const MARGINS_MAX: usize = 64;
@@ -67,12 +67,15 @@ pub(crate) fn remove(turn: &mut Turn<'_>, repository: RepositoryId) -> Result<()
     Ok(())
 }
 
+/// A repository that is looked after. Others that the machine knows are those of its past.
+pub(crate) fn looked_after<'a>(state: &'a mut State, id: &RepositoryId) -> Result<&'a mut Repository, Refusal> {
+    let entry = state.repositories.get_mut(id).filter(|entry| entry.registration.is_some());
+    entry.ok_or(Refusal::UnknownRepository)
+}
+
 /// What a probe saw. It is an event each time: what is known is believed for a while only.
 pub(crate) fn probed(turn: &mut Turn<'_>, repository: RepositoryId, probe: StoreProbe) -> Result<(), Refusal> {
-    let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
-    if entry.registration.is_none() {
-        return Err(Refusal::UnknownRepository);
-    }
+    let entry = looked_after(turn.state, &repository)?;
     entry.store = Some((probe.clone(), turn.at));
     turn.events.push(Event::StoreProbed { repository, probe: Box::new(probe) });
     Ok(())
@@ -84,10 +87,7 @@ pub(crate) fn verified(
     repository: RepositoryId,
     verification: Verification,
 ) -> Result<(), Refusal> {
-    let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
-    if entry.registration.is_none() {
-        return Err(Refusal::UnknownRepository);
-    }
+    let entry = looked_after(turn.state, &repository)?;
     let sound_at =
         if verification.is_sound() { Some(turn.at) } else { entry.verified.and_then(|before| before.sound_at) };
     entry.verified = Some(Verified { last: verification, at: turn.at, sound_at });

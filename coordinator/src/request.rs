@@ -3,6 +3,7 @@
 use verger_proto::{Acting, CycleId, CycleOptions, CycleRequest, Event, Failure, Refusal, RepositoryId, Safety};
 
 use crate::machine::{Answer, Repository, Turn};
+use crate::registry;
 
 /// Wishes of one repository that wait.
 const WAITING_MAX: usize = 16;
@@ -26,10 +27,7 @@ pub(crate) fn ask(
     if options.safety == Safety::None && !options.alone {
         return Err(Refusal::NotAlone);
     }
-    let entry = turn.state.repositories.get_mut(&repository).ok_or(Refusal::UnknownRepository)?;
-    if entry.registration.is_none() {
-        return Err(Refusal::UnknownRepository);
-    }
+    let entry = registry::looked_after(turn.state, &repository)?;
     check_allowed(Some(entry), options)?;
     let known = entry.requests.iter().any(|request| request.key == key);
     let answered = entry.answered.iter().any(|(answered, _)| *answered == key);

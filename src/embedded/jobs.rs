@@ -54,8 +54,7 @@ pub(super) fn drive_to_end(
             continue;
         };
         // Another one may have had it first; then what was heard of is still to be done.
-        let mut wanted = vec![hint];
-        wanted.extend((wanted[0] != heard).then_some(heard));
+        let wanted = if hint == heard { vec![hint] } else { vec![hint, heard] };
         let there = wanted.into_iter().filter(|hint| drive.is_there(hint, worker)).map(|hint| hint.ticket(worker));
         let claimed = there.filter_map(|ticket| Some((control.claim(&ticket).ok()?, ticket))).next();
         let Some((spec, ticket)) = claimed else { continue };

@@ -119,7 +119,7 @@ pub(super) fn take(crew: &Arc<Crew>, hint: &Hint) -> Result<Found> {
         return Ok(Found::Lost);
     }
     let kept = shards.kept.of(&hint.repository, hint.cycle, &SpillFolder::new(&crew.site.opener.engine.state_dir));
-    let hint = &match kept.next(&worker, waiting, Instant::now()) {
+    let hint = &match kept.next(&worker, &waiting, Instant::now()) {
         Some(Next::Shard(hint)) => hint,
         Some(Next::LeftToOthers) => return Ok(Found::Later),
         None => hint.clone(),

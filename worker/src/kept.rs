@@ -132,48 +132,33 @@ impl Kept {
     /// most of its packs nearby, and those that others keep packs of only when there are no more, and then not at once. Of equals each
     /// worker begins with another one. `None`: nothing waits.
     #[must_use]
-    pub fn next(&self, worker: &WorkerId, waiting: Vec<(Hint, Shard)>, now: Instant) -> Option<Next> {
-        let rank = |(hint, shard): &(Hint, Shard)| {
-            let own = Digest::of(format!("{worker} {}", hint.job).as_bytes());
-            (is_kept_anywhere(shard), Reverse(self.bytes_of(shard)), own)
-        };
-        self.look_at(&waiting);
-        let (hint, shard) = waiting.into_iter().min_by_key(rank)?;
-        Some(if self.is_left(&hint, &shard, now) { Next::LeftToOthers } else { Next::Shard(hint) })
+    pub fn next(&self, worker: &WorkerId, waiting: &[(Hint, Shard)], now: Instant) -> Option<Next> {
+        self.first(waiting, |hint| Digest::of(format!("{worker} {}", hint.job).as_bytes()), now)
     }
 
     /// The same for whoever leads, who hears of each job: of equals, the one that it heard of, or the first. As many are done as it hears
     /// of.
     #[must_use]
     pub fn next_of_lead(&self, heard: Hint, waiting: &[(Hint, Shard)], now: Instant) -> Next {
-        let rank = |(hint, shard): &&(Hint, Shard)| {
-            let nearby = if is_kept_anywhere(shard) { self.bytes_of(shard) } else { 0 };
-            (is_kept_anywhere(shard), Reverse(nearby), *hint != heard)
-        };
-        self.look_at(waiting);
-        match waiting.iter().min_by_key(rank) {
-            Some((hint, shard)) if self.is_left(hint, shard, now) => Next::LeftToOthers,
-            Some((hint, _)) => Next::Shard(hint.clone()),
-            None => Next::Shard(heard),
-        }
+        self.first(waiting, |hint| *hint != heard, now).unwrap_or(Next::Shard(heard))
     }
 
-    fn look_at(&self, waiting: &[(Hint, Shard)]) {
-        let most =
-            waiting.iter().filter(|(_, shard)| is_kept_anywhere(shard)).map(|(_, shard)| self.bytes_of(shard)).max();
-        self.most.fetch_max(most.unwrap_or(0), Ordering::Relaxed);
+    /// `of_equals`: the least of it goes first.
+    fn first<T: Ord>(&self, waiting: &[(Hint, Shard)], of_equals: impl Fn(&Hint) -> T, now: Instant) -> Option<Next> {
+        let nearby = |shard: &Shard| self.packs.bytes_between(&shard.from, shard.to.as_deref());
+        let ranked = waiting.iter().map(|(hint, shard)| (is_kept_anywhere(shard), nearby(shard), hint));
+        let ranked: Vec<_> = ranked.collect();
+        self.most.fetch_max(ranked.iter().map(|(_, nearby, _)| *nearby).max()?, Ordering::Relaxed);
+        let rank = |(is_kept, nearby, hint): &(bool, u64, &Hint)| (*is_kept, Reverse(*nearby), of_equals(hint));
+        let (is_kept, nearby, hint) = ranked.into_iter().min_by_key(rank)?;
+        let is_left = is_kept && hint.stage == Stage::Rewrite && self.is_left(nearby, now);
+        Some(if is_left { Next::LeftToOthers } else { Next::Shard(hint.clone()) })
     }
 
-    fn bytes_of(&self, shard: &Shard) -> u64 {
-        self.packs.bytes_between(&shard.from, shard.to.as_deref())
-    }
-
-    /// Whether others have it nearby and may do it first: that takes them a tenth of the time. A few packs at its edge may be here all the
-    /// same. Who keeps nothing cannot tell, and nobody waits twice in a cycle: they may be gone.
-    fn is_left(&self, hint: &Hint, shard: &Shard, now: Instant) -> bool {
-        let most = self.most.load(Ordering::Relaxed);
-        let is_near = self.bytes_of(shard) >= most / 4;
-        if hint.stage != Stage::Rewrite || !is_kept_anywhere(shard) || most == 0 || is_near {
+    /// Whether others have a shard nearby, of which so many bytes are here, and may do it first: that takes them a tenth of the time. A few
+    /// packs at its edge may be here all the same. Who keeps nothing cannot tell, and nobody waits twice in a cycle: they may be gone.
+    fn is_left(&self, nearby: u64, now: Instant) -> bool {
+        if nearby >= self.most.load(Ordering::Relaxed) / 4 {
             return false;
         }
         let mut since = self.others_only.lock().unwrap_or_else(PoisonError::into_inner);
@@ -292,7 +277,7 @@ mod tests {
         let (_folder, kept) = keeping(&[("q5", 4), ("q9", 20)]);
         let (worker, began) = (WorkerId::new("w1").unwrap(), Instant::now());
         let next = |numbers: &[usize], after: f64| {
-            kept.next(&worker, some(numbers), began + Duration::from_secs_f64(after)).map(number)
+            kept.next(&worker, &some(numbers), began + Duration::from_secs_f64(after)).map(number)
         };
         let of_lead = |numbers: &[usize], after: f64| {
             let heard = waiting(&ALL)[3].0.clone();
@@ -307,13 +292,13 @@ mod tests {
         assert!(next(&[2, 3], 90.0).flatten().is_some(), "they may be gone");
         let (_folder, empty) = keeping(&[]);
         assert!(
-            empty.next(&worker, some(&[2, 3]), began).and_then(number).is_some(),
+            empty.next(&worker, &some(&[2, 3]), began).and_then(number).is_some(),
             "it cannot tell what others keep"
         );
         let scan = |(hint, shard)| (Hint { stage: Stage::Scan, ..hint }, shard);
         let (_folder, kept) = keeping(&[("q9", 20)]);
-        let waiting = some(&[2, 3]).into_iter().map(scan).collect();
-        assert!(kept.next(&worker, waiting, began).and_then(number).is_some(), "nobody has read them yet");
+        let waiting: Vec<_> = some(&[2, 3]).into_iter().map(scan).collect();
+        assert!(kept.next(&worker, &waiting, began).and_then(number).is_some(), "nobody has read them yet");
     }
 
     #[test]
@@ -323,7 +308,7 @@ mod tests {
         let chosen = |some: &[(&str, Option<&str>)]| {
             let one = |number: u32| {
                 let worker = WorkerId::new(format!("w{number}")).unwrap();
-                kept.next(&worker, waiting(some), Instant::now()).and_then(super::tests::number)
+                kept.next(&worker, &waiting(some), Instant::now()).and_then(super::tests::number)
             };
             assert_eq!(one(7), one(7), "a worker means what it says");
             (0..100).filter_map(one).collect::<BTreeSet<_>>()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use verger_kopia::error::ErrorKind;
@@ -38,7 +39,7 @@ pub(super) fn tell(server: &Arc<Server>, call: Call) -> Answer {
         let name = known.name.as_str();
         let message = format!("{unique_id:?} was verified, and {name} is {}", repository.unique);
         let fix = "tell it of the repository that was verified";
-        return Err(Problem::new(axum::http::StatusCode::CONFLICT, ErrorKind::Usage.name(), message).with_fix(fix));
+        return Err(Problem::new(StatusCode::CONFLICT, ErrorKind::Usage.name(), message).with_fix(fix));
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 10,000")]
     let share = (percent * f64::from(SHARE_ALL) / 100.0).round() as u16;

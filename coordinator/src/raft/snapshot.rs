@@ -227,30 +227,38 @@ pub(crate) fn decode(bytes: &[u8], knows: u32) -> Result<(Replicated, LedgerHead
             Part::Header(_) => return Err("it has a second header".into()),
         }
     }
+    let entries = &mut state.repositories;
     for (id, probe) in probes {
-        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.store = Some(probe);
+        of(entries, &id)?.store = Some(probe);
     }
     for (id, others) in others {
-        others.put_into(state.repositories.get_mut(&id).ok_or("parts of it are missing")?);
+        others.put_into(of(entries, &id)?);
     }
     for (id, unable) in unable {
-        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.unable = unable;
+        of(entries, &id)?.unable = unable;
     }
     for (id, drives) in drives {
-        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.drives = drives;
+        of(entries, &id)?.drives = drives;
     }
     for (id, part) in verified {
-        state.repositories.get_mut(&id).ok_or("parts of it are missing")?.verified = Some(part);
+        of(entries, &id)?.verified = Some(part);
     }
     for (id, more) in more {
-        let repository = state.repositories.get_mut(&id).ok_or("parts of it are missing")?;
-        more.put_into(repository);
+        more.put_into(of(entries, &id)?);
     }
     let found = [replicated.state.repositories.len(), replicated.state.cycles.len(), replicated.answers.iter().count()];
     if found.map(|count| count as u64) != [header.repositories, header.cycles, header.answers] {
         return Err("parts of it are missing".into());
     }
     Ok((replicated, header.ledger))
+}
+
+/// The repository that a part is of.
+fn of<'a>(
+    entries: &'a mut BTreeMap<RepositoryId, Repository>,
+    id: &RepositoryId,
+) -> Result<&'a mut Repository, Unread> {
+    entries.get_mut(id).ok_or_else(|| "parts of it are missing".into())
 }
 
 struct Parts<'a> {
