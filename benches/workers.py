@@ -2,15 +2,17 @@
 """How much faster N workers are than one, on an S3 server behind a proxy that adds a round trip to each request:
 
     benches/workers.py VERGER WEED [--workers 1,4] [--dirs 1500] [--files 100] [--milliseconds 30] [--parallel 2]
-                       [--shard-bytes 1MiB] [--nats NATS_SERVER] [--keep DIR] [--runs 1]
+                       [--shard-bytes 1MiB] [--nats NATS_SERVER] [--keep DIR] [--runs 1] [--orphans 0]
 
 One coordinator without workers of its own, and so many `verger worker` beside it, each with `--concurrency 1`; a full cycle without margins on a fresh
 copy of the same repository for each. `--parallel` is the requests that a worker has in flight: small, it stands for a link of its own, which
 workers on one machine do not have. Without `--nats` workers ask for shards, each two seconds where there was none. With 0
-workers in the list: one worker without an exchange, whose cycle is not cut, for what sharding costs. Times of stages are the ledger's. Needs a real `kopia` on PATH (it makes and copies the repository) and SeaweedFS' `weed`."""
+workers in the list: one worker without an exchange, whose cycle is not cut, for what sharding costs. `--orphans` are packs that no index
+names, for what deleting takes: it is not cut, and goes by `--parallel`. Times of stages are the ledger's. Needs a real `kopia` on PATH (it makes and copies the repository) and SeaweedFS' `weed`."""
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import shutil
@@ -41,6 +43,16 @@ def stages(fleet, cycle):
         elif event["kind"] == "stage_closed" and event["stage"] in begun:
             took[event["stage"]] = seconds(event["at"]) - begun[event["stage"]]
     return dict(took, cycle=ends[-1] - ends[0])
+
+
+def add_orphans(repository, count):
+    """Packs that no index names, in the folders where Kopia looks for them."""
+    for number in range(count):
+        name = hashlib.md5(str(number).encode()).hexdigest()
+        folder = f"{repository}/p/{name[:3]}"
+        os.makedirs(folder, exist_ok=True)
+        with open(f"{folder}/{name[3:]}.f", "wb") as out:
+            out.write(name.encode() * 32)
 
 
 def run(arguments, count, port, prefix, folder):
@@ -92,6 +104,7 @@ def main():
     parser.add_argument("--files", type=int, default=100)
     parser.add_argument("--dead", type=float, help="the fraction of all contents that is dead, spread over all packs")
     parser.add_argument("--sources", type=int, help="a snapshot each of so many trees, every third deleted: many short packs")
+    parser.add_argument("--orphans", type=int, default=0, help="so many packs that nothing points to, of a kilobyte each")
     parser.add_argument("--milliseconds", type=int, default=30)
     parser.add_argument("--parallel", type=int, default=2)
     parser.add_argument("--shard-bytes", default="1MiB")
@@ -107,6 +120,7 @@ def main():
     os.makedirs(kept, exist_ok=True)
     if not os.path.exists(f"{kept}/repository"):
         make_repository(kept, arguments.dirs, arguments.files, arguments.dead, arguments.sources)
+    add_orphans(f"{kept}/repository", arguments.orphans)
     server, port = start_server(os.path.abspath(arguments.weed), folder)
     try:
         must([sys.executable, "-c", MAKE_BUCKET, port, KEY, SECRET])

@@ -282,6 +282,71 @@ fn r24_locked_blobs_stay_are_named_and_stop_nothing_else() {
     }
 }
 
+/// A pack that the cycle deletes and that was there before it, so that it has the same name in each run.
+fn old_pack(sea: &Sea) -> BlobId {
+    let is_old = |id: &&BlobId| id.as_str().starts_with('p') && sea.world.outside.storage().head(id).is_ok();
+    let deleted = sea.effects.iter().filter(|effect| effect.call == Call::Delete).map(|effect| &effect.id);
+    deleted
+        .clone()
+        .find(is_old)
+        .unwrap_or_else(|| panic!("no old pack among {:?}", deleted.collect::<Vec<_>>()))
+        .clone()
+}
+
+/// Answers the first `times` deletions of one blob with "not now"; told of each before that, it counts them.
+fn hold_back(world: &World, slow: &BlobId, times: u64, also: impl Fn() + Send + Sync + 'static) -> Arc<AtomicU64> {
+    let (slow, asked) = (slow.clone(), Arc::new(AtomicU64::new(0)));
+    let count = asked.clone();
+    world.faults.hook(Box::new(move |effect: &Effect| {
+        if effect.done || effect.call != Call::Delete || effect.id != slow {
+            return Ok(());
+        }
+        also();
+        let before = count.fetch_add(1, Ordering::SeqCst);
+        if before < times { Err(Error::new(ErrorKind::StoreUnavailable, "SlowDown")) } else { Ok(()) }
+    }));
+    asked
+}
+
+#[test]
+fn deletions_that_a_store_holds_back_are_asked_for_again_while_there_is_time() {
+    for (name, _) in kinds() {
+        let mut sea = Sea::new(name);
+        let slow = old_pack(&sea);
+        for (times, is_enough) in [(4, true), (5, false)] {
+            let what = format!("{name}: {times} times no answer to the deletion of {slow}");
+            let asked = hold_back(&sea.world, &slow, times, || {});
+            match sea.run() {
+                Ok(report) => {
+                    assert!(is_enough && !report.is_degraded(), "{what}: {:?}", report.damage);
+                    assert_eq!(left(&sea.world).packs, sea.clean.packs, "{what}");
+                }
+                Err(error) => {
+                    assert!(!is_enough && error.kind() == ErrorKind::StoreUnavailable, "{what}: {}", error.chain());
+                }
+            }
+            assert_eq!(asked.load(Ordering::SeqCst), 5, "{what}");
+            sea.clears(&what);
+        }
+    }
+}
+
+#[test]
+fn r2_a_machine_that_slept_while_it_waited_to_ask_again_deletes_nothing_more() {
+    for (name, _) in kinds() {
+        let mut sea = Sea::new(name);
+        let slow = old_pack(&sea);
+        let clock = sea.world.clock.clone();
+        // Its boot time stands still meanwhile, as it does on some machines.
+        let asked = hold_back(&sea.world, &slow, 1, move || clock.set(clock.now() + Duration::from_secs(200)));
+        let error = sea.run().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{name}: {}", error.chain());
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "{name}");
+        assert!(sea.world.outside.storage().head(&slow).is_ok(), "{name}");
+        sea.clears(name);
+    }
+}
+
 /// Another clock for the maintainer than for the store.
 fn with_clock(world: &World, off: i64) -> (Arc<SetClock>, Means) {
     let clock = Arc::new(SetClock::new(world.now() + jiff::SignedDuration::from_secs(off)));

@@ -40,6 +40,8 @@ mutants! {
     R2WallTimeIgnored,
     /// R2: the time of a slow look is given on top. The request is late for the lease that was announced before it.
     R2TimeOfTheLookGiven,
+    /// R2: a pause between two attempts of a deletion is taken for as long as it was meant to be. A machine that slept deletes long after.
+    R2PauseTrusted,
     /// R3: the next term is counted from one's own memory. Another fleet's is higher, and the loser's orders look newer.
     R3TermOfMemoryAlone,
     /// R3: the next term is counted from the object alone. Where it was lost, terms begin again, and old orders look newer.
@@ -274,6 +276,8 @@ mutants! {
     S7AckBelieved,
     /// S7: a claim has no end. Its worker is dead, and what it had is never done.
     S7ClaimForEver,
+    /// S7: a lead says nothing while a stage of his is at work. What takes longer than a claim lasts is taken away, again and again.
+    S7LeadIsSilent,
     /// S9: the master key is in the debug text of a repository, and so in a log.
     S9KeyInDebug,
     /// S9: a secret of a store is shown in debug texts, and so in a log.

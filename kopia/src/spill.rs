@@ -79,6 +79,13 @@ impl SpillFile {
         self.0.length.fetch_add(bytes, Ordering::Relaxed)
     }
 
+    /// Bytes that may still be written to its disk, where the system tells.
+    #[must_use]
+    pub fn free(&self) -> Option<u64> {
+        let disk = rustix::fs::fstatvfs(&self.0.file).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     /// Writes at the end; says where it begins.
     ///
     /// # Errors

@@ -4,8 +4,9 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -53,6 +54,34 @@ fn stores_without_batches_get_single_deletes() {
         assert_eq!(seen.iter().filter(|request| request.method == "POST").count(), 1, "asked once");
         assert_eq!(seen.iter().filter(|request| request.method == "DELETE").count(), 100);
     }
+}
+
+#[test]
+fn many_are_deleted_by_four_requests_side_by_side() {
+    let (met, all_four) = (Mutex::new(0), Condvar::new());
+    let (server, store) = store(move |request| {
+        // Each waits for the other three.
+        let mut met = met.lock().unwrap();
+        *met += 1;
+        all_four.notify_all();
+        let in_time = Duration::from_secs(30);
+        let (_met, alone) = all_four.wait_timeout_while(met, in_time, |met| *met < 4).unwrap();
+        if alone.timed_out() {
+            return error(503, "SlowDown");
+        }
+        let asked = String::from_utf8(request.body.clone()).unwrap();
+        let keys = asked.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>"));
+        let deleted: String = keys.map(|(key, _)| format!("<Deleted><Key>{key}</Key></Deleted>")).collect();
+        xml(&format!("<DeleteResult>{deleted}</DeleteResult>"))
+    });
+    let wanted = ids(4000);
+    assert_eq!(store.capabilities().delete_at_once, 4000);
+    let report = store.delete(&wanted, None);
+    assert!(report.failed.is_empty(), "{:?}", report.failed.first());
+    assert_eq!(report.deleted, wanted);
+    let keys = |request: &Request| request.body.windows(5).filter(|part| part == b"<Key>").count();
+    let sizes: Vec<_> = server.seen().iter().map(keys).collect();
+    assert_eq!(sizes, [1000; 4]);
 }
 
 #[test]

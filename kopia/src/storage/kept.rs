@@ -13,6 +13,9 @@ use crate::spill::{SpillFile, SpillFolder};
 /// More holes than this between kept parts are fetched as one piece.
 const HOLES_MAX: usize = 2;
 
+/// Bytes of the disk that are left to what cannot be done without. Whatever is kept goes when there is less: it can be read again.
+const SPARED: u64 = 1 << 30;
+
 /// Parts of packs. Storages over the same repository may share them.
 #[derive(Debug)]
 pub struct KeptPacks(Mutex<Kept>);
@@ -22,6 +25,7 @@ struct Kept {
     /// `None`: there is no disk to keep anything on, or it is full.
     file: Option<SpillFile>,
     most: u64,
+    spared: u64,
     /// By the pack's name.
     parts: BTreeMap<Vec<u8>, Vec<Part>>,
 }
@@ -40,11 +44,23 @@ impl Part {
     }
 }
 
+impl Kept {
+    /// A full disk is no reason to fail: from now on the store is asked. What reads the file lets go of it soon.
+    fn give_up(&mut self) {
+        self.file = None;
+        self.parts.clear();
+    }
+}
+
 impl KeptPacks {
     /// Keeps at most `most` bytes in a nameless file in `folder`; nothing where that cannot be made.
     #[must_use]
     pub fn new(folder: &SpillFolder, most: u64) -> Self {
-        Self(Mutex::new(Kept { file: folder.file().ok(), most, parts: BTreeMap::new() }))
+        Self::sparing(folder, most, SPARED)
+    }
+
+    fn sparing(folder: &SpillFolder, most: u64, spared: u64) -> Self {
+        Self(Mutex::new(Kept { file: folder.file().ok(), most, spared, parts: BTreeMap::new() }))
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -112,19 +128,21 @@ impl KeptPacks {
     fn keep(&self, id: &BlobId, offset: u64, bytes: &[u8]) {
         let length = bytes.len() as u64;
         let (file, place) = {
-            let kept = self.kept();
+            let mut kept = self.kept();
             let Some(file) = kept.file.clone().filter(|file| length > 0 && file.length() + length <= kept.most) else {
                 return;
             };
+            if file.free().is_some_and(|free| free < kept.spared.saturating_add(length)) {
+                kept.give_up();
+                return;
+            }
             let place = file.reserve(length);
             (file, place)
         };
         let written = file.write(bytes, place);
         let mut kept = self.kept();
         if written.is_err() {
-            // A full disk is no reason to fail: from now on the store is asked.
-            kept.file = None;
-            kept.parts.clear();
+            kept.give_up();
             return;
         }
         let parts = kept.parts.entry(id.as_str().as_bytes().to_vec()).or_default();
@@ -156,6 +174,19 @@ fn holes(parts: &[Part], from: u64, to: u64) -> Vec<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_kept_goes_where_the_disk_is_nearly_full() {
+        let folder = tempfile::tempdir().unwrap();
+        let free = SpillFolder::new(folder.path()).file().unwrap().free().unwrap();
+        for (spared, is_kept) in [(0, true), (free * 2, false)] {
+            let kept = KeptPacks::sparing(&SpillFolder::new(folder.path()), 100, spared);
+            let read = || kept.span(&BlobId::from("q1"), 0, 10, |_, length| Ok(vec![7; length as usize].into()));
+            assert_eq!(read().unwrap(), vec![7; 10]);
+            assert_eq!(kept.bytes_between(b"", None), if is_kept { 10 } else { 0 });
+            assert_eq!(read().unwrap(), vec![7; 10]);
+        }
+    }
 
     #[test]
     fn what_is_kept_between_two_names_is_counted() {

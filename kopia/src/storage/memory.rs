@@ -47,7 +47,7 @@ impl MemoryStorage {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let capabilities =
-            Capabilities { conditional_writes: true, retention: true, delete_batch_max: 1000, local_disk: false };
+            Capabilities { conditional_writes: true, retention: true, delete_batch_max: 1000, ..Capabilities::LEAST };
         let (versions, hidden) = (AtomicU64::new(1), AtomicU64::new(0));
         Self { blobs: Mutex::new(BTreeMap::new()), clock, capabilities, versions, hidden }
     }
@@ -262,9 +262,7 @@ mod tests {
     #[test]
     fn it_conforms() {
         crate::storage::conformance::suite(&|| Box::new(MemoryStorage::default()) as Box<dyn Storage>);
-        let least =
-            Capabilities { conditional_writes: false, retention: false, delete_batch_max: 1, local_disk: false };
-        let make = || Box::new(MemoryStorage::default().with_capabilities(least)) as Box<dyn Storage>;
+        let make = || Box::new(MemoryStorage::default().with_capabilities(Capabilities::LEAST)) as Box<dyn Storage>;
         crate::storage::conformance::suite(&make);
     }
 

@@ -30,6 +30,8 @@ pub mod gcs;
 pub mod object;
 #[cfg(any(feature = "gcs", feature = "azure"))]
 mod object_date;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+mod parallel;
 #[cfg(feature = "s3")]
 pub mod s3;
 
@@ -238,6 +240,22 @@ pub struct DeleteReport {
     pub failed: Vec<(BlobId, Error)>,
 }
 
+impl DeleteReport {
+    /// Adds what came of one blob.
+    pub(crate) fn add(&mut self, id: &BlobId, result: Result<()>) {
+        match result {
+            Ok(()) => self.deleted.push(id.clone()),
+            Err(error) => self.failed.push((id.clone(), error)),
+        }
+    }
+
+    /// Adds what came of others.
+    pub fn extend(&mut self, other: Self) {
+        self.deleted.extend(other.deleted);
+        self.failed.extend(other.failed);
+    }
+}
+
 /// What a store can do, by its kind; what it really does is measured by `probe`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
@@ -247,8 +265,21 @@ pub struct Capabilities {
     pub retention: bool,
     /// Most blobs one delete request takes (1: no batches).
     pub delete_batch_max: usize,
+    /// Blobs that one call of `delete` takes at most, if it is to end within seconds.
+    pub delete_at_once: usize,
     /// A local file system, where `verger.lock` with `flock` is the whole truth (`docs/safety.md` R4).
     pub local_disk: bool,
+}
+
+impl Capabilities {
+    /// Of a store of which nothing is known.
+    pub const LEAST: Self = Self {
+        conditional_writes: false,
+        retention: false,
+        delete_batch_max: 1,
+        delete_at_once: 1000,
+        local_disk: false,
+    };
 }
 
 /// Whether deletes free anything.

@@ -15,13 +15,13 @@ use super::cloud_runtime::CloudRuntime;
 use super::object_date::DateConnector;
 use super::{
     Address, BlobId, BlobMetadata, ByteRange, Capabilities, Condition, DeleteReport, ETag, PutOptions, PutReceipt,
-    Storage, deadline, names,
+    Storage, deadline, names, parallel,
 };
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Single deletes under way at once.
-const DELETE_PARALLEL: usize = 8;
+const DELETE_PARALLEL: usize = 16;
 
 /// The clients of one bucket.
 pub(crate) struct Clients {
@@ -239,7 +239,7 @@ impl Storage for ObjectStoreAdapter {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_writes: true, retention: false, delete_batch_max: 1, local_disk: false }
+        Capabilities { conditional_writes: true, ..Capabilities::LEAST }
     }
 
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
@@ -300,23 +300,9 @@ impl Storage for ObjectStoreAdapter {
     }
 
     fn delete(&self, ids: &[BlobId], not_after: Option<Duration>) -> DeleteReport {
-        let each =
-            |part: &[BlobId]| part.iter().map(|id| (id.clone(), self.delete_one(id, not_after))).collect::<Vec<_>>();
-        let results: Vec<(BlobId, Result<()>)> = std::thread::scope(|scope| {
-            let parts = ids.chunks(ids.len().div_ceil(DELETE_PARALLEL).max(1));
-            let running: Vec<_> = parts.map(|part| scope.spawn(move || each(part))).collect();
-            let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
-                thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            running.into_iter().flat_map(join).collect()
-        });
+        let results = parallel::each(ids, DELETE_PARALLEL, |id| self.delete_one(id, not_after));
         let mut report = DeleteReport::default();
-        for (id, result) in results {
-            match result {
-                Ok(()) => report.deleted.push(id),
-                Err(error) => report.failed.push((id, error)),
-            }
-        }
+        ids.iter().zip(results).for_each(|(id, result)| report.add(id, result));
         report
     }
 

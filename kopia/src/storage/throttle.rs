@@ -14,6 +14,9 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::error::Result;
 
+/// So long may one call of `delete` be held back: it has a deadline, and whoever asked for it looked at the store before.
+const DELETE_SECONDS: f64 = 30.0;
+
 /// Limits by the second, as Kopia's throttling has them. `None`: no limit; so does a value that is not above zero.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Throttle {
@@ -101,7 +104,11 @@ impl Storage for ThrottledStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let inner = self.inner.capabilities();
+        let Some(rate) = self.writes.per_second else { return inner };
+        let requests = (rate * DELETE_SECONDS).clamp(1.0, inner.delete_at_once as f64) as usize;
+        let delete_at_once = inner.delete_at_once.min(requests.saturating_mul(inner.delete_batch_max.max(1)));
+        Capabilities { delete_at_once, ..inner }
     }
 
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {
@@ -202,5 +209,23 @@ mod tests {
         let id = BlobId::new("q1");
         let refused = store.put(&id, vec![0; 10_000].into(), &late).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::DeadlinePassed);
+    }
+
+    #[test]
+    fn so_much_is_deleted_at_once_as_the_rate_lets_through_in_time() {
+        let at_once = |writes_per_second: f64, delete_batch_max: usize| {
+            let clock = Arc::new(SetClock::new("2026-01-02T03:04:05Z".parse().unwrap()));
+            let able = Capabilities { delete_batch_max, delete_at_once: 4000, ..Capabilities::LEAST };
+            let inner = Arc::new(MemoryStorage::new(clock.clone()).with_capabilities(able));
+            let throttle = Throttle { writes_per_second: Some(writes_per_second), ..Throttle::default() };
+            let store = ThrottledStorage::new(inner, &throttle, clock.clone());
+            let begun = clock.since_boot();
+            let ids: Vec<_> = (0..store.capabilities().delete_at_once).map(|i| BlobId::new(format!("p{i}"))).collect();
+            let in_time = begun + Duration::from_secs(31);
+            assert!(ids.is_empty() || store.delete(&ids, Some(in_time)).failed.is_empty(), "{writes_per_second}");
+            ids.len()
+        };
+        assert_eq!([at_once(2.0, 1), at_once(0.05, 1), at_once(1000.0, 1), at_once(0.0, 1)], [60, 1, 4000, 4000]);
+        assert_eq!([at_once(2.0, 1000), at_once(0.1, 1000)], [4000, 3000]);
     }
 }

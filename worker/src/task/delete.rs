@@ -1,17 +1,20 @@
 //! The only place where blobs are deleted, batch by batch, each looked at again right before (R14).
 
+use std::time::Duration;
+
 use verger_kopia::maintenance::rules::plan::{DeleteRule, Deletion};
 use verger_kopia::mutant::{self, Mutant};
-use verger_kopia::storage::BlobId;
-use verger_kopia::{ErrorKind, Result};
+use verger_kopia::storage::{BlobId, DeleteReport};
+use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::stage::Stage;
 
 use super::deed::{Approved, Deeds, Effect, digest_of_names};
 use super::guard::Refused;
 use crate::progress::{Meter, Unit};
 
-/// Blobs of one batch: what one S3 request takes.
-const BATCH: usize = 1000;
+/// Pauses between attempts of what a store did not answer, or held back: some stores take only so many deletions a second.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
 
 /// What deleting did.
 #[derive(Debug, Default)]
@@ -34,7 +37,7 @@ impl Deeds<'_> {
         let mut deleted = Deleted::default();
         // The index lane's deletions are steps of their own, not items of the plan.
         let counts = stage != Stage::Index;
-        for batch in blobs.chunks(BATCH) {
+        for batch in blobs.chunks(self.at_once()) {
             let digest = digest_of_names(batch.iter().map(|deletion| &deletion.blob));
             let items = if counts { batch.len() as u64 } else { 0 };
             let done = &mut deleted;
@@ -43,7 +46,7 @@ impl Deeds<'_> {
                 if matches!(stage, Stage::Delete | Stage::DeleteRewritten) {
                     deeds.revive_newcomers(approved)?;
                 }
-                let effect = deeds.delete_batch(stage, approved, batch, done)?;
+                let effect = deeds.delete_batch(approved, batch, done)?;
                 Ok(if counts { effect } else { Effect::default() })
             })?;
             meter.add(batch.len() as u64);
@@ -51,13 +54,38 @@ impl Deeds<'_> {
         Ok(deleted)
     }
 
-    fn delete_batch(
-        &mut self,
-        stage: Stage,
-        approved: &Approved,
-        batch: &[Deletion],
-        deleted: &mut Deleted,
-    ) -> Result<Effect> {
+    /// Blobs of one batch: what the store takes within seconds of the look at what changed, in no more requests than are allowed at once.
+    fn at_once(&self) -> usize {
+        let able = self.guard.repository().storage().capabilities();
+        let allowed = able.delete_batch_max.saturating_mul(self.workspace.parallel);
+        let most = if able.delete_batch_max > 1 { able.delete_at_once.min(allowed) } else { able.delete_at_once };
+        most.max(1)
+    }
+
+    /// Asks the store. An ambiguous answer is asked again as long as there is time: deleting what is gone already does nothing.
+    fn ask(&self, wanted: &[BlobId], approved: &Approved) -> DeleteReport {
+        let (storage, clock) = (self.guard.repository().storage(), self.workspace.repository.clock());
+        let not_after = Some(approved.deadline.since_boot());
+        let mut report = storage.delete(wanted, not_after);
+        for pause in PAUSES {
+            let is_over = |(_, error): &(BlobId, Error)| !error.is_retryable();
+            if report.failed.iter().all(is_over) || approved.deadline.left(&**clock) <= pause {
+                break;
+            }
+            clock.sleep(pause);
+            // The store looks at one clock alone, and a machine may have slept longer than it was told to.
+            if approved.deadline.left(&**clock).is_zero() && !mutant::on(Mutant::R2PauseTrusted) {
+                break;
+            }
+            let (over, unknown): (Vec<_>, Vec<_>) = report.failed.drain(..).partition(is_over);
+            report.failed = over;
+            let unknown: Vec<BlobId> = unknown.into_iter().map(|(blob, _)| blob).collect();
+            report.extend(storage.delete(&unknown, not_after));
+        }
+        report
+    }
+
+    fn delete_batch(&mut self, approved: &Approved, batch: &[Deletion], deleted: &mut Deleted) -> Result<Effect> {
         let mut effect = Effect::default();
         let mut wanted = Vec::with_capacity(batch.len());
         for deletion in batch {
@@ -70,18 +98,7 @@ impl Deeds<'_> {
             wanted.push(deletion.blob.clone());
         }
         self.keep_evidence(approved.batch)?;
-        let storage = self.guard.repository().storage().clone();
-        let mut report = storage.delete(&wanted, Some(approved.deadline.since_boot()));
-        let unknown: Vec<BlobId> =
-            report.failed.iter().filter(|(_, e)| e.is_retryable()).map(|(blob, _)| blob.clone()).collect();
-        if !unknown.is_empty() {
-            // An ambiguous answer is looked at again: deleting what is gone already does nothing.
-            approved.deadline.check(&**self.workspace.repository.clock(), stage.name())?;
-            let again = storage.delete(&unknown, Some(approved.deadline.since_boot()));
-            report.failed.retain(|(_, e)| !e.is_retryable());
-            report.deleted.extend(again.deleted);
-            report.failed.extend(again.failed);
-        }
+        let report = self.ask(&wanted, approved);
         let lengths: std::collections::HashMap<&BlobId, u64> = batch.iter().map(|d| (&d.blob, d.length)).collect();
         for blob in &report.deleted {
             effect.changed += 1;

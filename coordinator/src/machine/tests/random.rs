@@ -6,7 +6,8 @@ use verger_proto::{
     Outcome, Severity, Stage, Term, Ticket, WorkerInfo,
 };
 
-use super::{apply, damage};
+use super::damage;
+use crate::machine::apply;
 use crate::machine::{Phase, State};
 use crate::testing::{Rig, batch, digest, done, failure, options, output, repository, shards, worker, worker_info};
 

@@ -240,6 +240,46 @@ fn a_pack_that_cannot_be_rewritten_is_gone_around_alone_and_one_that_cannot_be_r
     assert!(matches!(last.last(), Some(Event::CycleClosed { end: CycleEnd::Failed(_), .. })), "{last:?}");
 }
 
+/// Whoever does the shards that hold a key is not heard any more, one worker after the other; all others are done.
+fn until_all_have_died(rig: &mut Rig, stage: Stage, key: &[u8]) -> usize {
+    let mut deaths = 0;
+    while !rig.state.cycles.is_empty() && rig.stage() == stage {
+        let job = jobs(rig).into_iter().find(|job| !job.is_over()).unwrap();
+        if let JobStatus::Open(from) = job.status {
+            rig.at = rig.at.max(from);
+        }
+        rig.renew_lease();
+        let name = format!("w{deaths}");
+        let ticket = claim(rig, job.id, &name).unwrap();
+        if job.shard.contains(key) {
+            deaths += 1;
+            rig.go(Command::LoseWorker { worker: worker(&name) });
+        } else {
+            let report = rig.report(&spec(rig, job.id));
+            rig.go(Command::CompleteJob { ticket, report: Box::new(report) });
+        }
+    }
+    deaths
+}
+
+#[test]
+fn r12_a_pack_that_every_worker_dies_of_is_gone_around_in_a_rewrite_and_ends_a_scan() {
+    let key = format!("q5{}", "7".repeat(31));
+    let ended = |level: u32, stage: Stage| {
+        let mut rig = cut_scan(&["p8", "q8"]);
+        rig.go(Command::RaiseLevel { level });
+        rig.until(stage);
+        let deaths = until_all_have_died(&mut rig, stage, key.as_bytes());
+        let kinds: Vec<&str> = rig.log.iter().flat_map(|(_, _, events)| events).map(Event::kind).collect();
+        let quarantined = kinds.iter().filter(|kind| **kind == "shard_quarantined").count();
+        (deaths, quarantined, rig.state.cycles.values().next().map(|cycle| cycle.severity))
+    };
+    // Three of the whole, one of each half of a half, and two more of the smallest part.
+    assert_eq!(ended(1, Stage::Rewrite), (13, 1, Some(Some(Severity::Noted))));
+    assert_eq!(ended(1, Stage::Scan), (13, 0, None));
+    assert_eq!(ended(0, Stage::Rewrite), (13, 0, None), "as programs did that know no level");
+}
+
 #[test]
 fn s7_a_lost_worker_s_shards_are_others_and_its_late_word_is_fenced() {
     let mut rig = cut_scan(&["p8", "q8"]);

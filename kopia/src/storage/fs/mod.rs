@@ -212,7 +212,7 @@ impl Storage for FsStorage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities { conditional_writes: self.local, retention: false, delete_batch_max: 1, local_disk: self.local }
+        Capabilities { conditional_writes: self.local, local_disk: self.local, ..Capabilities::LEAST }
     }
 
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {

@@ -43,8 +43,7 @@ fn a_good_store_is_found_good_and_left_empty() {
 
 #[test]
 fn a_store_without_conditions_is_found_out() {
-    let least = Capabilities { conditional_writes: false, retention: false, delete_batch_max: 1, local_disk: false };
-    let store = MemoryStorage::default().with_capabilities(least);
+    let store = MemoryStorage::default().with_capabilities(Capabilities::LEAST);
     let written = probe(&store, &SystemClock).unwrap().written.unwrap();
     assert!(!written.conditional_writes && !written.conditional_deletes);
 }

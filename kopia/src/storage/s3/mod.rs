@@ -124,12 +124,12 @@ impl Storage for S3Storage {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            conditional_writes: true,
-            retention: true,
-            delete_batch_max: if self.single_deletes.load(Ordering::Relaxed) { 1 } else { DELETE_BATCH_MAX },
-            local_disk: false,
+        let able = Capabilities { conditional_writes: true, retention: true, ..Capabilities::LEAST };
+        if self.single_deletes.load(Ordering::Relaxed) {
+            return able;
         }
+        let delete_at_once = DELETE_BATCH_MAX * delete::REQUESTS_PARALLEL;
+        Capabilities { delete_batch_max: DELETE_BATCH_MAX, delete_at_once, ..able }
     }
 
     fn get(&self, id: &BlobId, range: ByteRange) -> Result<Bytes> {

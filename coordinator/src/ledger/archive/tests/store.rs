@@ -108,8 +108,7 @@ fn an_archive_that_cannot_be_opened_keeps_nothing_else_from_going_on() {
 
 #[test]
 fn stores_without_conditional_writes_are_looked_at_first() {
-    let plain = Capabilities { conditional_writes: false, retention: false, delete_batch_max: 1, local_disk: false };
-    let inner = Arc::new(MemoryStorage::default().with_capabilities(plain));
+    let inner = Arc::new(MemoryStorage::default().with_capabilities(Capabilities::LEAST));
     let one = Rig::over(inner.clone(), 100, 0);
     assert_eq!(one.round(), 0);
     let two = Rig::over(inner, 100, 0);
