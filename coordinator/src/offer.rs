@@ -88,6 +88,12 @@ fn later(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, pause: u64) {
 
 /// An attempt came to nothing: again, in halves, around it, or the end of the cycle (R12).
 pub(crate) fn after_failure(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, failure: Failure) {
+    let is_shards_own = is_local(failure.kind);
+    failed(turn, cycle, id, failure, is_shards_own);
+}
+
+/// `is_shards_own`: it says something of this shard alone, and not of the whole repository or process.
+fn failed(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, failure: Failure, is_shards_own: bool) {
     let Some(job) = cycle.jobs.get_mut(&id) else { return };
     // Whoever is told to stop gives a shard back: that says nothing of it.
     let is_given_back = failure.kind == FailureKind::Interrupted && !job.shard.is_whole();
@@ -116,7 +122,7 @@ pub(crate) fn after_failure(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, f
     }
     let Some(job) = cycle.jobs.get_mut(&id) else { return };
     let (stage, settled) = (cycle.stage, job.batches.outstanding.is_none());
-    if stage::can_go_around(stage) && settled && is_local(failure.kind) {
+    if stage::can_go_around(stage) && settled && is_shards_own {
         job.status = JobStatus::Quarantined;
         cycle.severity = cycle.severity.max(Some(verger_proto::Severity::Noted));
         turn.events.push(Event::ShardQuarantined { cycle: cycle.id, job: id, stage, failure });
@@ -242,5 +248,8 @@ fn lose(turn: &mut Turn<'_>, cycle: &mut Cycle, id: JobId, worker: WorkerId) {
     let Some(job) = cycle.jobs.get(&id) else { return };
     turn.events.push(Event::JobLost { cycle: cycle.id, job: id, attempt: job.attempt, worker: worker.clone() });
     let text = format!("the worker {worker} is gone, as others before it on this job");
-    after_failure(turn, cycle, id, Failure { kind: FailureKind::Internal, text, retryable: true });
+    let failure = Failure { kind: FailureKind::Internal, text, retryable: true };
+    // A shard that one worker after the other dies of is a matter of that shard; a stage as a whole is its lead's.
+    let is_shards_own = turn.state.level >= 1 && split::is_part(cycle, id);
+    failed(turn, cycle, id, failure, is_shards_own);
 }
