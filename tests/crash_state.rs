@@ -182,8 +182,8 @@ fn s7_a_report_that_nobody_heard_is_no_failure_of_its_job() {
             let inner = FileBackend::open(&folder, world.clock.clone(), router.clone(), None).unwrap();
             let backend = Arc::new(Deaf { inner, reports_before: AtomicI32::new(reports_before), is_taken });
             let worker = WorkerId::new("w1").unwrap();
-            let coordination =
-                Coordination::Shared(Shared { backend, router, repository, worker, evidence: None, queue: None });
+            let shared = Shared { backend, router, repository, worker, evidence: None, queue: None, tell_every: HOUR };
+            let coordination = Coordination::Shared(shared);
             let error = cycle(Means { coordination, ..world.means() }, &alone(Mode::Full)).unwrap_err();
             let what = format!("report {reports_before}, taken: {is_taken}: {}", error.chain());
             assert!(error.kind() != ErrorKind::Internal && what.contains("nobody leads"), "{what}");

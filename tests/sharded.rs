@@ -5,6 +5,8 @@
 
 #[path = "sharded/any_order.rs"]
 mod any_order;
+#[path = "sharded/claims.rs"]
+mod claims;
 #[path = "support/store.rs"]
 mod store;
 mod support;
@@ -34,6 +36,9 @@ use verger_proto::{
 use verger_worker::exchange::{Exchange, PartError};
 use verger_worker::run::{Shards, run_shard};
 use verger_worker::workspace::Workspace;
+
+/// How often a lead says how far it is: it need not be waited for.
+const TELL_EVERY: Duration = Duration::from_millis(20);
 
 /// Bytes of a shard that cut the smaller golden repositories into a few.
 const SOME: u64 = 30_000;
@@ -110,8 +115,8 @@ struct Fleet {
     faults: Arc<FaultStorage>,
     exchange: Exchange,
     shard_bytes: u64,
-    /// Shards that were split.
-    splits: Arc<AtomicUsize>,
+    /// Events, by kind.
+    kinds: Arc<Mutex<BTreeMap<&'static str, usize>>>,
 }
 
 impl Fleet {
@@ -122,13 +127,15 @@ impl Fleet {
         let router = Arc::new(Router::default());
         let ledger = folder(&world.state_dir(), id);
         make_folders(&ledger).unwrap();
-        let splits = Arc::<AtomicUsize>::default();
-        let counted = splits.clone();
-        let observer = Box::new(move |_, event: &Event| {
-            counted.fetch_add(usize::from(event.kind() == "shard_split"), Ordering::Relaxed);
-        });
+        let kinds = Arc::<Mutex<BTreeMap<&str, usize>>>::default();
+        let counted = kinds.clone();
+        let observer = Box::new(move |_, event: &Event| *counted.lock().unwrap().entry(event.kind()).or_default() += 1);
         let backend = FileBackend::open(&ledger, world.clock.clone(), router.clone(), Some(observer)).unwrap();
-        Self { backend: Arc::new(backend), router, id: id.clone(), store, faults, exchange, shard_bytes, splits }
+        Self { backend: Arc::new(backend), router, id: id.clone(), store, faults, exchange, shard_bytes, kinds }
+    }
+
+    fn events(&self, kind: &str) -> usize {
+        self.kinds.lock().unwrap().get(kind).copied().unwrap_or(0)
     }
 
     fn shards(&self) -> Shards {
@@ -143,6 +150,7 @@ impl Fleet {
             worker: WorkerId::new("lead").unwrap(),
             evidence: None,
             queue: None,
+            tell_every: TELL_EVERY,
         };
         let shards = (self.shard_bytes > 0).then(|| self.shards());
         Means { coordination: Coordination::Shared(shared), shards, ..world.means() }
@@ -387,7 +395,7 @@ fn r12_a_part_that_is_lost_or_damaged_ends_the_cycle_before_anything_is_publishe
             let (report, _) = fleet.cycle(&course.world, 1);
             assert!(hit.load(Ordering::Relaxed), "{what} {kind}");
             // In a half of its shard the same order is damaged in the same way.
-            assert_eq!(fleet.splits.load(Ordering::Relaxed), 0, "{what} {kind}");
+            assert_eq!(fleet.events("shard_split"), 0, "{what} {kind}");
             match report {
                 // A shard of the rewrite that has no order is gone around: nothing of it moves.
                 Ok(report) => {

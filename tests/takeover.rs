@@ -109,6 +109,7 @@ impl Fleet {
             worker: WorkerId::new(driver.to_string()).unwrap(),
             evidence: None,
             queue: None,
+            tell_every: HOUR,
         };
         Means { coordination: Coordination::Shared(shared), ..self.stranger() }
     }

@@ -13,7 +13,8 @@ use verger_proto::report::{FailureKind, JobReport};
 use verger_worker::kept::Next;
 use verger_worker::run::{Work, error_kind};
 
-use super::{Session, trace, words};
+use super::words::Telling;
+use super::{Session, trace};
 
 /// How long a worker waits for the next job of its own cycle.
 const JOB_WAIT: Duration = Duration::from_millis(500);
@@ -38,6 +39,11 @@ pub(super) fn drive_to_end(
     loop {
         match drive.state(|state| state.cycles.get(&cycle).map(|cycle| cycle.phase.clone())) {
             None | Some(Phase::Parked | Phase::WaitingForWord) => return Ok(()),
+            // Others have what there is to do: nothing here would notice.
+            Some(Phase::Running) if session.workspace.stop.is_asked() => {
+                drive.submit(Command::ParkCycle { cycle })?;
+                continue;
+            }
             Some(Phase::Running | Phase::Stopping(_)) => {}
         }
         let heard = match left.take() {
@@ -58,7 +64,11 @@ pub(super) fn drive_to_end(
         let there = wanted.into_iter().filter(|hint| drive.is_there(hint, worker)).map(|hint| hint.ticket(worker));
         let claimed = there.filter_map(|ticket| Some((control.claim(&ticket).ok()?, ticket))).next();
         let Some((spec, ticket)) = claimed else { continue };
-        let report = words::while_telling(&session.words, drive, &ticket, || told.job(&spec, work));
+        // A shard's worker says all this for itself, whoever he is.
+        let keeps_claim = session.fleet.is_some() && spec.shard.is_whole();
+        let (words, stop, every) = (&*session.words, &session.workspace.stop, session.tell_every);
+        let telling = Telling { words, drive, control, every, stop, keeps_claim };
+        let report = telling.until_done(&ticket, || told.job(&spec, work));
         let interrupted = matches!(&report.outcome,
             verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
         if interrupted {

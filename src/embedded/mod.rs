@@ -42,7 +42,7 @@ use verger_worker::kept::{self, Kept};
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::limit::MemoryLimit;
 use verger_worker::progress::{LastWord, Progress, Stop};
-use verger_worker::run::{Choice, Shards, Work, recorded};
+use verger_worker::run::{Choice, Shards, TELL_EVERY, Work, recorded};
 use verger_worker::task::record::ScheduleFile;
 use verger_worker::task::survey::{Ahead, look_ahead};
 use verger_worker::workspace::Workspace;
@@ -145,6 +145,8 @@ pub struct Shared {
     pub evidence: Option<Arc<dyn KeepEvidence>>,
     /// Where hints of its jobs wait; `None`: in this process.
     pub queue: Option<Arc<dyn Queue>>,
+    /// How often the machine hears how far a job is, and that it is at work.
+    pub tell_every: Duration,
 }
 
 /// What a cycle may use: an open repository, in whose name, and how much of the machine. Its clock is the repository's.
@@ -240,6 +242,7 @@ struct Session {
     opened_in: Duration,
     margins: Margins,
     words: Arc<LastWord>,
+    tell_every: Duration,
     /// The machine of a fleet, which hears nobody else at this repository: this process drives it.
     fleet: Option<Arc<dyn Backend>>,
 }
@@ -335,9 +338,9 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
     let name = means.observed.name.clone().unwrap_or_else(|| means.repository.storage().address());
     let (holder, margins) = (means.identity.clone(), request.margins());
     let shards = means.shards.clone();
-    let fleet = match &means.coordination {
-        Coordination::Alone => None,
-        Coordination::Shared(shared) => Some(shared.backend.clone()),
+    let (fleet, tell_every) = match &means.coordination {
+        Coordination::Alone => (None, TELL_EVERY),
+        Coordination::Shared(shared) => (Some(shared.backend.clone()), shared.tell_every),
     };
     let chooses_by = shards.as_ref().map(|shards| match shards.by_packs {
         true => kept,
@@ -355,6 +358,7 @@ fn open(means: &Means, request: &CycleRequest) -> Result<Session> {
         opened_in,
         margins,
         words,
+        tell_every,
         fleet,
     })
 }
@@ -405,7 +409,7 @@ fn dry_run(
     let mut told = trace::Told::begin(session, &drive, &id, cycle, &worker);
     let driven = drive_to_end(&drive, &*queue, &control, &worker, cycle, &mut work, &mut told, session);
     told.rest();
-    let report = driven.and_then(|()| report::of(&drive, cycle, &mut work, session, mode));
+    let report = driven.and_then(|()| report::of(&drive, &id, cycle, &mut work, session, mode));
     let report = told.end(report)?;
     write_plan(request, &work)?;
     Ok(report)
@@ -458,7 +462,7 @@ fn held_cycle(
     if let Err(error) = driven {
         return told.end(Err(error));
     }
-    let report = report::of(drive, cycle, &mut work, &session, mode);
+    let report = report::of(drive, &known.id, cycle, &mut work, &session, mode);
     let report = told.end(report);
     write_plan(request, &work)?;
     report

@@ -13,7 +13,7 @@ use verger_kopia::maintenance::rules::plan::{Mode, Skipped};
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Own;
 use verger_proto::event::CycleEnd;
-use verger_proto::id::CycleId;
+use verger_proto::id::{CycleId, RepositoryId};
 use verger_proto::plan::PlanHeader;
 use verger_proto::report::Damage;
 use verger_proto::stage::Stage;
@@ -152,15 +152,17 @@ impl CycleReport {
 /// The report of a cycle that came to its end; the failure of one that did not.
 pub(super) fn of(
     drive: &Drive,
+    repository: &RepositoryId,
     cycle: CycleId,
     work: &mut Work<'_>,
     session: &Session,
     mode: Mode,
 ) -> Result<CycleReport> {
+    // The machine of a fleet has other repositories, too.
     let (started, term, end) = drive.state(|state| {
         let open = state.cycles.get(&cycle).map(|cycle| (cycle.opened, cycle.term));
-        let last = state.repositories.values().find_map(|repository| repository.last_end.clone());
-        (open, state.repositories.values().map(|r| r.last_term.0).max().unwrap_or(0), last)
+        let entry = state.repositories.get(repository);
+        (open, entry.map_or(0, |entry| entry.last_term.0), entry.and_then(|entry| entry.last_end.clone()))
     });
     if let Some(stage) = parked(drive, cycle, work) {
         let step = format!("stopped on request: cycle {} is parked at its stage {stage}", cycle.0);
@@ -211,9 +213,9 @@ fn uncompacted(survey: &Survey) -> Option<u64> {
     Some(EpochState::from_listing(survey.listing.indexes.clone()).uncompacted.len() as u64)
 }
 
-/// The stage at which a cycle was parked because somebody asked.
+/// The stage at which a cycle was parked because somebody asked: in the middle of a job, or where none failed.
 fn parked(drive: &Drive, cycle: CycleId, work: &Work<'_>) -> Option<Stage> {
-    let asked = work.failure().is_some_and(|error| error.kind() == ErrorKind::Interrupted);
+    let asked = work.failure().is_none_or(|error| error.kind() == ErrorKind::Interrupted);
     let stage = |state: &State| state.cycles.get(&cycle).filter(|c| c.phase == Phase::Parked).map(|c| c.stage);
     if asked { drive.state(stage) } else { None }
 }

@@ -1,20 +1,56 @@
-//! How far the job at work is, told to whoever watches the fleet.
+//! What whoever leads says while a job of his is at work: how far it is, and that he is still at it.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
-use verger_coordinator::drive::Drive;
+use verger_coordinator::drive::{Drive, LocalControl};
+use verger_kopia::mutant::{self, Mutant};
 use verger_proto::Ticket;
-use verger_worker::progress::LastWord;
-use verger_worker::run::{TELL_EVERY, word};
+use verger_proto::control::{Control, ControlError, Directive};
+use verger_worker::progress::{LastWord, Stop};
+use verger_worker::run::word;
 
 use super::beside::beside;
 
-/// Tells the last word of a job now and then, until `work` is done.
-pub(super) fn while_telling<T>(words: &LastWord, drive: &Drive, ticket: &Ticket, work: impl FnOnce() -> T) -> T {
-    let mut heard = words.said();
-    let tell = || {
-        words.since(&mut heard).into_iter().for_each(|step| drive.tell(ticket, word(step)));
-        ControlFlow::Continue(())
-    };
-    beside(TELL_EVERY, tell, work)
+/// Who is told, and how often.
+pub(super) struct Telling<'a> {
+    pub(super) words: &'a LastWord,
+    pub(super) drive: &'a Drive,
+    pub(super) control: &'a LocalControl,
+    pub(super) every: Duration,
+    /// Asked when the machine does not want the job any more.
+    pub(super) stop: &'a Stop,
+    /// Time passes for the machine beside the job, which takes away what nobody says a word about for 30 s.
+    pub(super) keeps_claim: bool,
+}
+
+impl Telling<'_> {
+    /// Tells the last word of a job now and then, until `work` is done. Whoever is told to stop meanwhile, or has lost the job, need not
+    /// go on to its end: that may be hours.
+    pub(super) fn until_done<T>(&self, ticket: &Ticket, work: impl FnOnce() -> T) -> T {
+        let mut heard = self.words.said();
+        beside(self.every, || self.tell(ticket, &mut heard), work)
+    }
+
+    fn tell(&self, ticket: &Ticket, heard: &mut u64) -> ControlFlow<()> {
+        let step = self.words.since(heard).map(word);
+        if !self.keeps_claim || mutant::on(Mutant::S7LeadIsSilent) {
+            step.into_iter().for_each(|step| self.drive.tell(ticket, step));
+            return ControlFlow::Continue(());
+        }
+        let answer = match step {
+            Some(step) => self.control.progress(ticket, step),
+            None => self.control.renew(ticket),
+        };
+        match answer {
+            // Nobody leads for a moment, or cannot write: whether the claim outlasted it shows when somebody answers again.
+            Ok(Directive::Continue) | Err(ControlError::Unavailable(_) | ControlError::Ledger { .. }) => {
+                ControlFlow::Continue(())
+            }
+            Ok(Directive::Stop) | Err(ControlError::Refused(_)) => {
+                self.stop.ask();
+                ControlFlow::Break(())
+            }
+        }
+    }
 }

@@ -22,7 +22,7 @@ use verger_proto::{
 };
 use verger_worker::kopia_lock::KopiaLocks;
 use verger_worker::progress::{Progress, Step, Stop};
-use verger_worker::run::{Shards, failure_kind, ruled};
+use verger_worker::run::{Shards, TELL_EVERY, failure_kind, ruled};
 use verger_worker::task::survey::look_ahead;
 use verger_worker::workspace::Workspace;
 
@@ -123,6 +123,7 @@ fn cycle(site: &Site, task: &Task, stop: Stop, backend: &Arc<dyn Backend>, worke
         worker,
         evidence: site.evidence.clone(),
         queue: None,
+        tell_every: TELL_EVERY,
     };
     let means = Means {
         repository,

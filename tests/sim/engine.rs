@@ -25,7 +25,7 @@ use super::course::Failure;
 use super::faults::{heal, storm};
 use super::judge::{Judge, Seen};
 use super::oracle::Finding;
-use super::others::{Fate, Worker, shards};
+use super::others::{Fate, NEVER, Worker, shards};
 use super::post::{self, Ear, Hearing};
 use super::steps::registration;
 use super::store::{alone, careful};
@@ -403,8 +403,8 @@ impl<'a> Run<'a> {
             let backend: Arc<dyn Backend> = Arc::new(ClusterBackend { world: world.clone(), seat, hand: hand.clone() });
             let driven = drive(&backend, &repository, driver, &way.hub)?;
             let worker = WorkerId::new(format!("w-{driver}")).unwrap();
-            let shared =
-                Shared { backend: driven.clone(), router, repository, worker, evidence: None, queue: Some(queue) };
+            let (backend, evidence, queue, tell_every) = (driven.clone(), None, Some(queue as Arc<_>), NEVER);
+            let shared = Shared { backend, router, repository, worker, evidence, queue, tell_every };
             let ended = run(means, way, Coordination::Shared(shared), &request);
             if hand.has_ordered_badly() && matches!(&ended, Ok(outcome) if outcome == "done") {
                 world.find("a cycle is done whose rewrite nobody can have done".to_owned());

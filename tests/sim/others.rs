@@ -37,7 +37,7 @@ const ASK_ALONE: u64 = 2_000;
 /// After a claim that nobody answered.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A shard ends within a moment, whatever time it takes here: so long in real time nobody hears of it but at its requests.
-const NEVER: Duration = Duration::from_secs(3_600);
+pub(super) const NEVER: Duration = Duration::from_secs(3_600);
 /// As many shards as there are packs: what chance names them changes nothing then.
 pub const SHARD_BYTES: u64 = 1;
 

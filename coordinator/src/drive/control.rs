@@ -88,6 +88,9 @@ pub(super) fn unwritten(error: &Error) -> ControlError {
 impl Control for LocalControl {
     fn claim(&self, ticket: &Ticket) -> Result<JobSpec, ControlError> {
         self.submit(Command::ClaimJob { ticket: ticket.clone() })?;
+        // The claim is a word, too: the next one is due so long after it, whenever the first word about progress comes.
+        let latest = Latest { attempt: ticket.attempt, progress: None, recorded: self.drive.clock.since_boot() };
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).insert(ticket.job, latest);
         let spec = self.drive.state(|state| state.spec(ticket.cycle, ticket.job));
         // Between the two the cycle may have been stopped.
         spec.filter(|spec| spec.attempt == ticket.attempt).ok_or(ControlError::Refused(Refusal::Stopping))
