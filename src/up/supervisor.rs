@@ -207,6 +207,7 @@ impl Supervisor {
             }
             self.rest(ended);
             self.park();
+            self.park_elsewhere();
         }
         notify::tell(notify::State::Stopping);
         let mut crew = self.crew();
@@ -326,6 +327,27 @@ impl Supervisor {
                 }
             }
         });
+    }
+}
+
+impl Supervisor {
+    /// The same for cycles that workers of other processes lead: they do not know of windows, and hear from the machine that they are to
+    /// stop. One process sees to all of them.
+    fn park_elsewhere(&self) {
+        if !(self.drives.leads)() {
+            return;
+        }
+        let (now, mut over) = (self.now(), Vec::new());
+        let agenda = &mut self.crew().agenda;
+        self.backend.look(&mut |state| {
+            over = agenda.overdue_elsewhere(&|entry| self.drives.is_elsewhere(entry, now), state, now);
+        });
+        for cycle in over {
+            tracing::info!(%cycle, "a cycle that another process leads is to stop: its window has ended");
+            if let Err(error) = self.backend.submit(Command::ParkCycle { cycle }) {
+                tracing::error!(error = error.chain(), "the machine takes no commands");
+            }
+        }
     }
 }
 

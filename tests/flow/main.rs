@@ -3,8 +3,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod canaries;
+#[path = "../support/canary.rs"]
+mod canary;
+#[path = "../support/collector.rs"]
+mod collector;
 #[path = "../support/coordinators.rs"]
 mod coordinators;
+mod drain;
 mod kills;
 #[path = "../support/nats.rs"]
 mod nats;
@@ -17,3 +23,4 @@ mod together;
 mod trouble;
 #[path = "../../kopia/tests/support/weed.rs"]
 mod weed;
+mod windows;

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use verger_proto::schedule::{Lane, MarkToDrop, Schedule, Trigger};
-use verger_proto::{Acting, CycleOptions, LogTime, Mode, Registration, RepositoryId};
+use verger_proto::{Acting, CycleId, CycleOptions, LogTime, Mode, Registration, RepositoryId};
 
 use super::fair::{Candidate, Fair, Limits, Running};
 use super::{HOUR, MINUTE, Next, Timetable, Why, back_off};
-use crate::machine::{Calendar, Cycle, Repository, State, lane_of, mode_of};
+use crate::machine::{Calendar, Cycle, Phase, Repository, State, lane_of, mode_of};
 
 /// A repository whose own Kopia settings count is looked at this often, in milliseconds: they may have changed.
 pub const LOOK_EVERY: u64 = HOUR;
@@ -230,18 +230,41 @@ impl Agenda {
     #[must_use]
     pub fn must_park(&mut self, state: &State, start: &Start, now: LogTime) -> bool {
         let id = &start.running.repository;
-        let Some(entry) = state.repositories.get(id) else { return false };
-        let cycle = state.open_cycle(id);
-        if cycle.is_some_and(|cycle| cycle.paused) {
+        if state.open_cycle(id).is_some_and(|cycle| cycle.paused) {
             return true;
         }
-        let asked = !entry.requests.is_empty() || cycle.is_some_and(|cycle| !is_by_itself(entry, cycle));
-        let Some(known) = entry.registration.as_ref().filter(|_| start.by_itself && start.work != Work::Look) else {
-            return false;
+        start.by_itself && start.work != Work::Look && self.has_come_to_the_end_of_its_window(state, id, now)
+    }
+
+    /// Cycles that others lead, run by themselves and have come to the end of a window: whoever leads them does not know of windows.
+    #[must_use]
+    pub fn overdue_elsewhere(
+        &mut self,
+        is_elsewhere: &dyn Fn(&Repository) -> bool,
+        state: &State,
+        now: LogTime,
+    ) -> Vec<CycleId> {
+        let is_under_way = |cycle: &&Cycle| matches!(cycle.phase, Phase::Running | Phase::WaitingForWord);
+        let led_elsewhere = |cycle: &&Cycle| {
+            state
+                .repositories
+                .get(&cycle.repository)
+                .is_some_and(|entry| entry.open == Some(cycle.id) && is_by_itself(entry, cycle) && is_elsewhere(entry))
         };
+        let candidates = state.cycles.values().filter(is_under_way).filter(led_elsewhere);
+        let over = candidates.filter(|cycle| self.has_come_to_the_end_of_its_window(state, &cycle.repository, now));
+        over.map(|cycle| cycle.id).collect()
+    }
+
+    /// Whether a window of this repository has ended, and nobody asked for what runs there.
+    fn has_come_to_the_end_of_its_window(&mut self, state: &State, id: &RepositoryId, now: LogTime) -> bool {
+        let Some(entry) = state.repositories.get(id) else { return false };
+        let cycle = state.open_cycle(id);
+        let asked = !entry.requests.is_empty() || cycle.is_some_and(|cycle| !is_by_itself(entry, cycle));
+        let Some(known) = entry.registration.as_ref().filter(|_| !asked) else { return false };
         let now = now.max(state.now);
         let ends = self.plan(id, entry, known, now).table.as_ref().ok().and_then(|table| table.ends(now));
-        !asked && ends.is_some_and(|end| end <= now)
+        ends.is_some_and(|end| end <= now)
     }
 }
 
