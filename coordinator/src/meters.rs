@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use verger_kopia::storage::calls::Calls;
 use verger_proto::RepositoryName;
+use verger_proto::work_queue::WorkQueue;
 
 use crate::prices::Prices;
 
@@ -49,6 +50,8 @@ pub struct Meters {
     pub spans: Option<Ask<Spans>>,
     /// Where there is a raft group.
     pub raft: Option<Ask<Raft>>,
+    /// Where hints for workers go, where there is a queue.
+    pub queue: Option<Arc<dyn WorkQueue>>,
     /// What calls cost, where somebody said.
     pub prices: Prices,
     /// Most bytes that workers of this process may use together, where there are any.

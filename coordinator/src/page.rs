@@ -9,6 +9,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry};
+use verger_proto::work_queue::meters::{Fate, Meters};
 
 /// Names and values of labels: never a blob, a content, a path or a person.
 pub type Labels = Vec<(&'static str, String)>;
@@ -79,6 +80,15 @@ impl Page {
         self.rows(name, help, figures, |counter: &Counter<f64, AtomicU64>, figure| {
             counter.inc_by(figure);
         });
+    }
+
+    /// What a process sends to the work queue or takes from it.
+    pub fn work_queue(&mut self, meters: &Meters) {
+        let fates = Fate::ALL.iter().map(|(fate, label)| (vec![("fate", (*label).to_owned())], meters.get(*fate)));
+        self.counts("work_queue_offers", "Offers of the work queue, by what became of them", fates);
+        let rejected = meters.rejected();
+        let rejected = rejected.iter().map(|(reason, count)| (vec![("reason", (*reason).to_owned())], *count));
+        self.counts("work_queue_rejected", "Messages that were not believed", rejected);
     }
 
     /// What is counted elsewhere.

@@ -27,7 +27,13 @@ pub(crate) struct NatsArgs {
     /// Authorities that the server's certificate must come from (PEM)
     #[arg(long, value_name = "FILE", env = "VERGER_NATS_CA", help_heading = "NATS")]
     nats_ca: Option<PathBuf>,
+    /// Servers of the NATS cluster that each hint lies on; asked for by coordinators [default: 1]
+    #[arg(long, value_name = "N", env = "VERGER_NATS_REPLICAS", help_heading = "NATS")]
+    nats_replicas: Option<u8>,
 }
+
+/// What JetStream has at most.
+const REPLICAS_MAX: u8 = 5;
 
 impl NatsArgs {
     /// The server, if there is one.
@@ -35,10 +41,15 @@ impl NatsArgs {
     /// # Errors
     /// `Usage` for credentials without a server.
     pub(crate) fn resolve(self) -> Result<Option<Nats>> {
-        let Self { nats: servers, nats_creds, nats_nkey_file, nats_ca: ca } = self;
+        let Self { nats: servers, nats_creds, nats_nkey_file, nats_ca: ca, nats_replicas } = self;
+        if let Some(count) = nats_replicas.filter(|count| *count == 0 || *count > REPLICAS_MAX) {
+            let step = format!("--nats-replicas is {count}");
+            return Err(Error::new(ErrorKind::Usage, step).with_fix("give a number from 1 to 5; odd ones are of use"));
+        }
+        let replicas = usize::from(nats_replicas.unwrap_or(1));
         if servers.is_empty() {
-            if nats_creds.is_some() || nats_nkey_file.is_some() || ca.is_some() {
-                let step = "there are credentials for NATS, and no server";
+            if nats_creds.is_some() || nats_nkey_file.is_some() || ca.is_some() || nats_replicas.is_some() {
+                let step = "there are settings for NATS, and no server";
                 return Err(Error::new(ErrorKind::Usage, step).with_fix("Say where it is: --nats tls://HOST:4222"));
             }
             return Ok(None);
@@ -48,7 +59,7 @@ impl NatsArgs {
             (None, Some(path)) => Credentials::NkeyFile(path),
             (None, None) => Credentials::None,
         };
-        Ok(Some(Nats { servers, credentials, ca }))
+        Ok(Some(Nats { servers, credentials, ca, replicas }))
     }
 }
 
@@ -58,6 +69,7 @@ pub(crate) struct Nats {
     servers: Vec<String>,
     credentials: Credentials,
     ca: Option<PathBuf>,
+    replicas: usize,
 }
 
 impl Nats {
@@ -70,8 +82,8 @@ impl Nats {
         let fleet = FleetId::new(number).map_err(|error| {
             Error::new(ErrorKind::Internal, format!("read the fleet's name {fleet}")).with_source(error)
         })?;
-        let Self { servers, credentials, ca } = self.clone();
-        Ok(Settings { credentials, ca, ..Settings::new(servers, fleet) })
+        let Self { servers, credentials, ca, replicas } = self.clone();
+        Ok(Settings { credentials, ca, replicas, ..Settings::new(servers, fleet) })
     }
 }
 

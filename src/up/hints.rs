@@ -157,6 +157,11 @@ impl Waking {
         Ok(Self(Some((Arc::new(queue), node, public, heard))))
     }
 
+    /// Where they go, for its figures.
+    pub(super) fn queue(&self) -> Option<Arc<dyn WorkQueue>> {
+        self.0.as_ref().map(|(queue, ..)| queue.clone() as Arc<dyn WorkQueue>)
+    }
+
     /// Begins to send.
     pub(super) fn begin(self, backend: Arc<dyn Backend>, node: Arc<Node>, stop: Stop) -> Woken {
         let Some((queue, number, key, heard)) = self.0 else { return Woken(None) };

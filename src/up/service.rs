@@ -144,7 +144,9 @@ impl Service<'_> {
             node.archive_to(archive.clone());
         }
         let memory_limit = opener.engine.memory_limit.saturating_mul(u64::from(self.places.total));
-        let meters = Arc::new(meters(&node, memory_limit, self.figures));
+        let mut meters = meters(&node, memory_limit, self.figures);
+        meters.queue = self.waking.queue();
+        let meters = Arc::new(meters);
         let backend = Arc::new(ReplicatedBackend::new(node.clone(), runtime.handle().clone()));
         let (shards, evidence) = (None, None);
         let site = Site { opener: opener.clone(), identity, router, meters: meters.clone(), shards, evidence };

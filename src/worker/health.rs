@@ -12,7 +12,6 @@ use axum::routing::get;
 use verger_coordinator::page::{CONTENT_TYPE, Page};
 use verger_kopia::clock::Clock;
 use verger_kopia::{Error, ErrorKind, Result};
-use verger_proto::work_queue::meters::Fate;
 
 use super::Crew;
 
@@ -110,12 +109,7 @@ fn metrics(crew: &Crew) -> Response {
     let limit = crew.site.opener.engine.memory_limit;
     page.level("worker_memory_limit_bytes", "Memory that each cycle or shard may use", limit as f64);
     if let Some(queue) = &crew.queue {
-        let meters = queue.meters();
-        let fates = Fate::ALL.iter().map(|(fate, label)| (vec![("fate", (*label).to_owned())], meters.get(*fate)));
-        page.counts("work_queue_offers", "Offers of the work queue, by what became of them", fates);
-        let rejected = meters.rejected();
-        let rejected = rejected.iter().map(|(reason, count)| (vec![("reason", (*reason).to_owned())], *count));
-        page.counts("work_queue_rejected", "Messages that were not believed", rejected);
+        page.work_queue(queue.meters());
     }
     // Nobody shows a token here: names of repositories are not told.
     page.stores(crew.site.meters.all_calls().into_iter().map(|calls| (None, calls)));

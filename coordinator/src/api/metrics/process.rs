@@ -36,6 +36,9 @@ pub(super) fn of_the_process(page: &mut Page, server: &Server) {
         let lost = lost.map(|(reason, count)| (vec![("reason", reason.to_owned())], count));
         page.counts("spans_dropped", "Spans that were lost on the way to the collector", lost);
     }
+    if let Some(queue) = &meters.queue {
+        page.work_queue(queue.meters());
+    }
     if let Some(limit) = meters.memory_limit {
         page.level("worker_memory_limit_bytes", "Most memory that the workers of this process may use", limit as f64);
     }

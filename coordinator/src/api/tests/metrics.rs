@@ -106,6 +106,8 @@ fn figures_are_those_of_what_happened() {
         "verger_raft_applied_index 8.0",
         "verger_spans_dropped_total{reason=\"queue-full\"} 2",
         "verger_worker_memory_limit_bytes 1073741824.0",
+        "verger_work_queue_offers_total{fate=\"offered\"} 1",
+        "verger_work_queue_offers_total{fate=\"redelivered\"} 0",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} is not in\n{page}");
     }

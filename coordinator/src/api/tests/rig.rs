@@ -13,6 +13,10 @@ use verger_proto::{
     Registration, RepositoryId, Stage, StageWork, StoreTime, Term, Ticket, Unit, ViewRef,
 };
 
+use verger_proto::work_queue::WorkQueue;
+use verger_proto::work_queue::local::LocalWorkQueue;
+use verger_proto::work_queue::meters::Fate;
+
 use super::super::*;
 use super::client::{Messages, Reply, call, send, text};
 use super::document::check;
@@ -37,6 +41,9 @@ fn meters() -> Meters {
     meters.raft = Some(Box::new(move || raft));
     meters.spans = Some(Box::new(move || spans));
     meters.memory_limit = Some(1 << 30);
+    let queue = LocalWorkQueue::default();
+    queue.meters().count(Fate::Offered);
+    meters.queue = Some(Arc::new(queue));
     let price = "get=1.25 put=5 list=5 delete=0 egress=0.09".parse().unwrap();
     meters.prices.set(Some("s3://attic".to_owned()), price);
     let calls = meters.calls(&"photos".parse().unwrap());

@@ -72,7 +72,16 @@ fn waiting(state: &State, pools: &[Pool], now: LogTime, sees: &dyn Fn(&str) -> b
         known.is_some_and(|known| pools.iter().any(|pool| pool.as_str() == known.pool) && sees(&known.tenant))
     };
     let running = state.cycles.values().filter(|cycle| cycle.phase == Phase::Running && is_ours(&cycle.repository));
-    running.flat_map(|cycle| cycle.waiting(now).map(|job| cycle.hint(job))).take(JOBS_MAX).collect()
+    // One of each cycle in turn: whoever cannot do the shards of one is to see those of others.
+    let mut each: Vec<_> = running.map(|cycle| cycle.waiting(now).map(|job| cycle.hint(job))).collect();
+    let mut hints = Vec::new();
+    loop {
+        let before = hints.len();
+        hints.extend(each.iter_mut().filter_map(Iterator::next).take(JOBS_MAX - before));
+        if hints.len() == before {
+            return hints;
+        }
+    }
 }
 
 /// A worker says that it is there; it is told what is wanted of it.
