@@ -107,11 +107,26 @@ fn heard(manager: &UnixDatagram) -> String {
     String::from_utf8(bytes[..length].to_vec()).unwrap()
 }
 
-/// Exit codes that end the service for good are those that `docs/exit-codes.md` gives to what does not mend by itself.
+/// Exit codes that end a service for good are those that `docs/exit-codes.md` gives to what does not mend by itself.
 #[test]
 fn restarts_are_prevented_for_codes_that_are_documented() {
     let codes = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/exit-codes.md")).unwrap();
-    for code in values("RestartPreventExitStatus")[0].split(' ') {
-        assert!(codes.lines().any(|line| line.starts_with(&format!("| {code} |"))), "{code} is not documented");
+    for unit in [UNIT, COORDINATOR, WORKER] {
+        for code in prevented(unit) {
+            assert!(codes.lines().any(|line| line.starts_with(&format!("| {code} |"))), "{code} is not documented");
+        }
     }
+}
+
+/// Of two workers with one name the later one stays: an earlier one that came back would be the later one, and so on for ever.
+#[test]
+fn a_worker_whose_name_is_taken_does_not_come_back() {
+    let ends = prevented(WORKER);
+    assert!(ends.contains(&"2") && ends.contains(&"11"), "{ends:?}");
+}
+
+/// Exit codes after which systemd does not start the service again.
+fn prevented(unit: &str) -> Vec<&str> {
+    let value = unit.lines().find_map(|line| line.strip_prefix("RestartPreventExitStatus=")).unwrap();
+    value.split(' ').collect()
 }

@@ -3,127 +3,23 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/canary.rs"]
+mod canary;
 #[path = "support/collector.rs"]
 mod collector;
 #[path = "support/fleet.rs"]
 mod fleet;
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use aes_gcm::aead::{Aead as _, Payload};
-use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce};
-use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
+use canary::{Canaries, change_password, files, holds};
 use collector::{Collector, Mood};
 use fleet::Fleet;
 use memchr::memmem;
 use serde_json::{Value, json};
-use support::{Golden, OWNER, PASSWORD, json, run};
-use verger_kopia::crypto::keys;
-
-/// What must not be found, by what it is.
-#[derive(Default)]
-struct Canaries {
-    all: Vec<(String, Vec<u8>)>,
-    /// Everything that was printed or answered.
-    said: Vec<(String, Vec<u8>)>,
-}
-
-impl Canaries {
-    /// A new one: 24 letters that stand nowhere else.
-    fn make(&mut self, what: &str) -> String {
-        let mut digest = [0; 32];
-        let seed = format!("{what} {} {:?}", self.all.len(), std::time::SystemTime::now());
-        digest.copy_from_slice(verger_proto::Digest::of(seed.as_bytes()).as_bytes());
-        let text = digest.iter().take(24).map(|byte| char::from(b'a' + byte % 26)).collect::<String>();
-        self.keep(what, text.as_bytes());
-        text
-    }
-
-    fn keep(&mut self, what: &str, secret: &[u8]) {
-        assert!(secret.len() >= 16, "{what} is too short to be told from chance");
-        self.all.push((what.to_owned(), secret.to_vec()));
-    }
-
-    /// A token: its text, and the bytes that it stands for.
-    fn token(&mut self, what: &str, text: &str) {
-        let digits = text.trim().strip_prefix("vgr_").unwrap();
-        self.keep(what, digits.as_bytes());
-        self.keep(&format!("{what} (bytes)"), &BASE64_URL_SAFE_NO_PAD.decode(digits).unwrap());
-    }
-
-    /// Runs a command, whatever comes of it, and remembers what it said.
-    fn hear(&mut self, command: &mut Command) -> std::process::Output {
-        let output = command.output().unwrap();
-        let arguments: Vec<String> = command.get_args().map(|part| part.to_string_lossy().into_owned()).collect();
-        self.said.push((arguments.join(" "), [output.stdout.clone(), output.stderr.clone()].concat()));
-        output
-    }
-
-    /// As [`Self::hear`], of one that must fail.
-    fn fail(&mut self, command: &mut Command) {
-        let output = self.hear(command);
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && !told.contains("--ca-file"), "{command:?}: {told}");
-    }
-
-    /// In which of these bytes which canary stands: as it is, in base64 or in hexadecimal digits.
-    fn found(&self, place: &str, bytes: &[u8]) -> Vec<String> {
-        let forms = |secret: &[u8]| {
-            let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-            [secret.to_vec(), BASE64_STANDARD_NO_PAD.encode(secret).into_bytes(), hex.into_bytes()]
-        };
-        let is_in = |secret: &[u8]| forms(secret).iter().any(|form| memmem::find(bytes, form).is_some());
-        self.all.iter().filter(|(_, secret)| is_in(secret)).map(|(what, _)| format!("{what} in {place}")).collect()
-    }
-
-    /// As [`Self::found`], in the files below a folder.
-    fn found_below(&self, folder: &Path, but: &Path) -> Vec<String> {
-        files(folder)
-            .iter()
-            .filter(|path| !path.starts_with(but))
-            .flat_map(|path| self.found(&path.display().to_string(), &std::fs::read(path).unwrap_or_default()))
-            .collect()
-    }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
-}
-
-/// Gives the repository another password, as `kopia repository change-password` does; its keys are canaries, too.
-fn change_password(golden: &Golden, password: &str, canaries: &mut Canaries) {
-    let [path, settings] = ["kopia.repository.f", "kopia.blobcfg.f"].map(|name| golden.repository().join(name));
-    let mut envelope: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    let text = |name: &str| envelope[name].as_str().unwrap().to_owned();
-    let unique = BASE64_STANDARD.decode(text("uniqueID")).unwrap();
-    let cipher = |password: &str| {
-        let key = keys::format_key(&text("keyAlgo"), password, &unique).unwrap();
-        let derive = |purpose: &[u8]| keys::derive(&key[..], &unique, purpose);
-        (Aes256Gcm::new_from_slice(&derive(b"AES")[..]).unwrap(), derive(b"CHECKSUM").to_vec())
-    };
-    let (old, new) = (cipher(PASSWORD), cipher(password));
-    let open = |sealed: &[u8]| {
-        let (nonce, msg) = sealed.split_at(12);
-        let nonce: [u8; 12] = nonce.try_into().unwrap();
-        old.0.decrypt(&Nonce::from(nonce), Payload { msg, aad: &old.1 }).unwrap()
-    };
-    let seal = |plain: &[u8]| {
-        let message = new.0.encrypt(&Nonce::from([9; 12]), Payload { msg: plain, aad: &new.1 }).unwrap();
-        [&[9; 12][..], &message].concat()
-    };
-    let config = open(&BASE64_STANDARD.decode(text("encryptedBlockFormat")).unwrap());
-    let keys: Value = serde_json::from_slice(&config).unwrap();
-    for name in ["masterKey", "secret"] {
-        canaries.keep(name, &BASE64_STANDARD.decode(keys["format"][name].as_str().unwrap()).unwrap());
-    }
-    envelope["encryptedBlockFormat"] = json!(BASE64_STANDARD.encode(seal(&config)));
-    std::fs::write(&path, serde_json::to_vec(&envelope).unwrap()).unwrap();
-    let changed = seal(&open(&std::fs::read(&settings).unwrap()));
-    std::fs::write(&settings, changed).unwrap();
-}
+use support::{Golden, OWNER, json, run};
 
 /// Certificate and key of this machine.
 fn certificate(folder: &Path, canaries: &mut Canaries) -> [String; 2] {
@@ -312,15 +208,12 @@ fn judge(canaries: &Canaries, fleet: &Fleet, golden: &Golden, tokens: &Path) {
     assert!(canaries.said.len() >= 40, "{} answers", canaries.said.len());
     let said = canaries.said.iter().flat_map(|(place, bytes)| canaries.found(place, bytes));
     let mut found: Vec<String> = said.collect();
-    found.extend(canaries.found_below(fleet.home.path(), tokens));
-    found.extend(canaries.found_below(&golden.repository(), tokens));
+    found.extend(canaries.found_below(fleet.home.path(), &[tokens.to_owned()]));
+    found.extend(canaries.found_below(&golden.repository(), &[]));
     assert_eq!(found, Vec::<String>::new());
     // And they would be found: what the ledger and the log do hold is seen, and so is the token where it is kept.
-    let holds = |folder: &Path, word: &str| {
-        files(folder).iter().any(|path| memmem::find(&std::fs::read(path).unwrap(), word.as_bytes()).is_some())
-    };
     assert!(holds(&fleet.data(), "PHOTOS_PASSWORD"), "the place of the password is in the ledger");
     let log = std::fs::read(fleet.log()).unwrap();
     assert!(memmem::find(&log, b"repository=photos").is_some() && memmem::find(&log, b"DEBUG").is_some());
-    assert!(!canaries.found_below(tokens, &fleet.data()).is_empty());
+    assert!(!canaries.found_below(tokens, &[]).is_empty());
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use verger_proto::Digest;
 
 use crate::flags::{documents, is_there, of, printed};
-use crate::manifests::assert_sound;
+use crate::manifests::{assert_sound, strangers};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/helm/verger");
 const EVERYTHING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/deploy/everything.yaml");
@@ -87,6 +87,25 @@ fn the_chart_is_sound_with_everything_turned_on() {
         assert!(kinds.contains(kind), "{kind}: {kinds:?}");
     }
     assert_eq!(all.iter().filter(|document| document["kind"] == "Deployment").count(), 2, "a Deployment a pool");
+}
+
+/// The chart's own monitors can read what they name; the interface is opened to those alone who were named.
+#[test]
+fn network_policies_let_in_who_reads_metrics() {
+    if !helm_is_there() {
+        return;
+    }
+    let everything = documents(&rendered(&["--values", EVERYTHING]));
+    for (component, port) in [("worker", 7430), ("coordinator", 7420)] {
+        let peers = strangers(&everything, component, port);
+        let is_let_in = peers.iter().any(|peer| peer["namespaceSelector"]["matchLabels"]["team"] == "metrics");
+        assert!(is_let_in, "{component}: {peers:?}");
+    }
+    let monitored = documents(&rendered(&["--set", "monitoring.enabled=true"]));
+    assert_eq!(strangers(&monitored, "worker", 7430), [json!({ "namespaceSelector": {} })]);
+    assert!(strangers(&monitored, "coordinator", 7420).is_empty());
+    let shipped = documents(&read(MANIFESTS));
+    assert!(strangers(&shipped, "worker", 7430).is_empty() && strangers(&shipped, "coordinator", 7420).is_empty());
 }
 
 #[test]

@@ -75,6 +75,16 @@ fn containers<'a>(workload: &Workload<'a>) -> impl Iterator<Item = &'a Value> {
     list(&workload.pod["initContainers"]).iter().chain(list(&workload.pod["containers"]))
 }
 
+/// Whom network policies let in to a port of the pods of this component, apart from pods of the same release.
+pub(crate) fn strangers(all: &[Value], component: &str, port: u16) -> Vec<Value> {
+    let of_it = |p: &&Value| p["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component;
+    let policy = of_kind(all, "NetworkPolicy").into_iter().find(of_it).unwrap();
+    let rules = list(&policy["spec"]["ingress"]).iter();
+    let to_it = rules.filter(|rule| list(&rule["ports"]).iter().any(|one| one["port"] == port));
+    let peers = to_it.flat_map(|rule| list(&rule["from"]));
+    peers.filter(|peer| peer["podSelector"].is_null()).cloned().collect()
+}
+
 fn pod_is_shut(workload: &Workload<'_>, all: &[Value]) {
     let (pod, at) = (workload.pod, &workload.name);
     let context = &pod["securityContext"];

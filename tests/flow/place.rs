@@ -1,6 +1,8 @@
 //! The fleet, its repositories and its workers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,6 +60,12 @@ impl Flow {
         self.begin(name, command.args(flags), true);
     }
 
+    /// The same, which cuts cycles that it leads into pieces of this size.
+    pub(crate) fn work_cutting(&mut self, name: &str, shard_bytes: &str, flags: &[&str]) {
+        let mut command = self.worker_cutting(name, &format!("s3://{BUCKET}/{EXCHANGE}"), shard_bytes);
+        self.begin(name, command.args(flags), true);
+    }
+
     pub(crate) fn work_as(&mut self, name: &str, exchange: &str, knows_password: bool) {
         let mut command = self.worker(name, exchange);
         self.begin(name, &mut command, knows_password);
@@ -74,7 +82,12 @@ impl Flow {
 
     /// The command that is a worker, without the password.
     pub(crate) fn worker(&self, name: &str, exchange: &str) -> Command {
-        let mut command = self.fleet.verger(&["worker", "--name", name, "--concurrency", "1", "--shard-bytes", "1KiB"]);
+        self.worker_cutting(name, exchange, "1KiB")
+    }
+
+    fn worker_cutting(&self, name: &str, exchange: &str, shard_bytes: &str) -> Command {
+        let mut command = self.fleet.verger(&["worker", "--name", name, "--concurrency", "1"]);
+        command.args(["--shard-bytes", shard_bytes]);
         command.arg("--token-file").arg(&self.token).args(["--exchange", exchange, "--nats", &self.nats.url()]);
         command.envs(environment(&self.weed));
         command
@@ -88,9 +101,24 @@ impl Flow {
         std::fs::read_to_string(self.log_of(name)).unwrap_or_default()
     }
 
-    /// Waits for the end of a worker that ends by itself; whether it ended well.
-    pub(crate) fn ends(&mut self, name: &str) -> bool {
-        self.workers.remove(name).unwrap().wait().unwrap().success()
+    /// Waits for the end of a worker that ends by itself, for at most so long; its exit code.
+    pub(crate) fn ends(&mut self, name: &str, at_most: Duration) -> Option<i32> {
+        let began = Instant::now();
+        while self.is_there(name) {
+            assert!(began.elapsed() < at_most, "{name} goes on: {}", self.log(name));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.workers.remove(name).unwrap().wait().unwrap().code()
+    }
+
+    /// Whether its process has not ended.
+    pub(crate) fn is_there(&mut self, name: &str) -> bool {
+        self.workers.get_mut(name).unwrap().try_wait().unwrap().is_none()
+    }
+
+    /// As a service manager does that stops it.
+    pub(crate) fn terminate(&self, name: &str) {
+        kill_process(Pid::from_child(&self.workers[name]), Signal::TERM).unwrap();
     }
 
     /// As kill -9.
@@ -226,6 +254,19 @@ fn job_of(event: &Value, job: &Value) -> String {
     format!("{}/{job}", event["cycle"])
 }
 
+/// What a process says at an address of this machine to whoever shows this token, or none: status and text. `None` if it does not answer.
+pub(crate) fn get(address: &str, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
+    let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+    // Of the older protocol: the text comes in one piece, and its end is the connection's.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{token}\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, text) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.parse().ok()?, text.to_owned()))
+}
+
 /// The worker that a run is of.
 pub(crate) fn process_of(run: &str) -> String {
     run.split('/').next().unwrap().to_owned()
@@ -234,12 +275,17 @@ pub(crate) fn process_of(run: &str) -> String {
 /// Puts a golden repository into the bucket under a name.
 pub(crate) fn upload(weed: &Weed, golden: &str, name: &str) -> Golden {
     let golden = Golden::unpack(golden);
+    upload_as_it_is(weed, &golden, name);
+    golden
+}
+
+/// The same of one that was unpacked, and may have been changed.
+pub(crate) fn upload_as_it_is(weed: &Weed, golden: &Golden, name: &str) {
     let source = FsStorage::open(golden.repository(), Access::ReadOnly).unwrap();
     let target = storage(weed, &format!("fleet/{name}/"));
     for blob in list_all(&source, "").unwrap() {
         target.put(&blob.id, source.get(&blob.id, ByteRange::All).unwrap(), &PutOptions::default()).unwrap();
     }
-    golden
 }
 
 /// Leaves a repository in the bucket to a fleet.
