@@ -79,7 +79,7 @@ struct WorkArgs {
     /// Work on repositories of this pool (`verger repo add --pool`); several times for several [default: default]
     #[arg(long, value_name = "NAME", env = "VERGER_POOL", value_delimiter = ',')]
     pool: Vec<String>,
-    /// What people see of it, such as zone=cellar; several times for several
+    /// What `verger worker list` shows of it, such as zone=cellar; chooses nothing, as pools do; several times for several
     #[arg(long, value_name = "KEY=VALUE", env = "VERGER_LABEL", value_delimiter = ',')]
     label: Vec<String>,
     /// Cycles and shards at once, which share --memory-limit [default: one a core, as far as memory goes]
@@ -129,25 +129,31 @@ fn list(output: Output, coordinator: &Coordinator) -> Result<Exit> {
         output.document(&all)?;
         return Ok(Exit::Done);
     }
-    let words =
-        |value: &Value| value.as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join(",");
     let rows = all.as_array().into_iter().flatten();
     output.lines(rows.flat_map(|one| {
-        let jobs = one["jobs"].as_array().map_or(0, Vec::len);
-        let row = format!(
-            "{:<32} {:<9} pools {:<16} {jobs} of {} places, seen {}",
-            text_of(one, "name"),
-            text_of(one, "state"),
-            words(&one["pools"]),
-            text_of(one, "places"),
-            text_of(one, "seenAt")
-        );
         let unable = one["unable"].as_array().into_iter().flatten();
         let why =
             unable.map(|one| format!("    cannot open {}: {}", text_of(one, "repository"), text_of(one, "reason")));
-        std::iter::once(row).chain(why).collect::<Vec<_>>()
+        std::iter::once(row(one)).chain(why).collect::<Vec<_>>()
     }))?;
     Ok(Exit::Done)
+}
+
+/// One worker, with its labels if it has any.
+fn row(one: &Value) -> String {
+    let pools: Vec<&str> = one["pools"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let jobs = one["jobs"].as_array().map_or(0, Vec::len);
+    let names = one["labels"].as_object().into_iter().flatten().map(|(name, _)| name);
+    let labels: Vec<String> = names.map(|name| format!("{name}={}", text_of(&one["labels"], name))).collect();
+    let labels = if labels.is_empty() { String::new() } else { format!(", labels {}", labels.join(",")) };
+    format!(
+        "{:<32} {:<9} pools {:<16} {jobs} of {} places, seen {}{labels}",
+        text_of(one, "name"),
+        text_of(one, "state"),
+        pools.join(","),
+        text_of(one, "places"),
+        text_of(one, "seenAt")
+    )
 }
 
 fn work(context: &Context, args: WorkArgs) -> Result<Exit> {
@@ -245,6 +251,18 @@ mod tests {
         assert_eq!(places(Some(5), mib(480)).unwrap(), (5, mib(96)));
         assert_eq!(places(Some(6), mib(512)).unwrap_err().kind(), ErrorKind::Usage);
         assert_eq!(places(None, mib(100)).unwrap(), (1, mib(100)), "never more than memory bears");
+    }
+
+    #[test]
+    fn labels_are_listed() {
+        let mut one = json!({
+            "name": "cellar-1", "state": "ready", "pools": ["attic", "cellar"], "labels": {}, "places": 2,
+            "seenAt": "2026-11-21 14:10 UTC", "jobs": [{ "cycle": 1, "job": 2, "stage": "scan" }],
+        });
+        let plain = row(&one);
+        assert!(plain.ends_with("pools attic,cellar     1 of 2 places, seen 2026-11-21 14:10 UTC"), "{plain}");
+        one["labels"] = json!({ "rack": "7", "zone": "cellar" });
+        assert_eq!(row(&one), format!("{plain}, labels rack=7,zone=cellar"));
     }
 
     #[test]
