@@ -467,6 +467,7 @@ fn a_lease_that_is_handed_over_is_for_one_other_fleet_alone() {
     let released = fails(&mut one.verger(&["lease", "release", "photos"]), 16);
     assert!(released.contains("lease"), "{released}");
     let to = format!("verger@fleet-{fleet}");
+    let one_fleet = format!("verger@fleet-{}", std::fs::read_to_string(one.data().join("fleet")).unwrap());
     run(&mut one.verger(&["lease", "transfer", "photos", "--to", &to]));
     assert_eq!(one.json(&["repo", "show", "photos", "--json"])["acting"], "observe");
     let observed = fails(&mut one.verger(&["cycle", "start", "photos", "--full"]), 16);
@@ -477,6 +478,12 @@ fn a_lease_that_is_handed_over_is_for_one_other_fleet_alone() {
     let report = other.json(&["cycle", "start", "pictures", "--quick", "--wait", "--json"]);
     assert_eq!(report["outcome"], "done", "{report}");
     run(&mut alone);
+    // And back again: the other one looks on from now on.
+    run(&mut other.verger(&["lease", "transfer", "pictures", "--to", &one_fleet]));
+    let back = one.json(&["repo", "set", "photos", "--act-as", OWNER, "--password-env", "PHOTOS_PASSWORD", "--json"]);
+    assert_eq!(back["acting"], serde_json::json!({ "actAs": OWNER }), "{back}");
+    let report = one.json(&["cycle", "start", "photos", "--quick", "--wait", "--json"]);
+    assert_eq!(report["outcome"], "done", "{report}");
     verified(&golden);
 }
 

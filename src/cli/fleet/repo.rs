@@ -19,6 +19,7 @@ const EXAMPLES: &str = "Examples:
       --quick-schedule 'every 6h' --time-zone Europe/Berlin --window 'mon-fri 22:00-06:00' --window 'sat,sun 00:00-24:00'
   verger repo set photos --full-schedule @daily --blackout '2026-12-24/2027-01-02 holidays'
   verger repo set photos --window always --blackout none --full-schedule own
+  verger repo set attic --take-ownership               it was only observed
   verger repo show photos                              its schedule, and when each lane runs next
   verger repo list --json
   verger repo suspend photos";
@@ -65,12 +66,9 @@ struct ListArgs {
     coordinator: Coordinator,
 }
 
+/// Where its password is. The password itself never goes to the coordinator.
 #[derive(Debug, clap::Args)]
-struct AddArgs {
-    /// What to call it
-    name: String,
-    /// Address: `filesystem:///path`, `s3://bucket/prefix`, `gcs://bucket/prefix` or `azure://container/prefix`
-    url: String,
+struct PasswordArgs {
     /// Environment variable of the workers that holds its password
     #[arg(long, value_name = "NAME", group = "password")]
     password_env: Option<String>,
@@ -80,6 +78,22 @@ struct AddArgs {
     /// File of this name in the workers' folder of secrets
     #[arg(long, value_name = "NAME", group = "password")]
     password_secret: Option<String>,
+}
+
+impl PasswordArgs {
+    fn place(&self) -> Option<Value> {
+        match (&self.password_env, &self.password_file, &self.password_secret) {
+            (Some(name), ..) => Some(json!({ "env": name })),
+            (_, Some(path), _) => Some(json!({ "file": path })),
+            (.., Some(name)) => Some(json!({ "mounted": name })),
+            (None, None, None) => None,
+        }
+    }
+}
+
+/// In whose name it is maintained.
+#[derive(Debug, clap::Args)]
+struct ActingArgs {
     /// Become its maintenance owner
     #[arg(long, group = "acting")]
     take_ownership: bool,
@@ -89,6 +103,29 @@ struct AddArgs {
     /// Only look at it
     #[arg(long, group = "acting")]
     observe: bool,
+}
+
+impl ActingArgs {
+    fn acting(&self) -> Option<Value> {
+        match (&self.act_as, self.take_ownership, self.observe) {
+            (Some(name), ..) => Some(json!({ "actAs": name })),
+            (None, true, _) => Some(json!("take-ownership")),
+            (None, false, true) => Some(json!("observe")),
+            (None, false, false) => None,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct AddArgs {
+    /// What to call it
+    name: String,
+    /// Address: `filesystem:///path`, `s3://bucket/prefix`, `gcs://bucket/prefix` or `azure://container/prefix`
+    url: String,
+    #[command(flatten)]
+    password: PasswordArgs,
+    #[command(flatten)]
+    acting: ActingArgs,
     /// Nobody else maintains it: needed where the store has no conditional writes, and for cycles without margins
     #[arg(long)]
     exclusive: bool,
@@ -105,6 +142,10 @@ struct AddArgs {
 struct SetArgs {
     /// Name
     name: String,
+    #[command(flatten)]
+    password: PasswordArgs,
+    #[command(flatten)]
+    acting: ActingArgs,
     #[command(flatten)]
     schedule: ScheduleArgs,
     #[command(flatten)]
@@ -132,23 +173,15 @@ pub(crate) fn run(context: &Context, args: Args) -> Result<Exit> {
 }
 
 fn add(output: Output, args: &AddArgs) -> Result<()> {
-    let password = match (&args.password_env, &args.password_file, &args.password_secret) {
-        (Some(name), ..) => json!({ "env": name }),
-        (_, Some(path), _) => json!({ "file": path }),
-        (.., Some(name)) => json!({ "mounted": name }),
-        (None, None, None) => {
-            return Err(Error::new(ErrorKind::Usage, "it is not said where the repository's password is").with_fix(
-                "Give --password-env NAME, --password-file FILE or --password-secret NAME; the password itself never \
-                 goes to the coordinator",
-            ));
-        }
-    };
-    let acting = match (&args.act_as, args.take_ownership) {
-        (Some(name), _) => json!({ "actAs": name }),
-        (None, true) => json!("take-ownership"),
-        (None, false) => json!("observe"),
-    };
-    let observes = args.act_as.is_none() && !args.take_ownership;
+    let password = args.password.place().ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "it is not said where the repository's password is").with_fix(
+            "Give --password-env NAME, --password-file FILE or --password-secret NAME; the password itself never \
+             goes to the coordinator",
+        )
+    })?;
+    let acting = args.acting.acting();
+    let is_unsaid = acting.is_none();
+    let acting = acting.unwrap_or_else(|| json!("observe"));
     let mut wanted = json!({
         "name": args.name, "address": args.url, "password": password, "acting": acting, "exclusive": args.exclusive,
     });
@@ -158,11 +191,11 @@ fn add(output: Output, args: &AddArgs) -> Result<()> {
     }
     let added = args.coordinator.client()?.send_document(&Method::POST, "/v1/repositories", &wanted, None)?;
     warn(output, &added["probe"]);
-    if observes && !args.observe {
+    if is_unsaid {
         let owner = text_of(&added["probe"], "owner");
         output.note(format!(
-            "{} is only observed: nothing changes it. To maintain it, remove it and add it with",
-            args.name
+            "{} is only observed: nothing changes it. To maintain it: verger repo set {} with",
+            args.name, args.name
         ));
         output.note(format!("  --take-ownership        this fleet becomes the owner in place of {owner}"));
         output.note(format!("  --act-as {owner}    it works in the owner's name"));
@@ -191,6 +224,11 @@ fn show(output: Output, args: &NameArgs) -> Result<()> {
 fn set(output: Output, args: &SetArgs) -> Result<()> {
     let mut change = json!({});
     args.schedule.add_to(&mut change)?;
+    for (name, value) in [("password", args.password.place()), ("acting", args.acting.acting())] {
+        if let Some(value) = value {
+            change[name] = value;
+        }
+    }
     if change.as_object().is_none_or(serde_json::Map::is_empty) {
         return Err(Error::new(ErrorKind::Usage, "it is not said what to set")
             .with_fix("Give one of the flags of verger repo set --help, such as --full-schedule @daily"));

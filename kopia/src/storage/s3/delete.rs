@@ -13,8 +13,8 @@ use super::{DELETE_BATCH_MAX, S3Storage, errors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{BlobId, DeleteReport, ETag, deadline, names, parallel};
 
-/// Requests for a thousand blobs that are under way at once: S3 takes 3,500 changes a second below one prefix, and answers such a request in
-/// some tenths of a second.
+/// Requests for a thousand blobs that are under way at once: S3 takes 3,500 changes a second below one prefix, and answers such a
+/// request in some tenths of a second.
 pub(super) const REQUESTS_PARALLEL: usize = 4;
 /// Single deletes under way at once.
 const SINGLE_PARALLEL: usize = 16;
