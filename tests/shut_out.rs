@@ -195,11 +195,36 @@ fn keys_that_the_store_refuses_are_named_and_cost_neither_the_wish_nor_a_shard_a
     }
     assert!(!told.contains("guessed-key") && !told.contains("verger-reader-secret"), "{told}");
     assert!(yard.events("cycle_opened").is_empty() && yard.events("request_dropped").is_empty());
-    yard.work("right", PASSWORD, &[], &flags);
+    // This repository has keys of its own, beside those of all others, which the store refuses.
+    let guessed = ("AWS_SECRET_ACCESS_KEY", "guessed-key");
+    let (id, key) = ("VERGER_REPO_PHOTOS_AWS_ACCESS_KEY_ID", "VERGER_REPO_PHOTOS_AWS_SECRET_ACCESS_KEY");
+    yard.work("variables", PASSWORD, &[guessed, (id, ACCESS_KEY), (key, SECRET_KEY)], &flags);
     // A later process has other keys, and no shard of the one that leads is spent on it.
     yard.work("late", PASSWORD, &[("AWS_SECRET_ACCESS_KEY", "guessed-key")], &flags);
     let report = json(&run(&mut yard.cycle(&["--wait", "--json"])));
     assert_eq!(report["outcome"], "done", "{report}");
     let failed = yard.events("job_failed");
     assert!(failed.is_empty() && yard.events("shard_split").is_empty(), "{failed:?}");
+
+    // The same in a folder, as Kubernetes mounts a secret; wrong ones there are named by it.
+    let secrets = yard.fleet.home.path().join("secrets");
+    std::fs::create_dir_all(secrets.join("photos")).unwrap();
+    let write = |name: &str, value: &str| std::fs::write(secrets.join("photos").join(name), value).unwrap();
+    write("AWS_ACCESS_KEY_ID", ACCESS_KEY);
+    write("AWS_SECRET_ACCESS_KEY", "guessed-key");
+    run(&mut yard.fleet.verger(&["worker", "drain", "variables"]));
+    let began = Instant::now();
+    while !yard.log("variables").contains("nothing new is taken") {
+        assert!(began.elapsed() < Duration::from_secs(60), "it takes work on: {}", yard.log("variables"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let with_folder = [&flags[..], &["--secrets", secrets.to_str().unwrap()]].concat();
+    yard.work("folder", PASSWORD, &[], &with_folder);
+    let told = fails(&mut yard.cycle_as("two", &["--wait"]), 20);
+    let place = format!("folder: open photos with the keys in {}", secrets.join("photos").display());
+    assert!(told.contains(&place) && !told.contains("guessed-key"), "{told}");
+    write("AWS_SECRET_ACCESS_KEY", SECRET_KEY);
+    yard.work("folder-again", PASSWORD, &[guessed], &with_folder);
+    let report = json(&run(&mut yard.cycle_as("two", &["--wait", "--json"])));
+    assert_eq!(report["outcome"], "done", "{report}");
 }

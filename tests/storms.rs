@@ -8,13 +8,13 @@ mod store;
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use store::{HOUR, Saved, World, alone, careful};
 use verger::embedded::{CycleReport, CycleRequest, Means, cycle};
-use verger_kopia::clock::{Clock, SetClock};
+use verger_kopia::clock::{Clock, SetClock, Timestamp};
 use verger_kopia::maintenance::rules::plan::Mode;
 use verger_kopia::storage::BlobId;
 use verger_kopia::storage::fault::{Call, Effect, Fault};
@@ -331,15 +331,42 @@ fn deletions_that_a_store_holds_back_are_asked_for_again_while_there_is_time() {
     }
 }
 
+/// A clock of a machine that sleeps for longer than it was told to, once: boot time stands still meanwhile, as it does on some.
+#[derive(Debug)]
+struct Snoring {
+    inner: Arc<SetClock>,
+    is_tired: Arc<AtomicBool>,
+}
+
+impl Clock for Snoring {
+    fn now(&self) -> Timestamp {
+        self.inner.now()
+    }
+
+    fn since_boot(&self) -> Duration {
+        self.inner.since_boot()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.inner.sleep(duration);
+        if self.is_tired.swap(false, Ordering::SeqCst) {
+            self.inner.set(self.inner.now() + Duration::from_secs(200));
+        }
+    }
+}
+
 #[test]
 fn r2_a_machine_that_slept_while_it_waited_to_ask_again_deletes_nothing_more() {
     for (name, _) in kinds() {
         let mut sea = Sea::new(name);
         let slow = old_pack(&sea);
-        let clock = sea.world.clock.clone();
-        // Its boot time stands still meanwhile, as it does on some machines.
-        let asked = hold_back(&sea.world, &slow, 1, move || clock.set(clock.now() + Duration::from_secs(200)));
-        let error = sea.run().unwrap_err();
+        let is_tired = Arc::<AtomicBool>::default();
+        let (tired, inner) = (is_tired.clone(), sea.world.clock.clone());
+        let asked = hold_back(&sea.world, &slow, 1, move || tired.store(true, Ordering::SeqCst));
+        let clock = Arc::new(Snoring { inner, is_tired: is_tired.clone() });
+        let repository = Repository::open(sea.world.faults.clone(), PASSWORD, clock).unwrap();
+        let error = cycle(Means { repository, ..sea.world.means() }, &alone(Mode::Full)).unwrap_err();
+        assert!(!is_tired.load(Ordering::SeqCst), "{name}: it did not wait");
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{name}: {}", error.chain());
         assert_eq!(asked.load(Ordering::SeqCst), 1, "{name}");
         assert!(sea.world.outside.storage().head(&slow).is_ok(), "{name}");

@@ -9,6 +9,7 @@ pub(crate) mod file;
 pub(crate) mod flags;
 pub(crate) mod identity;
 pub(crate) mod nats;
+pub(crate) mod own_store;
 pub(crate) mod password;
 pub(crate) mod raw;
 pub(crate) mod resolve;

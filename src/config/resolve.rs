@@ -13,6 +13,7 @@ use verger_worker::kopia_lock::KopiaLocks;
 use zeroize::Zeroizing;
 
 use super::connection::{self, Connection};
+use super::own_store::OwnStore;
 use super::password::{self, Reference};
 use super::raw::RepositoryArgs;
 use super::{identity, stores};
@@ -30,6 +31,8 @@ pub(crate) struct Target {
     settings: StoreSettings,
     password: Option<Reference>,
     read_only: bool,
+    /// Where keys come from that its store alone has.
+    own_keys: Option<String>,
 }
 
 impl std::fmt::Debug for Target {
@@ -81,7 +84,14 @@ impl Target {
             password: reference,
             address,
             connections,
+            own_keys: None,
         })
+    }
+
+    /// The same, with what its store has of its own.
+    #[must_use]
+    pub(crate) fn with_own(self, own: OwnStore) -> Self {
+        Self { settings: stores::or(own.settings, self.settings), own_keys: own.keys, ..self }
     }
 
     /// A target that no setting led to: a repository on this disk with this password.
@@ -94,6 +104,7 @@ impl Target {
             settings: StoreSettings::default(),
             password: Some(Reference::Known(Secret::new(password))),
             read_only: false,
+            own_keys: None,
         }
     }
 
@@ -114,6 +125,9 @@ impl Target {
 
     /// Where what its store knows us by comes from; never what it is.
     pub(crate) fn keys(&self) -> String {
+        if let Some(place) = &self.own_keys {
+            return format!("the keys in {place}");
+        }
         stores::keys(&self.address, &stores::from_environment(), self.connections.first())
     }
 

@@ -18,13 +18,34 @@ fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
-fn secret(name: &str) -> Option<Secret> {
-    set(name).map(Secret::new)
-}
+/// The usual environment variables of the providers.
+pub(crate) const VARIABLES: [&str; 14] = [
+    "AWS_S3_ENDPOINT",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE_STORAGE_ACCOUNT",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_TENANT_ID",
+    "AZURE_CLIENT_ID",
+    "AZURE_CLIENT_SECRET",
+    "AZURE_STORAGE_DOMAIN",
+];
 
 /// What the usual environment variables of the providers say.
 #[must_use]
 pub(crate) fn from_environment() -> StoreSettings {
+    from(&set)
+}
+
+/// The same of variables that lie elsewhere.
+#[must_use]
+pub(crate) fn from(set: &dyn Fn(&str) -> Option<String>) -> StoreSettings {
+    let secret = |name: &str| set(name).map(Secret::new);
     let mut settings = StoreSettings::default();
     settings.s3.endpoint = set("AWS_S3_ENDPOINT");
     settings.s3.region = set("AWS_REGION").or_else(|| set("AWS_DEFAULT_REGION"));

@@ -1,5 +1,6 @@
 //! The jobs of a cycle, by whoever leads it: heard of, chosen, claimed, run, reported.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use verger_coordinator::drive::{Drive, LocalControl};
@@ -67,12 +68,19 @@ pub(super) fn drive_to_end(
         // A shard's worker says all this for itself, whoever he is.
         let keeps_claim = session.fleet.is_some() && spec.shard.is_whole();
         let (words, stop, every) = (&*session.words, &session.workspace.stop, session.tell_every);
-        let telling = Telling { words, drive, control, every, stop, keeps_claim };
+        let is_lost = AtomicBool::new(false);
+        let telling = Telling { words, drive, control, every, stop, is_lost: &is_lost, keeps_claim };
         let report = telling.until_done(&ticket, || told.job(&spec, work));
         let interrupted = matches!(&report.outcome,
             verger_proto::report::Outcome::Failed(failure) if failure.kind == FailureKind::Interrupted);
         if interrupted {
             drive.submit(Command::ParkCycle { cycle })?;
+        }
+        if is_lost.load(Ordering::Relaxed) {
+            let step =
+                format!("the job of stage {} was taken away: nobody who leads heard of it for too long", spec.stage);
+            return Err(Error::new(ErrorKind::StoreUnavailable, step)
+                .with_fix("See whether the coordinators can be reached, and keep up"));
         }
         match control.report(&ticket, report) {
             Ok(()) => {}

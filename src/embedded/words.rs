@@ -1,12 +1,13 @@
 //! What whoever leads says while a job of his is at work: how far it is, and that he is still at it.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use verger_coordinator::drive::{Drive, LocalControl};
 use verger_kopia::mutant::{self, Mutant};
-use verger_proto::Ticket;
 use verger_proto::control::{Control, ControlError, Directive};
+use verger_proto::{Refusal, Ticket};
 use verger_worker::progress::{LastWord, Stop};
 use verger_worker::run::word;
 
@@ -20,6 +21,8 @@ pub(super) struct Telling<'a> {
     pub(super) every: Duration,
     /// Asked when the machine does not want the job any more.
     pub(super) stop: &'a Stop,
+    /// Set when the job was taken away although nobody wants the cycle to stop.
+    pub(super) is_lost: &'a AtomicBool,
     /// Time passes for the machine beside the job, which takes away what nobody says a word about for 30 s.
     pub(super) keeps_claim: bool,
 }
@@ -47,7 +50,14 @@ impl Telling<'_> {
             Ok(Directive::Continue) | Err(ControlError::Unavailable(_) | ControlError::Ledger { .. }) => {
                 ControlFlow::Continue(())
             }
-            Ok(Directive::Stop) | Err(ControlError::Refused(_)) => {
+            // It stops at a boundary, and what is under way until then is told: a batch whose end is known leaves the lease free.
+            Ok(Directive::Stop) => {
+                self.stop.ask();
+                ControlFlow::Continue(())
+            }
+            Err(ControlError::Refused(reason)) => {
+                let is_wanted = matches!(reason, Refusal::Stopping | Refusal::UnknownCycle);
+                self.is_lost.store(!is_wanted, Ordering::Relaxed);
                 self.stop.ask();
                 ControlFlow::Break(())
             }

@@ -328,20 +328,21 @@ impl Supervisor {
             }
         });
     }
-}
 
-impl Supervisor {
-    /// The same for cycles that workers of other processes lead: they do not know of windows, and hear from the machine that they are to
-    /// stop. One process sees to all of them.
+    /// The same for cycles that other processes lead: workers do not know of windows, and hear from the machine that they are to stop.
+    /// One process sees to all of them.
     fn park_elsewhere(&self) {
         if !(self.drives.leads)() {
             return;
         }
         let (now, mut over) = (self.now(), Vec::new());
-        let agenda = &mut self.crew().agenda;
-        self.backend.look(&mut |state| {
-            over = agenda.overdue_elsewhere(&|entry| self.drives.is_elsewhere(entry, now), state, now);
-        });
+        {
+            let mut crew = self.crew();
+            let Crew { busy, agenda, .. } = &mut *crew;
+            let is_elsewhere =
+                |id: &RepositoryId, entry: &Repository| !busy.contains_key(id) && self.drives.is_elsewhere(entry, now);
+            self.backend.look(&mut |state| over = agenda.overdue_elsewhere(&is_elsewhere, state, now));
+        }
         for cycle in over {
             tracing::info!(%cycle, "a cycle that another process leads is to stop: its window has ended");
             if let Err(error) = self.backend.submit(Command::ParkCycle { cycle }) {

@@ -29,10 +29,10 @@ fn wait(until: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Whether the job of the rewrite, which is not cut, is claimed at this time and for a while.
-fn is_claimed(backend: &Arc<dyn Backend>, now: Timestamp) -> bool {
+/// Whether the job of a stage that is not cut is claimed at this time and for a while.
+fn is_claimed(backend: &Arc<dyn Backend>, stage: Stage, now: Timestamp) -> bool {
     look(backend, |state| {
-        let jobs = state.cycles.values().filter(|cycle| cycle.stage == Stage::Rewrite).flat_map(|c| c.jobs.values());
+        let jobs = state.cycles.values().filter(|cycle| cycle.stage == stage).flat_map(|c| c.jobs.values());
         let now = LogTime::of(now);
         jobs.into_iter().any(|job| matches!(&job.status, JobStatus::Claimed(_, until) if until.since(now) > 15_000))
     })
@@ -70,7 +70,7 @@ fn s7_a_stage_that_takes_its_lead_longer_than_a_claim_lasts_is_not_taken_away() 
     let times = in_the_middle(&world, &fleet.backend, move || {
         for _ in 0..6 {
             clock.advance(Duration::from_secs(12));
-            assert!(wait(|| is_claimed(&backend, clock.now())), "he does not say that he is at work");
+            assert!(wait(|| is_claimed(&backend, Stage::Rewrite, clock.now())), "he does not say that he is at work");
             backend.submit(Command::Tick).unwrap();
         }
     });
@@ -80,6 +80,37 @@ fn s7_a_stage_that_takes_its_lead_longer_than_a_claim_lasts_is_not_taken_away() 
     assert_eq!(fleet.events("job_lost"), 0);
     world.faults.heal();
     world.assert_whole("after a long stage");
+}
+
+/// The batch under way is done and told, however long that takes within its approval, and the lease is free.
+#[test]
+fn a_batch_that_is_under_way_when_its_cycle_is_paused_has_a_known_end() {
+    let world = World::golden("default", HOUR);
+    let fleet = fleet(&world);
+    let (clock, backend, times) = (world.clock.clone(), fleet.backend.clone(), AtomicUsize::new(0));
+    world.faults.hook(Box::new(move |effect: &Effect| {
+        let is_pack = effect.call == Call::Delete && effect.id.as_str().starts_with(['p', 'q']) && !effect.done;
+        if !is_pack || times.fetch_add(1, Ordering::SeqCst) > 0 {
+            return Ok(());
+        }
+        let (cycle, stage) = look(&backend, |state| state.cycles.values().map(|c| (c.id, c.stage)).next()).unwrap();
+        backend.submit(Command::PauseCycle { cycle }).unwrap();
+        for _ in 0..4 {
+            clock.advance(Duration::from_secs(12));
+            assert!(wait(|| is_claimed(&backend, stage, clock.now())), "he falls silent in {stage}");
+            backend.submit(Command::Tick).unwrap();
+        }
+        Ok(())
+    }));
+    let before = fleet.events("batch_done");
+    let ended = cycle(fleet.means(&world), &request(&world)).map(|report| report.outcome).unwrap_err();
+    assert_eq!(ended.kind(), ErrorKind::Interrupted, "{}", ended.chain());
+    assert_eq!((fleet.events("job_lost"), fleet.events("batch_ambiguous")), (0, 0));
+    assert!(fleet.events("batch_done") > before && fleet.events("lease_released") == 1);
+    let open = look(&fleet.backend, |state| state.cycles.values().map(|cycle| cycle.paused).collect::<Vec<_>>());
+    assert_eq!(open, [true]);
+    world.faults.heal();
+    world.assert_whole("after a deed that was paused");
 }
 
 #[test]

@@ -59,9 +59,8 @@ impl LocalControl {
         let known = all.get(&ticket.job).copied().filter(|latest| latest.attempt == ticket.attempt);
         let known = known.unwrap_or(Latest { attempt: ticket.attempt, progress: None, recorded: now });
         let due = now.saturating_sub(known.recorded) >= PROGRESS_EVERY;
-        let recorded = if due { now } else { known.recorded };
         let progress = progress.or(known.progress);
-        all.insert(ticket.job, Latest { attempt: ticket.attempt, progress, recorded });
+        all.insert(ticket.job, Latest { progress, ..known });
         due
     }
 
@@ -70,6 +69,11 @@ impl LocalControl {
         if self.is_for_the_ledger(ticket, progress) {
             let progress = self.latest(ticket.job);
             self.submit(Command::ReportProgress { ticket: ticket.clone(), progress })?;
+            // A word that nobody heard is said again with the next one.
+            let mut all = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(latest) = all.get_mut(&ticket.job).filter(|latest| latest.attempt == ticket.attempt) {
+                latest.recorded = self.drive.clock.since_boot();
+            }
         }
         self.directive(ticket)
     }

@@ -240,16 +240,15 @@ impl Agenda {
     #[must_use]
     pub fn overdue_elsewhere(
         &mut self,
-        is_elsewhere: &dyn Fn(&Repository) -> bool,
+        is_elsewhere: &dyn Fn(&RepositoryId, &Repository) -> bool,
         state: &State,
         now: LogTime,
     ) -> Vec<CycleId> {
         let is_under_way = |cycle: &&Cycle| matches!(cycle.phase, Phase::Running | Phase::WaitingForWord);
         let led_elsewhere = |cycle: &&Cycle| {
-            state
-                .repositories
-                .get(&cycle.repository)
-                .is_some_and(|entry| entry.open == Some(cycle.id) && is_by_itself(entry, cycle) && is_elsewhere(entry))
+            state.repositories.get(&cycle.repository).is_some_and(|entry| {
+                entry.open == Some(cycle.id) && is_by_itself(entry, cycle) && is_elsewhere(&cycle.repository, entry)
+            })
         };
         let candidates = state.cycles.values().filter(is_under_way).filter(led_elsewhere);
         let over = candidates.filter(|cycle| self.has_come_to_the_end_of_its_window(state, &cycle.repository, now));

@@ -145,6 +145,9 @@ impl KeptPacks {
             kept.give_up();
             return;
         }
+        if kept.file.is_none() {
+            return;
+        }
         let parts = kept.parts.entry(id.as_str().as_bytes().to_vec()).or_default();
         parts.push(Part { offset, length, place });
         parts.sort_unstable_by_key(|part| part.offset);

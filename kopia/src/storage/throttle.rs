@@ -106,7 +106,7 @@ impl Storage for ThrottledStorage {
     fn capabilities(&self) -> Capabilities {
         let inner = self.inner.capabilities();
         let Some(rate) = self.writes.per_second else { return inner };
-        let requests = (rate * DELETE_SECONDS).clamp(1.0, inner.delete_at_once as f64) as usize;
+        let requests = (rate * DELETE_SECONDS).clamp(1.0, inner.delete_at_once.max(1) as f64) as usize;
         let delete_at_once = inner.delete_at_once.min(requests.saturating_mul(inner.delete_batch_max.max(1)));
         Capabilities { delete_at_once, ..inner }
     }

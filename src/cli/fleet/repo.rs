@@ -22,7 +22,10 @@ const EXAMPLES: &str = "Examples:
   verger repo set attic --take-ownership               it was only observed
   verger repo show photos                              its schedule, and when each lane runs next
   verger repo list --json
-  verger repo suspend photos";
+  verger repo suspend photos
+
+Keys of its store: those of the workers' environment; a repository with other ones has them in variables that begin with its name
+(VERGER_REPO_PHOTOS_AWS_ACCESS_KEY_ID, …), or in a folder of its name below the workers' --secrets, a file for each.";
 
 /// Repositories that are looked after.
 #[derive(Debug, clap::Args)]

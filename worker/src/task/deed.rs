@@ -10,6 +10,7 @@ use verger_kopia::storage::BlobId;
 use verger_kopia::{Error, ErrorKind, Result};
 use verger_proto::Digest;
 use verger_proto::FailureKind;
+use verger_proto::Refusal;
 use verger_proto::batch::{Batch, BatchOutcome, BatchRequest, BatchResult, DEADLINE_MILLISECONDS_MAX};
 use verger_proto::control::{Control, ControlError, Directive};
 use verger_proto::id::PlanDigest;
@@ -211,6 +212,8 @@ pub fn view_ref(digest: &str, taken: Timestamp) -> ViewRef {
 
 fn refused(error: ControlError, stage: Stage) -> Error {
     let kind = match &error {
+        // Somebody wants the cycle to stop, and said so while this looked.
+        ControlError::Refused(Refusal::Stopping) => ErrorKind::Interrupted,
         ControlError::Refused(_) => ErrorKind::PlanRefused,
         ControlError::Unavailable(_) => ErrorKind::StoreUnavailable,
         ControlError::Ledger { kind: FailureKind::DiskFull, .. } => ErrorKind::DiskFull,

@@ -37,7 +37,11 @@ impl Deeds<'_> {
         let mut deleted = Deleted::default();
         // The index lane's deletions are steps of their own, not items of the plan.
         let counts = stage != Stage::Index;
-        for batch in blobs.chunks(self.at_once()) {
+        let mut rest = blobs;
+        while !rest.is_empty() {
+            // The store may have shown with the batch before that it takes no lists.
+            let (batch, later) = rest.split_at(self.at_once().min(rest.len()));
+            rest = later;
             let digest = digest_of_names(batch.iter().map(|deletion| &deletion.blob));
             let items = if counts { batch.len() as u64 } else { 0 };
             let done = &mut deleted;
@@ -54,7 +58,7 @@ impl Deeds<'_> {
         Ok(deleted)
     }
 
-    /// Blobs of one batch: what the store takes within seconds of the look at what changed, in no more requests than are allowed at once.
+    /// Blobs of one batch: what the store takes within seconds of the look at what changed.
     fn at_once(&self) -> usize {
         let able = self.guard.repository().storage().capabilities();
         let allowed = able.delete_batch_max.saturating_mul(self.workspace.parallel);

@@ -74,6 +74,9 @@ fn waiting(state: &State, pools: &[Pool], now: LogTime, sees: &dyn Fn(&str) -> b
     let running = state.cycles.values().filter(|cycle| cycle.phase == Phase::Running && is_ours(&cycle.repository));
     // One of each cycle in turn: whoever cannot do the shards of one is to see those of others.
     let mut each: Vec<_> = running.map(|cycle| cycle.waiting(now).map(|job| cycle.hint(job))).collect();
+    if let Some(last) = each.len().checked_sub(1) {
+        each.rotate_left(rand::Rng::random_range(&mut rand::rng(), 0..=last));
+    }
     let mut hints = Vec::new();
     loop {
         let before = hints.len();

@@ -32,47 +32,56 @@ fn hundreds_get_their_turns_by_weight_and_no_more_run_than_there_are_places() {
 
 #[test]
 fn a_cycle_parks_where_its_window_ends_and_goes_on_in_the_next() {
-    let mut fleet = Fleet::new("2026-11-21T21:00:00Z");
-    fleet.length = 10 * HOUR;
-    fleet.add(1, windowed("@daily", "UTC", &["22:00-06:00"]));
-    fleet.run(2 * DAY);
-    let times: Vec<String> = fleet.log.iter().map(|(at, what)| format!("{} {what}", shown(*at))).collect();
-    let expected = [
-        "2026-11-22T00:00:00Z 1 due full",
-        "2026-11-22T06:00:00Z 1 parks",
-        "2026-11-22T22:00:00Z 1 goes on",
-        "2026-11-23T06:00:00Z 1 parks",
-    ];
-    assert_eq!(times[..4], expected);
+    for elsewhere in [false, true] {
+        let mut fleet = Fleet::new("2026-11-21T21:00:00Z");
+        fleet.elsewhere = elsewhere;
+        fleet.length = 10 * HOUR;
+        fleet.add(1, windowed("@daily", "UTC", &["22:00-06:00"]));
+        fleet.run(2 * DAY);
+        let times: Vec<String> = fleet.log.iter().map(|(at, what)| format!("{} {what}", shown(*at))).collect();
+        let expected = [
+            "2026-11-22T00:00:00Z 1 due full",
+            "2026-11-22T06:00:00Z 1 parks",
+            "2026-11-22T22:00:00Z 1 goes on",
+            "2026-11-23T06:00:00Z 1 parks",
+        ];
+        assert_eq!(times[..4], expected);
+    }
 }
 
 #[test]
 fn what_a_person_asked_for_knows_no_window_and_is_not_parked() {
-    let mut fleet = Fleet::new("2026-11-21T09:00:00Z");
-    fleet.length = 2 * HOUR;
-    fleet.add(1, windowed("@daily", "UTC", &["22:00-23:00"]));
-    fleet.go(Command::RequestCycle { repository: id(1), key: "now".to_owned(), options: cycle(Mode::Full) });
-    fleet.run(3 * HOUR);
-    assert_eq!(fleet.said(), ["1 asked full", "1 done"]);
-    // One that runs by itself is theirs as soon as somebody wants the same.
-    fleet.run(34 * HOUR);
-    assert_eq!(fleet.said()[2..], ["1 due full"], "{:?}", fleet.said());
-    wish(&mut fleet, 1, "again", Mode::Full);
-    fleet.run(HOUR);
-    assert!(!fleet.said().contains(&"1 parks".to_owned()), "{:?}", fleet.said());
+    for elsewhere in [false, true] {
+        let mut fleet = Fleet::new("2026-11-21T09:00:00Z");
+        fleet.elsewhere = elsewhere;
+        fleet.length = 2 * HOUR;
+        fleet.add(1, windowed("@daily", "UTC", &["22:00-23:00"]));
+        fleet.go(Command::RequestCycle { repository: id(1), key: "now".to_owned(), options: cycle(Mode::Full) });
+        fleet.run(3 * HOUR);
+        assert_eq!(fleet.said(), ["1 asked full", "1 done"]);
+        // One that runs by itself is theirs as soon as somebody wants the same.
+        fleet.run(34 * HOUR);
+        assert_eq!(fleet.said()[2..], ["1 due full"], "{:?}", fleet.said());
+        wish(&mut fleet, 1, "again", Mode::Full);
+        fleet.run(HOUR);
+        assert!(!fleet.said().contains(&"1 parks".to_owned()), "{:?}", fleet.said());
+    }
 }
 
 #[test]
 fn a_blackout_parks_and_a_wish_behind_what_it_holds_lets_that_go_on() {
-    let mut fleet = Fleet::new("2026-11-21T09:00:00Z");
-    fleet.length = 3 * HOUR;
-    let dark = blackout("2026-11-21T10:00:00Z/2026-12-24T00:00:00Z");
-    fleet.add(1, Schedule { blackouts: vec![dark], ..full("every 1d", "UTC") });
-    fleet.run(DAY);
-    assert_eq!(fleet.said(), ["1 due full", "1 parks"]);
-    wish(&mut fleet, 1, "index", Mode::Quick);
-    fleet.run(7 * HOUR);
-    assert_eq!(fleet.said()[2..], ["1 goes on", "1 done", "1 asked quick", "1 done"]);
+    for elsewhere in [false, true] {
+        let mut fleet = Fleet::new("2026-11-21T09:00:00Z");
+        fleet.elsewhere = elsewhere;
+        fleet.length = 3 * HOUR;
+        let dark = blackout("2026-11-21T10:00:00Z/2026-12-24T00:00:00Z");
+        fleet.add(1, Schedule { blackouts: vec![dark], ..full("every 1d", "UTC") });
+        fleet.run(DAY);
+        assert_eq!(fleet.said(), ["1 due full", "1 parks"]);
+        wish(&mut fleet, 1, "index", Mode::Quick);
+        fleet.run(7 * HOUR);
+        assert_eq!(fleet.said()[2..], ["1 goes on", "1 done", "1 asked quick", "1 done"]);
+    }
 }
 
 #[test]

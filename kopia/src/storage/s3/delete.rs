@@ -30,8 +30,12 @@ impl S3Storage {
             }
         }
         let batches: Vec<&[BlobId]> = wanted.chunks(DELETE_BATCH_MAX).collect();
+        // The first one alone, until the store has shown that it takes lists.
+        let alone = if self.takes_lists.load(Ordering::Relaxed) { 0 } else { batches.len().min(1) };
+        let (first, others) = batches.split_at(alone);
+        first.iter().for_each(|batch| report.extend(self.delete_batch(batch, not_after)));
         let threads = if self.single_deletes.load(Ordering::Relaxed) { 1 } else { REQUESTS_PARALLEL };
-        parallel::each(&batches, threads, |batch| self.delete_batch(batch, not_after))
+        parallel::each(others, threads, |batch| self.delete_batch(batch, not_after))
             .into_iter()
             .for_each(|part| report.extend(part));
         report
@@ -90,6 +94,7 @@ impl S3Storage {
         }
         match self.runtime.block_on(request.send()) {
             Ok(answer) => {
+                self.takes_lists.store(true, Ordering::Relaxed);
                 self.sort_out(ids, answer.deleted.unwrap_or_default(), answer.errors.unwrap_or_default(), report);
                 true
             }

@@ -61,6 +61,8 @@ pub struct S3Storage {
     classes: Mutex<Option<Arc<storage_class::StorageClasses>>>,
     /// The store has refused `DeleteObjects`.
     single_deletes: AtomicBool,
+    /// The store has answered one.
+    takes_lists: AtomicBool,
     /// A HEAD that answers 404 does not say whether the object is missing or the bucket.
     bucket_seen: AtomicBool,
 }
@@ -87,6 +89,7 @@ impl S3Storage {
             clock,
             classes: Mutex::default(),
             single_deletes: AtomicBool::new(false),
+            takes_lists: AtomicBool::new(false),
             bucket_seen: AtomicBool::new(false),
         })
     }

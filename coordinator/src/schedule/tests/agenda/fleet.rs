@@ -52,6 +52,8 @@ pub(super) struct Fleet {
     pub(super) fails: bool,
     /// The store does not answer, so no cycle is opened.
     pub(super) shut: bool,
+    /// Other processes lead the cycles.
+    pub(super) elsewhere: bool,
     pub(super) own: Own,
     pub(super) log: Vec<(LogTime, String)>,
     pub(super) looks: u32,
@@ -72,6 +74,7 @@ impl Fleet {
             length: MINUTE,
             fails: false,
             shut: false,
+            elsewhere: false,
             own: Own { full: cycle, quick: cycle },
             log: Vec::new(),
             looks: 0,
@@ -134,10 +137,24 @@ impl Fleet {
         self.log.push((self.at, format!("{} {what}", self.numbers[id])));
     }
 
+    /// Parks what others lead; what is led here never.
+    fn park_elsewhere(&mut self) {
+        assert_eq!(self.agenda.overdue_elsewhere(&|_, _| false, &self.state, self.at), []);
+        let elsewhere = self.elsewhere;
+        for cycle in self.agenda.overdue_elsewhere(&|_, _| elsewhere, &self.state, self.at) {
+            let id = self.state.cycles[&cycle].repository.clone();
+            self.say(&id, "parks");
+            self.go(Command::ParkCycle { cycle });
+            self.running.retain(|(start, _)| start.running.repository != id);
+            self.agenda.done(&id, false, self.at);
+        }
+    }
+
     fn step(&mut self) {
+        self.park_elsewhere();
         for (start, ends) in std::mem::take(&mut self.running) {
             let id = start.running.repository.clone();
-            if self.agenda.must_park(&self.state, &start, self.at) {
+            if !self.elsewhere && self.agenda.must_park(&self.state, &start, self.at) {
                 self.say(&id, "parks");
                 let open =
                     self.state.open_cycle(&id).filter(|cycle| cycle.phase == Phase::Running).map(|cycle| cycle.id);
