@@ -14,7 +14,7 @@ mod support;
 use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
-use canary::{Canaries, change_password, files, holds};
+use canary::{Canaries, PAGES, change_password, files, holds};
 use collector::{Collector, Mood};
 use fleet::Fleet;
 use memchr::memmem;
@@ -79,20 +79,7 @@ fn ask_everything(fleet: &Fleet, ca: &str, token: &str, canaries: &mut Canaries)
         status
     };
     let get = reqwest::Method::GET;
-    for path in [
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/v1/openapi.json",
-        "/v1/status",
-        "/v1/repositories",
-        "/v1/repositories/photos",
-        "/v1/cycles",
-        "/v1/cycles/1",
-        "/v1/events",
-        "/v1/leases",
-        "/v1/tokens",
-    ] {
+    for path in PAGES {
         assert_eq!(ask(get.clone(), path, token, None), 200, "{path}");
     }
     let mut given = Canaries::default();

@@ -35,10 +35,11 @@ pub(crate) struct OwnStore {
 /// `Permission` for a file that cannot be read; `Usage` for a value that is none, and for half of a pair of keys.
 pub(crate) fn find(name: &str, secrets: Option<&Path>) -> Result<Option<OwnStore>> {
     let folder = secrets.map(|secrets| secrets.join(name)).filter(|folder| folder.is_dir());
-    let (mut found, mut keys) = (BTreeMap::new(), None);
+    let (mut found, mut is_in_folder) = (BTreeMap::new(), false);
     let prefix = prefix(name);
     for variable in stores::VARIABLES {
         let in_folder = folder.as_deref().map(|folder| in_folder(folder, variable)).transpose()?.flatten();
+        is_in_folder |= in_folder.is_some();
         let value = in_folder.or_else(|| std::env::var(format!("{prefix}{variable}")).ok().filter(|v| !v.is_empty()));
         found.extend(value.map(|value| (variable, value)));
     }
@@ -46,7 +47,7 @@ pub(crate) fn find(name: &str, secrets: Option<&Path>) -> Result<Option<OwnStore
         return Ok(None);
     }
     let place = match &folder {
-        Some(folder) if in_folder_at_all(folder) => folder.display().to_string(),
+        Some(folder) if is_in_folder => folder.display().to_string(),
         _ => format!("variables that begin with {prefix}"),
     };
     if let [Some(there), None] | [None, Some(there)] = PAIR.map(|one| found.contains_key(one).then_some(one)) {
@@ -57,9 +58,7 @@ pub(crate) fn find(name: &str, secrets: Option<&Path>) -> Result<Option<OwnStore
         );
     }
     let settings = stores::from(&|variable| found.get(variable).cloned());
-    if has_keys(&settings) {
-        keys = Some(place);
-    }
+    let keys = has_keys(&settings).then_some(place);
     Ok(Some(OwnStore { settings, keys }))
 }
 
@@ -67,10 +66,6 @@ pub(crate) fn find(name: &str, secrets: Option<&Path>) -> Result<Option<OwnStore
 fn prefix(name: &str) -> String {
     let name = name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' });
     format!("VERGER_REPO_{}_", name.collect::<String>())
-}
-
-fn in_folder_at_all(folder: &Path) -> bool {
-    stores::VARIABLES.iter().any(|variable| folder.join(variable).exists())
 }
 
 fn in_folder(folder: &Path, variable: &str) -> Result<Option<String>> {

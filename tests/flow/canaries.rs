@@ -15,7 +15,7 @@ use memchr::memmem;
 use rustix::process::{Pid, Signal, kill_process};
 use verger_kopia::storage::{ByteRange, Storage as _, list_all};
 
-use crate::canary::{Canaries, change_password, files, holds};
+use crate::canary::{Canaries, PAGES, change_password, files, holds};
 use crate::collector::{Collector, Mood};
 use crate::coordinators::Fleet;
 use crate::nats::NatsServer;
@@ -227,22 +227,7 @@ impl Run {
     fn ask_everything(&self, owners: &[String], canaries: &mut Canaries) {
         let leader = self.fleet.leader();
         for (id, place) in &self.fleet.nodes {
-            for path in [
-                "/healthz",
-                "/readyz",
-                "/metrics",
-                "/v1/openapi.json",
-                "/v1/status",
-                "/v1/repositories",
-                "/v1/repositories/photos",
-                "/v1/cycles",
-                "/v1/cycles/1",
-                "/v1/events",
-                "/v1/workers",
-                "/v1/leases",
-                "/v1/tokens",
-                "/v1/cluster",
-            ] {
+            for path in PAGES.into_iter().chain(["/v1/workers", "/v1/cluster"]) {
                 let mut answers = owners.iter().map(|owner| get(&place.api, path, Some(owner.trim())).unwrap());
                 let (status, text) = answers.find(|(status, _)| *status != 401).unwrap();
                 assert!(*id != leader || status == 200, "{path}: {status} {text}");

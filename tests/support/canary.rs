@@ -14,6 +14,22 @@ use verger_kopia::crypto::keys;
 
 use crate::support::{Golden, PASSWORD};
 
+/// What any coordinator answers to its owner, once it has looked after `photos` for a cycle.
+pub const PAGES: [&str; 12] = [
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/openapi.json",
+    "/v1/status",
+    "/v1/repositories",
+    "/v1/repositories/photos",
+    "/v1/cycles",
+    "/v1/cycles/1",
+    "/v1/events",
+    "/v1/leases",
+    "/v1/tokens",
+];
+
 /// What must not be found, by what it is.
 #[derive(Default)]
 pub struct Canaries {
